@@ -1,0 +1,191 @@
+"""The published configuration as one immutable document: what control writes and every worker reads.
+
+``decode`` is the border: a document that passes it is safe to serve from. Knows nothing of Django,
+Redis or files. Durations are seconds, sizes are bytes, times are wall-clock seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Slug = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Positive = Annotated[float, Meta(gt=0)]
+Rate = Annotated[float, Meta(gt=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """The document does not hold together; the message says where and why."""
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """One process of a service. ``url`` is scheme, host and port."""
+
+    name: Slug
+    url: str
+    weight: Annotated[int, Meta(ge=1, le=100)] = 1
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """resilience4j's CircuitBreakerConfig under its own names; see apps.gateway.core.breaker."""
+
+    sliding_window_type: Literal["count", "time"] = "count"
+    sliding_window_size: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    """Calls when the window counts, seconds when it is timed."""
+    minimum_calls: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    failure_rate: Rate = 0.5
+    slow_call_rate: Rate = 1.0
+    slow_call_duration: Positive = 60.0
+    wait_in_open: Positive = 5.0
+    half_open_calls: Annotated[int, Meta(ge=1, le=1000)] = 3
+    override: Literal["open", "closed"] | None = None
+    """An operator's word: held open or held closed until released."""
+
+
+class Service(msgspec.Struct, frozen=True):
+    """An upstream: instances in rotation (disabled ones are left out of the document)."""
+
+    name: Slug
+    instances: tuple[Instance, ...] = ()
+    balance: Literal["round_robin", "least_request"] = "round_robin"
+    breaker: Breaker = Breaker()
+    connect_timeout: Positive = 1.0
+    idle_connections: Annotated[int, Meta(ge=1, le=10_000)] = 256
+    """Most connections kept or in use per instance and worker; past it a request is refused."""
+    fleet: bool = False
+    """Send the fleet token upstream."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Which requests go where, and under which policies. The longest path wins, then an exact host."""
+
+    name: Slug
+    service: Slug
+    path: str
+    """Normalised, starts with ``/``. A prefix ends at a segment: ``/nexus`` matches ``/nexus/v1``, not ``/nexusx``."""
+    match: Literal["prefix", "exact"] = "prefix"
+    hosts: tuple[str, ...] = ()
+    """Lower case, without port; ``*.example.org`` matches one or more labels. Empty: any."""
+    methods: tuple[str, ...] = ()
+    """Upper case. Empty: any."""
+    strip_prefix: bool = True
+    """Forward ``/nexus/v1`` as ``/v1``."""
+    auth: tuple[Literal["key", "jwt"], ...] = ("key", "jwt")
+    """Which credentials open it. Empty: a public route."""
+    rate_limit: Slug | None = None
+    timeout: Positive = 15.0
+    """From the request's last byte to the response's first, all attempts together."""
+    idle_timeout: Positive = 30.0
+    """Longest silence inside a body, either way."""
+    retries: Annotated[int, Meta(ge=0, le=5)] = 1
+    """Further attempts for idempotent methods (RFC 9110 section 9.2.2), each on another instance while there is one."""
+    max_body: Annotated[int, Meta(ge=0)] = 10 * 1024 * 1024
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """``requests`` per ``period`` seconds, ``burst`` at once, per consumer (per client address on public routes)."""
+
+    name: Slug
+    requests: Annotated[int, Meta(ge=1, le=1_000_000_000)]
+    period: Positive = 1.0
+    burst: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    """None: as many as ``requests``."""
+
+
+class Consumer(msgspec.Struct, frozen=True):
+    """Who calls. ``rate_limit`` overrides the route's."""
+
+    name: Slug
+    rate_limit: Slug | None = None
+    enabled: bool = True
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An API key: only its keyed hash is known here (hex HMAC-SHA-256 of the key under the key pepper)."""
+
+    hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    prefix: str
+    consumer: Slug
+    expires_at: float | None = None
+    revoked: bool = False
+    """Kept in the document so that a revoked key is told from an unknown one."""
+
+
+class Issuer(msgspec.Struct, frozen=True):
+    """A JWT issuer that routes trust. The algorithm is pinned here, never taken from the token's header."""
+
+    name: Slug
+    issuer: str
+    audience: str
+    algorithms: tuple[Literal["EdDSA", "RS256", "ES256"], ...]
+    jwks_url: str
+    consumer_claim: str = "sub"
+    leeway: Annotated[float, Meta(ge=0, le=300)] = 5.0
+
+
+class Document(msgspec.Struct, frozen=True):
+    """Everything a gateway worker needs to serve, and nothing else."""
+
+    revision: int
+    created_at: float
+    digest: str = ""
+    """Hex SHA-256 of the document's content without revision, time and digest."""
+    services: tuple[Service, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+    consumers: tuple[Consumer, ...] = ()
+    keys: tuple[Key, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Document)
+
+
+def encode(document: Document) -> bytes:
+    """The document as JSON, the same bytes for the same content."""
+    return _encoder.encode(document)
+
+
+def decode(data: bytes) -> Document:
+    """Read and check a document; ConfigError for a wrong shape or a name that points nowhere."""
+    try:
+        document = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(error)) from None
+    check(document)
+    return document
+
+
+def check(document: Document) -> None:
+    """Hold the references together: unique names, and routes, consumers and keys that point at something."""
+    services = _unique("service", [service.name for service in document.services])
+    limits = _unique("rate limit", [limit.name for limit in document.rate_limits])
+    consumers = _unique("consumer", [consumer.name for consumer in document.consumers])
+    _unique("route", [route.name for route in document.routes])
+    _unique("issuer", [issuer.issuer for issuer in document.issuers])
+    _unique("key", [key.hash for key in document.keys])
+    for route in document.routes:
+        if route.service not in services:
+            raise ConfigError(f"Route {route.name} points at service {route.service}, which does not exist.")
+        if route.rate_limit is not None and route.rate_limit not in limits:
+            raise ConfigError(f"Route {route.name} names rate limit {route.rate_limit}, which does not exist.")
+        if not route.path.startswith("/"):
+            raise ConfigError(f"Route {route.name} has path {route.path!r}; it must start with '/'.")
+    for consumer in document.consumers:
+        if consumer.rate_limit is not None and consumer.rate_limit not in limits:
+            raise ConfigError(f"Consumer {consumer.name} names rate limit {consumer.rate_limit}, which does not exist.")
+    for key in document.keys:
+        if key.consumer not in consumers:
+            raise ConfigError(f"Key {key.prefix} belongs to consumer {key.consumer}, which does not exist.")
+
+
+def _unique(noun: str, names: list[str]) -> set[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"There are two of {noun} {name}.")
+        seen.add(name)
+    return seen

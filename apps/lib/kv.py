@@ -1,0 +1,22 @@
+"""One Redis client per process and URL, with bounded waits: Redis away is an error in a second, never a hang."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import redis
+import redis.asyncio
+
+WAIT = 1.0
+"""Seconds to connect, and to wait for an answer."""
+
+
+@lru_cache(maxsize=8)
+def client(url: str) -> redis.Redis:
+    """The synchronous client for ``url`` (its pool is thread-safe)."""
+    return redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=WAIT, socket_timeout=WAIT)
+
+
+def async_client(url: str, *, decode: bool = True) -> redis.asyncio.Redis:
+    """A new asyncio client for the running loop; whoever asks closes it. Blocking reads set their own timeout."""
+    return redis.asyncio.Redis.from_url(url, decode_responses=decode, socket_connect_timeout=WAIT)

@@ -1,0 +1,38 @@
+"""Read ``DATABASE_URL``: SQLite in WAL mode for one machine, PostgreSQL at scale."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from missioncontrol.env import EnvError
+
+
+def from_url(url: str) -> dict[str, Any]:
+    """Django's database settings for ``sqlite:////path`` or ``postgres://user:pass@host:port/name``."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": unquote(url.removeprefix("sqlite:///")),
+            "OPTIONS": {
+                # IMMEDIATE takes the write lock at BEGIN, so two writers wait for each other
+                # (up to ``timeout`` seconds) where a late upgrade would fail at once.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    if parts.scheme in {"postgres", "postgresql"}:
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": unquote(parts.path.lstrip("/")),
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": unquote(parts.password or ""),
+            "HOST": parts.hostname or "",
+            "PORT": str(parts.port or ""),
+            "CONN_MAX_AGE": 60,
+            "CONN_HEALTH_CHECKS": True,
+            "OPTIONS": dict(parse_qsl(parts.query)),
+        }
+    raise EnvError(f"DATABASE_URL must start with sqlite:// or postgres://, not {parts.scheme}://.")

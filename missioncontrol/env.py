@@ -1,0 +1,113 @@
+"""Typed readers of the process environment: the one place where settings enter Mission Control.
+
+Every reader names the variable in its error, so a typo is one clear sentence and not a stack trace.
+A secret is read from ``NAME``, else from the file that ``NAME_FILE`` names, else from
+``MC_HOME/secrets/<name>``, which the first start writes with mode 0600.
+
+Standard library only: the launcher imports it before anything is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class EnvError(ValueError):
+    """A setting is missing or malformed; the message is one sentence for a person."""
+
+
+def text(name: str, default: str | None = None) -> str:
+    """The variable's text, else ``default``; EnvError when neither is there."""
+    value = os.environ.get(name, "").strip()
+    if value:
+        return value
+    if default is None:
+        raise EnvError(f"{name} is not set.")
+    return default
+
+
+def integer(name: str, default: int, *, low: int = 0, high: int = 2**31) -> int:
+    """A whole number between ``low`` and ``high``, both allowed."""
+    raw = os.environ.get(name, "").strip()
+    if not raw:
+        return default
+    try:
+        value = int(raw)
+    except ValueError:
+        raise EnvError(f"{name} must be a whole number, not {raw!r}.") from None
+    if not low <= value <= high:
+        raise EnvError(f"{name} must be between {low} and {high}, not {value}.")
+    return value
+
+
+def number(name: str, default: float) -> float:
+    """A decimal number, such as a duration in seconds."""
+    raw = os.environ.get(name, "").strip()
+    if not raw:
+        return default
+    try:
+        return float(raw)
+    except ValueError:
+        raise EnvError(f"{name} must be a number, not {raw!r}.") from None
+
+
+def flag(name: str, default: bool = False) -> bool:
+    """``1 true yes on`` or ``0 false no off``."""
+    raw = os.environ.get(name, "").strip().lower()
+    if not raw:
+        return default
+    if raw in {"1", "true", "yes", "on"}:
+        return True
+    if raw in {"0", "false", "no", "off"}:
+        return False
+    raise EnvError(f"{name} must be true or false, not {raw!r}.")
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """A comma-separated list, blanks dropped."""
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def home() -> Path:
+    """``MC_HOME``: where all state lives (database, telemetry, logs, sockets, secrets)."""
+    return Path(os.environ.get("MC_HOME") or ROOT / "var").expanduser().resolve()
+
+
+def port(name: str, default: int) -> int:
+    """A TCP port."""
+    return integer(name, default, low=1, high=65535)
+
+
+def secret(name: str) -> str:
+    """A secret by variable, by ``*_FILE``, or from ``MC_HOME/secrets``; EnvError when there is none."""
+    value = os.environ.get(name, "").strip()
+    if value:
+        return value
+    file = os.environ.get(f"{name}_FILE", "").strip()
+    path = Path(file) if file else home() / "secrets" / name.lower()
+    try:
+        value = path.read_text().strip()
+    except OSError as error:
+        raise EnvError(f"{name} is not set and {path} can't be read ({error.strerror}).") from None
+    if not value:
+        raise EnvError(f"{path} is empty; it should hold {name}.")
+    return value
+
+
+def redis_url() -> str:
+    """``REDIS_URL``, else the embedded Redis on loopback."""
+    return text("REDIS_URL", f"redis://127.0.0.1:{port('MC_REDIS_PORT', 6390)}/0")
+
+
+def clickhouse_url() -> str:
+    """``CLICKHOUSE_URL``, else the embedded ClickHouse on loopback."""
+    return text("CLICKHOUSE_URL", f"http://127.0.0.1:{port('MC_CLICKHOUSE_PORT', 8123)}")
+
+
+def otlp_url() -> str:
+    """Where this system's own processes send OTLP/HTTP."""
+    fallback = f"http://127.0.0.1:{port('MC_OTLP_HTTP_PORT', 4318)}"
+    return text("OTEL_EXPORTER_OTLP_ENDPOINT", fallback)

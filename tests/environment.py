@@ -1,0 +1,17 @@
+"""Loaded by pytest before Django's settings: a home of its own for every test run, with its own secrets."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+
+if "MC_HOME" not in os.environ:
+    _home = tempfile.mkdtemp(prefix="mc-test-")
+    os.environ["MC_HOME"] = _home
+    atexit.register(shutil.rmtree, _home, ignore_errors=True)
+
+for _name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN"):
+    os.environ.setdefault(_name, secrets.token_urlsafe(32))

@@ -1,0 +1,128 @@
+"""The rules of DESIGN: who may import whom. Read from the syntax tree, so a hidden import counts too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Each app may import the apps in its row, and nothing else of ours. Siblings (gateway, telemetry,
+# health) meet through events, Redis names in apps.lib.wire, or HTTP.
+MAY_IMPORT = {
+    "lib": set(),
+    "events": {"lib"},
+    "registry": {"lib", "events"},
+    "gateway": {"lib", "events", "registry"},
+    "telemetry": {"lib", "events", "registry"},
+    "health": {"lib", "events", "registry"},
+    "alerts": {"lib", "events", "registry", "gateway", "telemetry", "health"},
+    "dashboard": {"lib", "events", "registry", "gateway", "telemetry", "health", "alerts"},
+}
+
+# The data plane and the collector serve with no database: nothing they load may reach the ORM.
+WITHOUT_ORM = ("apps/gateway/core", "apps/gateway/plane", "apps/telemetry/collector", "apps/telemetry/engine")
+
+# Pure files: no I/O, no clock of their own. ``now`` is an argument.
+PURE = ("apps/gateway/core", "apps/health/core.py", "apps/telemetry/collector/decode.py", "apps/dashboard/frames.py")
+IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}
+
+
+def modules(folder: str) -> Iterator[Path]:
+    yield from (path for path in sorted((ROOT / folder).rglob("*.py")) if "migrations" not in path.parts)
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            name = ".".join(part for part in (base, node.module or "") if part)
+            yield name, node.lineno
+            yield from ((f"{name}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def top(name: str, depth: int = 1) -> str:
+    return ".".join(name.split(".")[:depth])
+
+
+@pytest.mark.parametrize("app", sorted(MAY_IMPORT))
+def test_an_app_imports_only_what_lies_below_it(app: str) -> None:
+    wrong = []
+    for path in modules(f"apps/{app}"):
+        for name, line in imports(path):
+            if top(name) in {"missioncontrol", "services"}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+            if top(name) == "apps" and name.count(".") >= 1:
+                other = name.split(".")[1]
+                if other != app and other not in MAY_IMPORT[app]:
+                    wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_services_import_only_the_kit() -> None:
+    wrong = []
+    for path in modules("services"):
+        own = path.relative_to(ROOT).parts[1]
+        for name, line in imports(path):
+            if top(name) in {"apps", "missioncontrol", "django"}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+            if top(name) == "services" and name.count(".") >= 1 and name.split(".")[1] not in {"kit", own}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", WITHOUT_ORM)
+def test_the_data_plane_and_the_collector_never_reach_django(folder: str) -> None:
+    assert list(modules(folder)), f"{folder} holds no code: mend this list"
+    wrong, queue, seen = [], list(modules(folder)), set()
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for name, line in imports(path):
+            if top(name) in {"django", "rest_framework", "celery", "channels"}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+            if top(name) == "apps":
+                found = ROOT / (name.replace(".", "/") + ".py")
+                if found.exists():
+                    queue.append(found)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("place", PURE)
+def test_pure_files_do_no_input_or_output_and_ask_no_clock(place: str) -> None:
+    paths = [ROOT / place] if place.endswith(".py") else list(modules(place))
+    assert paths and all(path.exists() for path in paths), f"{place} is gone: mend this list"
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in paths
+        for name, line in imports(path)
+        if top(name) in IMPURE_MODULES or name in {"apps.lib.clock", "apps.lib.aio"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_hides_in_a_function_of_the_apps() -> None:
+    wrong = []
+    for folder in ("apps", "services", "missioncontrol"):
+        for path in modules(folder):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    wrong += [
+                        f"{path.relative_to(ROOT)}:{inner.lineno}"
+                        for inner in ast.walk(node)
+                        if isinstance(inner, ast.Import | ast.ImportFrom) and not _ready(node)
+                    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _ready(node: ast.AST) -> bool:
+    """Django's AppConfig.ready is where an app may import its own late parts."""
+    return getattr(node, "name", "") == "ready"
