@@ -12,12 +12,16 @@ import msgspec
 from msgspec import Meta
 
 Slug = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=86_400)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
 
 
 class ConfigError(ValueError):
-    """The document does not hold together; the message says where and why."""
+    """The document does not hold together; the message says where and why, ``field`` which member of it."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -169,17 +173,38 @@ def check(document: Document) -> None:
     _unique("key", [key.hash for key in document.keys])
     for route in document.routes:
         if route.service not in services:
-            raise ConfigError(f"Route {route.name} points at service {route.service}, which does not exist.")
+            raise ConfigError(f"Route {route.name} points at service {route.service}, which does not exist.", "service")
         if route.rate_limit is not None and route.rate_limit not in limits:
-            raise ConfigError(f"Route {route.name} names rate limit {route.rate_limit}, which does not exist.")
+            raise ConfigError(
+                f"Route {route.name} names rate limit {route.rate_limit}, which does not exist.", "rate_limit"
+            )
         if not route.path.startswith("/"):
-            raise ConfigError(f"Route {route.name} has path {route.path!r}; it must start with '/'.")
+            raise ConfigError(f"Route {route.name} has path {route.path!r}; it must start with '/'.", "path")
+    _unambiguous(document.routes)
     for consumer in document.consumers:
         if consumer.rate_limit is not None and consumer.rate_limit not in limits:
             raise ConfigError(f"Consumer {consumer.name} names rate limit {consumer.rate_limit}, which does not exist.")
     for key in document.keys:
         if key.consumer not in consumers:
             raise ConfigError(f"Key {key.prefix} belongs to consumer {key.consumer}, which does not exist.")
+
+
+def _unambiguous(routes: tuple[Route, ...]) -> None:
+    """No two routes may claim the same request: which one won would be an accident of order."""
+    claimed: dict[tuple[str, str, str], list[tuple[frozenset[str], str]]] = {}
+    for route in routes:
+        methods = frozenset(route.methods)
+        for host in route.hosts or ("",):
+            rivals = claimed.setdefault((route.match, route.path, host), [])
+            for theirs, name in rivals:
+                if not methods or not theirs or methods & theirs:
+                    raise ConfigError(
+                        f"Routes {name} and {route.name} both match {route.path}"
+                        + (f" on {host}" if host else "")
+                        + "; give them different paths, hosts or methods.",
+                        "path",
+                    )
+            rivals.append((methods, route.name))
 
 
 def _unique(noun: str, names: list[str]) -> set[str]:
