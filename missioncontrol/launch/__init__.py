@@ -1,0 +1,1 @@
+"""One command that sets Mission Control up, starts every process, watches them and stops them again."""

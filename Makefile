@@ -1,0 +1,32 @@
+# The commands of this project. Each works unattended, from any checkout path, as root or not.
+#   make run                         set up and start everything in the foreground; Ctrl-C stops it
+#   make ctl c="status"              ask or tell the running system: status, stop X, start X, restart X, pid X, tail X
+#   make test | make check | make bench
+# Settings come from the environment (docs/): MC_HOME, MC_CONTROL_PORT, MC_GATEWAY_PORT …; PYTHON picks the interpreter.
+
+PYTHON ?= python3
+LAUNCH = $(PYTHON) -m missioncontrol.launch
+
+.PHONY: run ctl test check bench setup python
+
+run: python
+	@exec $(LAUNCH) run
+
+ctl: python
+	@exec $(LAUNCH) ctl $(c)
+
+setup: python
+	@exec $(LAUNCH) setup --dev
+
+test: python
+	@exec $(LAUNCH) setup --dev --then tests.suites $(t)
+
+check: python
+	@exec $(LAUNCH) setup --dev --then missioncontrol.checks
+
+bench: python
+	@exec $(LAUNCH) setup --bench --then benchmarks $(b)
+
+python:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "Mission Control needs Python 3.11 or newer and found no $(PYTHON): install it, or say which with make PYTHON=…" >&2; exit 1; }
