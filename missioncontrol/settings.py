@@ -45,6 +45,7 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "auditlog",
     "csp",
+    "missioncontrol",
     "apps.events",
     "apps.registry",
     "apps.gateway",
