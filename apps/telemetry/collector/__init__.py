@@ -1,0 +1,1 @@
+"""The collector: OTLP in, ClickHouse out. No Django here."""

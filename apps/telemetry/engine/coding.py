@@ -1,0 +1,118 @@
+"""Content codings of the HTTP interface: gzip, deflate, lz4 (frame) and zstd, both ways, with a bound on what comes out.
+
+Pure. Knows nothing of HTTP beyond the names in Content-Encoding and Accept-Encoding.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import lz4.frame
+import zstandard
+
+STEP = 1024 * 1024
+
+
+class CodingError(ValueError):
+    """The body is not what its Content-Encoding says."""
+
+
+class TooLarge(CodingError):
+    """The body unpacks to more than the bound."""
+
+
+class Unsupported(CodingError):
+    """A coding that is not spoken here."""
+
+
+def decode(data: bytes, coding: str, limit: int) -> bytes:
+    """Unpack ``data``; never holds more than ``limit`` + 1 MiB of output."""
+    coding = coding.strip().lower()
+    if coding in {"", "identity"}:
+        return data
+    try:
+        if coding in {"gzip", "x-gzip", "deflate"}:
+            return _inflate(data, 47 if coding != "deflate" else 15, limit)
+        if coding == "lz4":
+            return _drain(lz4.frame.LZ4FrameDecompressor(), data, limit)
+        if coding == "zstd":
+            return _unzstd(data, limit)
+    except (zlib.error, RuntimeError, EOFError, zstandard.ZstdError) as error:
+        raise CodingError(f"The body is not valid {coding}: {error}.") from None
+    raise Unsupported(f"Content-Encoding {coding!r} is not supported; use gzip, deflate, lz4 or zstd.")
+
+
+def encode(data: bytes, coding: str) -> bytes:
+    """Pack ``data`` by one of the codings that ``choose`` returns."""
+    return _ENCODERS[coding](data)
+
+
+def choose(accepted: str) -> str:
+    """The cheapest coding that ``Accept-Encoding`` allows, or an empty string (RFC 9110 section 12.5.3)."""
+    names = {
+        part.partition(";")[0].strip().lower()
+        for part in accepted.split(",")
+        if part.partition(";")[2].replace(" ", "") not in {"q=0", "q=0.0"}
+    }
+    return next((name for name in ("lz4", "zstd", "gzip", "deflate") if name in names), "")
+
+
+_ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "lz4": lambda data: bytes(lz4.frame.compress(data)),
+    "zstd": lambda data: zstandard.ZstdCompressor(level=1).compress(data),
+    "gzip": lambda data: gzip.compress(data, compresslevel=1),
+    "deflate": lambda data: zlib.compress(data, 1),
+}
+
+
+def _inflate(data: bytes, window: int, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while data:
+        machine = zlib.decompressobj(window)
+        while data and not machine.eof:
+            part = machine.decompress(data, STEP)
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"The body unpacks to more than {limit} bytes.")
+            parts.append(part)
+            if machine.eof:
+                data = machine.unused_data
+            elif not part and not machine.unconsumed_tail:
+                raise EOFError("it ends too early")
+            else:
+                data = machine.unconsumed_tail
+    if not machine.eof:
+        raise EOFError("it ends too early")
+    return b"".join(parts)
+
+
+def _drain(machine: Any, data: bytes, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        part = machine.decompress(data, max_length=STEP)
+        data = b""
+        size += len(part)
+        if size > limit:
+            raise TooLarge(f"The body unpacks to more than {limit} bytes.")
+        parts.append(part)
+        if machine.eof:
+            return b"".join(parts)
+        if machine.needs_input and not part:
+            raise EOFError("it ends too early")
+
+
+def _unzstd(data: bytes, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(data, read_across_frames=True) as reader:
+        while part := reader.read(STEP):
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"The body unpacks to more than {limit} bytes.")
+            parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,98 @@
+"""The embedded engine's configuration: memory, background work and what a query may do. Pure: makes the XML.
+
+The one user has no password (the interface listens on loopback alone), so it is granted what telemetry
+needs and no source of files, URLs or programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+MIB = 1024 * 1024
+
+GRANTS = (
+    "SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, DROP, "
+    "TRUNCATE, OPTIMIZE, SHOW, KILL QUERY, SYSTEM ON *.*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the engine may use. Bytes and seconds."""
+
+    memory: int = 1200 * MIB
+    """Of the whole engine; past it queries fail with MEMORY_LIMIT_EXCEEDED, and inserts are refused for a retry."""
+    query_memory: int = 700 * MIB
+    result: int = 256 * MIB
+    query_seconds: int = 30
+    threads: int = 2
+    fsync: bool = False
+    """fsync every part: safe over a power cut, at some milliseconds an insert. ``kill -9`` does not need it."""
+
+
+def profile(limits: Limits) -> dict[str, int]:
+    """The settings of every query unless its request says otherwise."""
+    return {
+        "max_threads": limits.threads,
+        "max_memory_usage": limits.query_memory,
+        "max_bytes_before_external_group_by": limits.query_memory // 2,
+        "max_bytes_before_external_sort": limits.query_memory // 2,
+        "max_execution_time": limits.query_seconds,
+        "max_result_bytes": limits.result,
+        "max_insert_threads": 1,
+        "insert_deduplicate": 0,
+        "log_queries": 0,
+        "use_uncompressed_cache": 0,
+        "compile_expressions": 0,
+        "compile_aggregate_expressions": 0,
+        "compile_sort_description": 0,
+    }
+
+
+def users_xml(limits: Limits) -> str:
+    """users.xml: one profile, one user, its grants."""
+    settings = "".join(f"<{name}>{value}</{name}>" for name, value in profile(limits).items())
+    return (
+        f"<clickhouse><profiles><default>{settings}</default></profiles>"
+        "<users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile>"
+        f"<quota>default</quota><grants><query>GRANT {GRANTS}</query></grants></default></users>"
+        "<quotas><default/></quotas></clickhouse>\n"
+    )
+
+
+def config_xml(limits: Limits, users_file: str) -> str:
+    """config.xml: caches and pools small enough for a machine that also runs everything else."""
+    values = {
+        "users_config": escape(users_file),
+        "max_server_memory_usage": limits.memory,
+        "mark_cache_size": 64 * MIB,
+        "primary_index_cache_size": 32 * MIB,
+        "index_mark_cache_size": 16 * MIB,
+        "query_condition_cache_size": 16 * MIB,
+        "compiled_expression_cache_size": MIB,
+        "mmap_cache_size": 64,
+        "background_pool_size": 2,
+        "background_merges_mutations_concurrency_ratio": 1,
+        "background_schedule_pool_size": 2,
+        "max_thread_pool_size": 256,
+        "max_thread_pool_free_size": 16,
+    }
+    tree = {
+        # Small parts arrive several times a second; merged soon, and dropped soon after that.
+        "old_parts_lifetime": 60,
+        "merge_selecting_sleep_ms": 2000,
+        "max_bytes_to_merge_at_max_space_in_pool": 4096 * MIB,
+        "number_of_free_entries_in_pool_to_lower_max_size_of_merge": 1,
+        "number_of_free_entries_in_pool_to_execute_mutation": 1,
+        "number_of_free_entries_in_pool_to_execute_optimize_entire_partition": 1,
+        "fsync_after_insert": int(limits.fsync),
+        "fsync_part_directory": int(limits.fsync),
+    }
+    return (
+        "<clickhouse>"
+        + "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
+        + "<merge_tree>"
+        + "".join(f"<{name}>{value}</{name}>" for name, value in tree.items())
+        + "</merge_tree></clickhouse>\n"
+    )
