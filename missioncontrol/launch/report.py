@@ -49,6 +49,10 @@ class Report:
         self._clear()
         self._write(text + "\n")
 
+    def end_line(self) -> None:
+        """Leave the terminal clean for somebody else's words."""
+        self._clear()
+
     def _clear(self) -> None:
         if self._shown:
             self._write("\r" + " " * len(self._shown) + "\r")

@@ -1,0 +1,286 @@
+"""``make run`` as stages: look, install, prepare, start, watch, drain.
+
+Each stage is a method; what goes wrong before everything is up is a Stop with one sentence, and
+nothing that was started stays behind, whichever way the run ends.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import subprocess
+import time
+from types import FrameType
+
+from missioncontrol.launch import engines, layout, ready, stamp, venv
+from missioncontrol.launch import settings as environment
+from missioncontrol.launch.processes import STATE, Process, table
+from missioncontrol.launch.report import Report, Stop
+from missioncontrol.launch.settings import Settings
+from missioncontrol.launch.supervise import GONE, Supervisor, tail
+
+PATIENCE = 60.0
+"""Seconds for every process to be ready."""
+LOOK = 5.0
+"""Seconds between two looks at the processes while all is well."""
+REVIVE = 30.0
+"""Seconds after which a process that the supervisor gave up on is started again."""
+FILES = 65_536
+"""Open files that a gateway with many connections may need."""
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP: until ``watch`` they interrupt the work, afterwards they are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._watching = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._arrived)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def watch(self) -> None:
+        """From now on a signal is a request to look at, no interruption."""
+        self._watching = True
+
+    def wait(self, seconds: float) -> int:
+        """Sleep until a signal (a child's end too) or until the time is over; how often we were asked to stop."""
+        select.select([self._read], [], [], seconds)
+        try:
+            os.read(self._read, 4096)
+        except BlockingIOError:
+            pass
+        return self.count
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if not self._watching:
+            raise KeyboardInterrupt
+
+
+class Run:
+    """One run, from the first look at the environment to the last process's end."""
+
+    def __init__(self, settings: Settings, report: Report, signals: Signals) -> None:
+        self.settings, self.report, self.signals = settings, report, signals
+        self.processes: list[Process] = []
+        self.supervisor: Supervisor | None = None
+        self.began = time.time()
+
+    def main(self) -> int:
+        """The whole run; its exit code."""
+        report, settings = self.report, self.settings
+        report.say("Mission Control")
+        layout.make_folders(settings.home)
+        lock = layout.Lock(settings.home)
+        try:
+            environment.check_ports(settings)
+            self._install()
+            self._boot(lock)
+            try:
+                self._start()
+                self._welcome()
+                self.signals.watch()
+                return self._watch()
+            except BaseException:
+                self._abandon()
+                raise
+        finally:
+            lock.release()
+
+    def _install(self) -> None:
+        settings, report = self.settings, self.report
+        venv.ensure(settings.venv, [settings.root / "requirements.txt"], settings.home / "logs" / "install.log", report)
+        binary = engines.redis_server(settings.venv) if settings.own_redis else ""
+        self.processes = table(settings, binary)
+        if layout.make_secrets(settings.home):
+            report.done(f"secrets made in {settings.home / 'secrets'}")
+
+    def _boot(self, lock: layout.Lock) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        if soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        self.supervisor = Supervisor(self.settings, self.processes, lock)
+        self.supervisor.boot()
+
+    def _start(self) -> None:
+        first = [process for process in self.processes if process.rank == STATE]
+        rest = [process for process in self.processes if process.rank != STATE]
+        self._launch(first)
+        # The others wait for Redis by themselves, but a retry of theirs costs more than this wait does.
+        self._ready([process for process in first if process.name == "redis"])
+        if not stamp.current(self.settings):
+            self._prepare()
+        self._launch(rest)
+        self._ready([process for process in self.processes if process.name != "redis"])
+
+    def _launch(self, processes: list[Process]) -> None:
+        assert self.supervisor is not None  # noqa: S101 - booted before
+        for process in processes:
+            self.supervisor.start(process.name)
+
+    def _prepare(self) -> None:
+        log = self.settings.home / "logs" / "prepare.log"
+        self.report.note("preparing: database, static files, reference fleet", every=0)
+        with log.open("wb") as file:
+            work = subprocess.Popen(
+                [self.settings.python, "-m", "missioncontrol.launch.prepare"],
+                cwd=self.settings.root,
+                env=self.settings.children_env(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+            try:
+                code = work.wait()
+            except BaseException:
+                work.terminate()
+                work.wait()
+                raise
+        if code:
+            steps = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("step: ")]
+            step = steps[-1].removeprefix("step: ") if steps else "setting up Django"
+            raise Stop(f"Preparing failed at '{step}': {tail(log, 1)}\nThe whole log is {log}.")
+        stamp.write(self.settings)
+        self.report.done("database migrated, static files collected, reference fleet seeded")
+
+    def _ready(self, processes: list[Process]) -> None:
+        if not processes:
+            return
+        up: list[str] = []
+
+        def on_ready(process: Process) -> None:
+            up.append(process.name)
+            left = sorted({each.name for each in processes} - set(up))
+            if left:
+                self.report.note(f"{len(up)} of {len(processes)} ready; waiting for {', '.join(left)}", every=2)
+
+        began = time.monotonic()
+        late = ready.wait_for(processes, self.settings.redis_url, self.began, PATIENCE, on_ready, self._hopeless)
+        if late:
+            raise Stop(self._blame(late))
+        names = " ".join(process.name for process in processes)
+        self.report.done(f"ready: {names}  ({time.monotonic() - began:.1f} s)")
+
+    def _hopeless(self) -> str | None:
+        assert self.supervisor is not None  # noqa: S101 - booted before
+        statuses = self.supervisor.statuses()
+        return next((name for name, status in statuses.items() if status.state == "FATAL"), None)
+
+    def _blame(self, late: list[ready.Answer]) -> str:
+        dead = self._hopeless()
+        culprit = next((answer for answer in late if answer.process.name == dead), late[0])
+        name = culprit.process.name
+        log = self.settings.home / "logs" / f"{name}.log"
+        others = [answer.process.name for answer in late if answer is not culprit]
+        what = "ended again and again" if name == dead else f"was not ready within {PATIENCE:.0f} s ({culprit.reason})"
+        also = f" Not ready either: {', '.join(others)}." if others else ""
+        return f"{name} {what}. Its last lines:\n{tail(log, 12)}\nThe whole log is {log}.{also}"
+
+    def _welcome(self) -> None:
+        settings, ports = self.settings, self.settings.ports
+        host = "localhost" if settings.reach == environment.LOOPBACK else settings.reach
+        pages, gateway = f"http://{host}:{ports['MC_CONTROL_PORT']}", f"http://{host}:{ports['MC_GATEWAY_PORT']}"
+        otlp = f"http://{host}:{ports['MC_OTLP_HTTP_PORT']}"
+        secrets = settings.home / "credentials.json"
+        self.report.say(f"""
+Mission Control is up ({self.report.elapsed:.1f} s).
+
+  pages        {pages}/
+  API docs     {pages}/api/docs/
+  admin        {pages}/admin/
+  gateway      {gateway}
+  OTLP/HTTP    {otlp}
+  credentials  {secrets}
+  logs         {settings.home / "logs"}
+
+  KEY=$(python3 -c 'import json;print(json.load(open("{secrets}"))["demo_api_key"])')
+  curl -H "X-API-Key: $KEY" -H 'Content-Type: application/json' \\
+       -d '{{"text":"send 25 AZR to thandi"}}' {gateway}/nexus/v1/intents
+
+Ctrl-C stops everything.
+""")
+
+    def _watch(self) -> int:
+        assert self.supervisor is not None  # noqa: S101 - booted before
+        known = self.supervisor.statuses()
+        given_up: dict[str, float] = {}
+        while not self.signals.wait(LOOK):
+            if not self.supervisor.alive():
+                raise Stop(
+                    "The supervisor ended without being asked, and everything with it: "
+                    f"its log is {self.settings.home / 'logs' / 'supervisord.log'}."
+                )
+            for name, status in self.supervisor.statuses().items():
+                before = known.get(name, status)
+                if status.state != before.state:
+                    self.report.done(f"{name} is {status.state.lower()}")
+                elif status.pid != before.pid:
+                    self.report.done(f"{name} was started again")
+                known[name] = status
+                if status.state != "FATAL":
+                    given_up.pop(name, None)
+                elif time.monotonic() - given_up.setdefault(name, time.monotonic()) > REVIVE:
+                    del given_up[name]
+                    self.supervisor.start(name)
+        return self._drain()
+
+    def _drain(self) -> int:
+        """Stop rank by rank, what faces clients first; a second signal ends it at once."""
+        assert self.supervisor is not None  # noqa: S101 - booted before
+        asked = self.signals.count
+        self.report.say("\nStopping; once more to stop at once.")
+        for rank in sorted({process.rank for process in self.processes}, reverse=True):
+            wave = [process for process in self.processes if process.rank == rank]
+            self.supervisor.stop([process.name for process in wave])
+            deadline = time.monotonic() + max(process.stop_wait for process in wave) + 3
+            while left := self._unstopped(wave):
+                if self.signals.count > asked:
+                    self.supervisor.kill()
+                    self.report.done("stopped at once")
+                    return 0
+                if time.monotonic() > deadline:
+                    break
+                self.report.note(f"waiting for {', '.join(left)}", every=3)
+                self.signals.wait(0.05)
+            self.report.done(f"stopped: {' '.join(process.name for process in wave)}")
+        self.supervisor.end()
+        self.report.say("Stopped; nothing is left running.")
+        return 0
+
+    def _unstopped(self, wave: list[Process]) -> list[str]:
+        assert self.supervisor is not None  # noqa: S101 - booted before
+        statuses = self.supervisor.statuses()
+        names = [process.name for process in wave if process.name in statuses]
+        return [name for name in names if statuses[name].state not in GONE]
+
+    def _abandon(self) -> None:
+        """Something failed: stop all that was started, and let nobody interrupt that but a second signal."""
+        if self.supervisor is None:
+            return
+        self.signals.watch()
+        asked = self.signals.count
+        self.supervisor.stop([process.name for process in self.processes])
+        deadline = time.monotonic() + 15
+        while self._unstopped(self.processes) and time.monotonic() < deadline and self.signals.count == asked:
+            self.signals.wait(0.05)
+        if self.signals.count > asked:
+            self.supervisor.kill()
+        else:
+            self.supervisor.end()
+
+
+def run(settings: Settings, report: Report) -> int:
+    """Run until stopped. Raises Stop when it can't."""
+    try:
+        return Run(settings, report, Signals()).main()
+    except KeyboardInterrupt:
+        report.say("Stopped before everything was up.")
+        return 130

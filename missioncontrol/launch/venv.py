@@ -1,0 +1,180 @@
+"""The virtual environment: made once, filled from pinned requirements, and left alone while these stay the same.
+
+Owns the stamp that says which requirements are installed and the lock that keeps two runs from
+installing at once. Knows nothing of what the packages are for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from missioncontrol.launch.report import Report, Stop
+
+_OWNED = ("bin", "lib", "lib64", "include", "share", "etc", "pyvenv.cfg")
+"""What ``venv`` and pip write: removed when a broken environment is made anew, while our lock stays."""
+
+_UNREACHABLE = (
+    "Failed to establish a new connection",
+    "NewConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "ProxyError",
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+)
+
+
+def ensure(venv: Path, requirements: list[Path], log: Path, report: Report) -> None:
+    """Make ``venv`` hold every file of ``requirements``; a few milliseconds when it already does.
+
+    Raises Stop with the reason in a sentence and the place of pip's own words (``log``).
+    """
+    wanted = {path: _digest(path) for path in requirements}
+    if all(_stamp(venv, path) == digest for path, digest in wanted.items()) and _alive(venv):
+        return
+    with _alone(venv, report):
+        missing = [path for path, digest in wanted.items() if _stamp(venv, path) != digest]
+        if not _alive(venv):
+            _create(venv, log, report)
+            missing = requirements
+        for path in missing:
+            _install(venv, path, log, report)
+            _write_stamp(venv, path, wanted[path])
+
+
+def _digest(path: Path) -> str:
+    """Of a requirements file and those it includes."""
+    text = path.read_text()
+    parts = [text, sys.version.split()[0]]
+    parts += [_digest(path.parent / name) for name in re.findall(r"^-r\s+(\S+)", text, re.MULTILINE)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _stamp_path(venv: Path, requirements: Path) -> Path:
+    return venv / f".installed-{requirements.parent.name}-{requirements.stem}"
+
+
+def _stamp(venv: Path, requirements: Path) -> str:
+    try:
+        return _stamp_path(venv, requirements).read_text()
+    except OSError:
+        return ""
+
+
+def _write_stamp(venv: Path, requirements: Path, digest: str) -> None:
+    path = _stamp_path(venv, requirements)
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.write_text(digest)
+    aside.replace(path)
+
+
+def _alive(venv: Path) -> bool:
+    """Is the interpreter there? A dangling link means that the Python it was made from is gone."""
+    return (venv / "bin" / "python").exists()
+
+
+@contextmanager
+def _alone(venv: Path, report: Report) -> Iterator[None]:
+    try:
+        venv.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(venv / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Stop(
+            f"The virtual environment can't be made at {venv} ({(error.strerror or '').lower()}): "
+            "set MC_VENV to a folder that can be written."
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report.done(f"waiting: another run is installing into {venv}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create(venv: Path, log: Path, report: Report) -> None:
+    for name in _OWNED:
+        path = venv / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for stamp in venv.glob(".installed-*"):
+        stamp.unlink()
+    report.note(f"making a virtual environment with Python {sys.version.split()[0]}")
+    made = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True, check=False)
+    log.write_text(made.stdout + made.stderr)
+    if made.returncode:
+        shutil.rmtree(venv / "bin", ignore_errors=True)
+        raise Stop(
+            f"Python {sys.version.split()[0]} could not make a virtual environment: install its venv package "
+            f"(Debian and Ubuntu: apt-get install python3-venv). Its own words are in {log}."
+        )
+    report.done(f"virtual environment made at {venv}")
+
+
+def _install(venv: Path, requirements: Path, log: Path, report: Report) -> None:
+    total = _count(requirements)
+    argv = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+    argv += ["--disable-pip-version-check", "-r", str(requirements)]
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    # pip's own patience is for people who watch; one who set it keeps it.
+    for name, value in (("PIP_RETRIES", "3"), ("PIP_DEFAULT_TIMEOUT", "20")):
+        if "PIP_TIMEOUT" not in env:
+            env.setdefault(name, value)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    seen, last = 0, deque[str](maxlen=200)
+    report.note(f"installing {requirements.name}: {total} packages", every=0)
+    with log.open("a") as file:
+        pip = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert pip.stdout is not None  # noqa: S101 - asked for above
+        try:
+            for line in pip.stdout:
+                file.write(line)
+                file.flush()
+                last.append(line.rstrip())
+                if line.startswith(("Collecting ", "Requirement already satisfied")):
+                    seen = min(seen + 1, total)
+                    report.note(f"installing {requirements.name}: {seen} of {total} packages fetched")
+                elif line.startswith("Installing collected packages"):
+                    report.note(f"installing {requirements.name}: unpacking {total} packages", every=0)
+            code = pip.wait()
+        except BaseException:
+            pip.kill()
+            pip.wait()
+            raise
+    if code:
+        raise Stop(f"{explain(list(last))} pip's own words are in {log}.")
+    report.done(f"{requirements.name}: {total} packages installed")
+
+
+def _count(requirements: Path) -> int:
+    text = requirements.read_text()
+    own = sum(1 for line in text.splitlines() if line.strip() and not line.startswith(("#", "-")))
+    return own + sum(_count(requirements.parent / name) for name in re.findall(r"^-r\s+(\S+)", text, re.MULTILINE))
+
+
+def explain(lines: list[str]) -> str:
+    """pip's last lines as one sentence: what failed and what to do."""
+    if any("No space left on device" in line for line in lines):
+        return "The packages could not be installed because the disk is full: make room and run again."
+    errors = [line.removeprefix("ERROR: ").strip() for line in lines if line.startswith("ERROR:")]
+    if any(word in line for line in lines for word in _UNREACHABLE):
+        return (
+            "The packages could not be fetched because the package index can't be reached: "
+            "check the network, or set PIP_INDEX_URL to an index that answers."
+        )
+    reason = errors[0] if errors else (lines[-1] if lines else "pip said nothing")
+    return f"The packages could not be installed ({reason[:200].rstrip('.')})."
