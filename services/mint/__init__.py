@@ -1,0 +1,1 @@
+"""mint: balances, kept by double entry from the transactions that covenant records."""

@@ -1,0 +1,1 @@
+"""nexus: understands short requests in plain English and carries them out through the other services."""

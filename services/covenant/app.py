@@ -1,0 +1,33 @@
+"""covenant put together: its store, its outbox and its addresses."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.covenant.api import router
+from services.covenant.store import MIGRATIONS
+from services.kit.app import create_app
+from services.kit.bus import Bus
+from services.kit.health import Check
+from services.kit.outbox import Outbox
+from services.kit.settings import Settings
+from services.kit.store import Store
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application for ``settings``."""
+    store = Store(settings.database_url, MIGRATIONS)
+    bus = Bus(settings.redis_url)
+    outbox = Outbox(store, bus, source=settings.name)
+    return create_app(
+        settings,
+        title="covenant",
+        description="An append-only ledger. Every entry carries the hash of the one before it.",
+        parts=[store, bus, outbox],
+        checks=[
+            Check("database", store.probe),
+            # It serves without the bus: what it accepts waits in the outbox.
+            Check("outbox", outbox.probe, critical=False),
+        ],
+        routers=[router(store, outbox)],
+    )

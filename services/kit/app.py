@@ -1,0 +1,141 @@
+"""How a service is put together, and how it starts, drains and ends.
+
+The order of a stop: ``/ready`` says 503, the listener closes, requests under way finish (ten seconds
+at most), parts stop in reverse order of their start, the last telemetry leaves, exit 0. A second
+signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import FrameType
+from typing import Any, Protocol
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
+
+from services.kit import logs, problem, telemetry
+from services.kit.auth import FleetOnly
+from services.kit.edge import Limits
+from services.kit.health import Check, Health
+from services.kit.settings import Settings, SettingsError
+
+DRAIN_SECONDS = 10
+MAX_CONNECTIONS = 2048
+
+
+class Part(Protocol):
+    """Something with a life as long as the service's: a store, a consumer, a client."""
+
+    async def start(self) -> None:
+        """Acquire what it needs; an exception here ends the start of the service."""
+
+    async def stop(self) -> None:
+        """Finish what it has begun and let go."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    title: str,
+    description: str,
+    parts: Sequence[Part],
+    checks: Sequence[Check],
+    routers: Sequence[APIRouter],
+) -> FastAPI:
+    """The service's ASGI application; ``parts`` start in order and stop in reverse."""
+    health = Health(settings, checks)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for part in parts:
+                # Pushed first: a part that fails half-way through its start is stopped too.
+                stack.push_async_callback(part.stop)
+                await part.start()
+            health.started = True
+            yield
+            health.draining = True
+
+    app = FastAPI(
+        title=title,
+        description=description,
+        version=settings.version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    problem.install(app)
+    app.include_router(health.router())
+    for router in routers:
+        app.include_router(router)
+    app.state.health = health
+    return app
+
+
+def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
+    """``app`` behind the limits, the fleet token and, outermost, the tracer."""
+    return telemetry.traced(FleetOnly(Limits(app), settings.fleet_token), app)
+
+
+def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> None:
+    """Serve until a signal; one clear sentence and exit 2 when a setting is wrong."""
+    try:
+        settings = read()
+    except SettingsError as error:
+        sys.exit(_plain(str(error)))
+    logs.configure(settings.name, settings.log_level)
+    flush = telemetry.start(settings)
+    app = build(settings)
+    config = uvicorn.Config(
+        guarded(app, settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=75,
+        limit_concurrency=MAX_CONNECTIONS,
+    )
+    server = _Server(config, app.state.health)
+    try:
+        server.run()
+    finally:
+        flush()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with our way of leaving: readiness first, any second signal at once, exit 0."""
+
+    def __init__(self, config: uvicorn.Config, health: Health) -> None:
+        super().__init__(config)
+        self._health = health
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: go. Signals are not raised again afterwards, so a drained exit is 0."""
+        self._health.draining = True
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Short names in the API's description: the handler's own."""
+    return route.name
+
+
+def _plain(sentence: str) -> Any:
+    sys.stderr.write(sentence + "\n")
+    return 2

@@ -1,0 +1,11 @@
+"""mint's settings: the kit's, and nothing more."""
+
+from __future__ import annotations
+
+from services.kit.settings import Settings
+from services.kit.settings import read as read_kit
+
+
+def read() -> Settings:
+    """From the environment; see services.kit.settings."""
+    return read_kit("mint", 7104)
