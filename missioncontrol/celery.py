@@ -1,13 +1,53 @@
-"""The Celery application: ``celery -A missioncontrol.celery worker`` and ``beat``."""
+"""The Celery application: ``celery -A missioncontrol.celery worker`` and ``beat``.
+
+A worker shows that it lives by work: its timer hands a refresh of ``mc:alive:worker`` to the pool, so
+the key goes stale when the consumer hangs, and also when all of the pool's threads do.
+"""
 
 from __future__ import annotations
 
 import os
-
-from celery import Celery
+import warnings
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "missioncontrol.settings")
+
+from celery import Celery
+from celery.platforms import SecurityWarning
+from celery.signals import setup_logging, worker_init, worker_ready
+from django.conf import settings
+
+from apps.lib import alive
+from missioncontrol import observe
+
+# Celery warns of running as root, where a pickled message could do harm; here only JSON is accepted.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("missioncontrol")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@setup_logging.connect
+def _keep_djangos_logging(**_: Any) -> None:
+    """A receiver is all it takes: Celery then leaves the logging that Django's settings set up."""
+
+
+@worker_init.connect
+def _observe(**_: Any) -> None:
+    observe.setup("worker", endpoint=settings.OTLP_URL, version=settings.VERSION)
+
+
+@worker_ready.connect
+def _show_life(sender: Any, **_: Any) -> None:
+    worker = sender.controller
+
+    def refresh() -> None:
+        worker.pool.apply_async(_refresh)
+
+    refresh()
+    worker.timer.call_repeatedly(alive.EVERY_S, refresh)
+
+
+def _refresh() -> None:
+    alive.refresh(settings.REDIS_URL, "worker")

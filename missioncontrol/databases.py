@@ -15,6 +15,8 @@ def from_url(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": unquote(url.removeprefix("sqlite:///")),
+            # A file does not hang up: opening it anew per task or request is work for nothing.
+            "CONN_MAX_AGE": None,
             "OPTIONS": {
                 # IMMEDIATE takes the write lock at BEGIN, so two writers wait for each other
                 # (up to ``timeout`` seconds) where a late upgrade would fail at once.

@@ -57,12 +57,13 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "missioncontrol.middleware.Edge",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "auditlog.middleware.AuditlogMiddleware",
+    "missioncontrol.middleware.Audit",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -102,6 +103,9 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+CSRF_FAILURE_VIEW = "missioncontrol.errors.csrf_failed"
+
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
@@ -121,7 +125,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 CONTENT_SECURITY_POLICY = {
-    "EXCLUDE_URL_PREFIXES": ("/admin/", "/api/docs/"),
+    "EXCLUDE_URL_PREFIXES": ("/admin/", "/api/docs"),
     "DIRECTIVES": {
         "default-src": [SELF],
         "script-src": [SELF],
@@ -137,12 +141,12 @@ CONTENT_SECURITY_POLICY = {
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "knox.auth.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        "apps.lib.rest.Token",
+        "apps.lib.rest.Session",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["apps.lib.roles.ViewerReadsAdminWrites"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["apps.lib.rest.Json"],
     "DEFAULT_PAGINATION_CLASS": "apps.lib.rest.Pages",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -157,17 +161,61 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Services, health, gateway configuration, breakers, traces and events.",
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SORT_OPERATIONS": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "apps.lib.schema.add_problems",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "BreakerStateEnum": ["closed", "half_open", "open", "unknown"],
+        "OverrideStateEnum": ["open", "closed"],
+        "KeyStateEnum": ["active", "expired", "revoked"],
+    },
+    "TAGS": [
+        {"name": "services", "description": "Backends and the processes that serve them."},
+        {"name": "routes", "description": "Which requests go where."},
+        {"name": "policies", "description": "Rate limits, breakers and upstream settings."},
+        {"name": "consumers", "description": "Who may call: consumers, their API keys, and JWT issuers."},
+        {"name": "breakers", "description": "Breakers as gateway workers report them, and the hand on them."},
+        {"name": "gateway", "description": "The workers that carry the traffic."},
+        {"name": "revisions", "description": "Published configuration and what each publication changed."},
+    ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
 
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL)
-CELERY_RESULT_BACKEND = None
-CELERY_TASK_IGNORE_RESULT = True
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 30}
+CELERY_RESULT_BACKEND = None
+CELERY_RESULT_EXPIRES = None
+CELERY_TASK_IGNORE_RESULT = True
+# A scheduled task that can't be handed over is not retried: its successor comes within seconds.
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Remote control, gossip and task events are for fleets of workers that watch each other; here they are idle CPU.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_BEAT_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "missioncontrol.beat:Scheduler"
+# A run that waited longer than its period is worth nothing any more: expiry keeps a backlog from piling up.
+CELERY_BEAT_SCHEDULE: dict[str, Any] = {
+    "health.probe_due": {"task": "health.probe_due", "schedule": 1.0, "options": {"expire_seconds": 2}},
+    "health.track_breakers": {"task": "health.track_breakers", "schedule": 1.0, "options": {"expire_seconds": 2}},
+    "gateway.reconcile_config": {
+        "task": "gateway.reconcile_config",
+        "schedule": 2.0,
+        "options": {"expire_seconds": 4},
+    },
+    "health.prune": {"task": "health.prune", "schedule": 3600.0, "options": {"expire_seconds": 3600}},
+    "events.prune": {"task": "events.prune", "schedule": 3600.0, "options": {"expire_seconds": 3600}},
+}
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
 LOGGING: dict[str, Any] = {
@@ -181,4 +229,6 @@ LOGGING: dict[str, Any] = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": env.text("MC_LOG_LEVEL", "INFO")},
+    # At INFO these say a line or two per task, and tasks run every second.
+    "loggers": {name: {"level": "WARNING"} for name in ("celery", "kombu", "django_celery_beat", "aiohttp")},
 }
