@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -31,23 +32,31 @@ def until(condition: Callable[[], T], seconds: float = 5.0, *, every: float = 0.
         time.sleep(every)
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody holds now and that the kernel doesn't hand to outgoing connections soon."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+PORTS = range(15_000, 32_000)
+"""Below the range from which the kernel takes the ports of outgoing connections: nobody grabs one by chance."""
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different free ports: all are held until the last is found."""
-    probes = [socket.socket() for _ in range(count)]
+    """``count`` different free ports on loopback: all are held until the last is found."""
+    held: list[socket.socket] = []
     try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        while len(held) < count:
+            probe = socket.socket()
+            try:
+                probe.bind(("127.0.0.1", random.choice(PORTS)))
+            except OSError:
+                probe.close()
+            else:
+                held.append(probe)
+        return [int(probe.getsockname()[1]) for probe in held]
     finally:
-        for probe in probes:
+        for probe in held:
             probe.close()
+
+
+def free_port() -> int:
+    """A free TCP port on loopback."""
+    return free_ports(1)[0]
 
 
 def listening(port: int) -> bool:

@@ -6,10 +6,12 @@ Owns names and file modes. Knows nothing of what the processes write there.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from missioncontrol.launch.report import Stop
@@ -123,3 +125,8 @@ def remove_socket(home: Path, path: Path) -> None:
 def config_path(home: Path) -> Path:
     """The generated supervisor configuration."""
     return home / "run" / "supervisord.conf"
+
+
+def write_addresses(home: Path, host: str, ports: Mapping[str, int]) -> None:
+    """Leave word of where this run listens, for whoever knows only its home: host and ports by their variables."""
+    (home / "run" / "addresses.json").write_text(json.dumps({"MC_HOST": host, **ports}, indent=2) + "\n")

@@ -55,6 +55,7 @@ class Supervisor:
         config = layout.config_path(self._settings.home)
         config.write_text(configuration(self._settings, self._processes, self._socket))
         config.chmod(0o600)
+        layout.write_addresses(self._settings.home, self._settings.host, self._settings.ports)
         mine, self._watch = os.pipe()
         argv = [self._settings.python, "-m", "missioncontrol.launch.daemon", str(config), str(mine)]
         with self._errors.open("wb") as errors:
@@ -138,7 +139,7 @@ class Supervisor:
 
     def session(self) -> list[int]:
         """The processes of the supervisor's session that still live, itself excepted."""
-        return [pid for pid in _pids() if pid != self.pid and _session_of(pid) == self.pid] if self.pid else []
+        return [pid for pid in session_members(self.pid) if pid != self.pid] if self.pid else []
 
     def _sweep(self) -> None:
         for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
@@ -246,19 +247,18 @@ def _proxy(path: Path) -> Any:
     return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(path))
 
 
-def _pids() -> list[int]:
-    try:
-        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    except FileNotFoundError:
-        listed = subprocess.run(["ps", "-axo", "pid="], capture_output=True, text=True, check=False)
-        return [int(word) for word in listed.stdout.split()]
-
-
-def _session_of(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return -1
+def session_members(session: int) -> list[int]:
+    """The live processes of a session (on Linux; elsewhere the supervisor's own bookkeeping must do)."""
+    members = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # After the name, which may hold anything but is closed by the last bracket: state, parent, group, session.
+            state, _, _, owner = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(owner) == session and state not in "ZX":
+            members.append(int(folder.name))
+    return members
 
 
 def _signal(pid: int, number: int) -> None:

@@ -1,0 +1,28 @@
+"""What this machine has for tests, and what to say when it lacks something."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium() -> str | None:
+    """The path of a Chromium that tests can drive."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def postgres(program: str = "initdb") -> str | None:
+    """The path of a PostgreSQL server program: on PATH, or where Debian keeps it; the newest."""
+    kept = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), key=lambda path: int(path.parts[4]))
+    return str(kept[-1]) if kept else shutil.which(program)
+
+
+def lacks(marker: str) -> str:
+    """Why tests with this marker can't run here; empty when they can."""
+    if marker == "browser" and not chromium():
+        return "Chromium isn't installed (apt-get install chromium)"
+    if marker == "postgres" and not postgres():
+        return "PostgreSQL isn't installed (apt-get install postgresql)"
+    return ""

@@ -1,0 +1,73 @@
+"""A throwaway PostgreSQL cluster: made in a temporary folder, on a free loopback port, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests import machine
+from tests.waiting import free_port, until
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The URL of a real PostgreSQL's own database; tests make theirs beside it.
+
+    PostgreSQL refuses to run as root: then it runs as ``postgres`` or ``nobody``.
+    """
+    initdb, server = machine.postgres("initdb"), machine.postgres("postgres")
+    assert initdb and server, machine.lacks("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="mc-pg-", dir="/tmp"))  # short: a socket lies in it
+    who = _unprivileged(folder)
+    password = secrets.token_hex(16)
+    try:
+        given = folder / "password"
+        given.write_text(password)
+        if who:
+            shutil.chown(given, who["user"], who["group"])
+        data, port = folder / "data", free_port()
+        options = ["-U", "mission", "-A", "scram-sha-256", f"--pwfile={given}", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run([initdb, "-D", str(data), *options], capture_output=True, text=True, check=False, **who)
+        assert made.returncode == 0, made.stdout + made.stderr
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder}
+        # Nothing here outlives the run, so nothing needs to reach the disk.
+        settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 60}
+        argv = [
+            server,
+            "-D",
+            str(data),
+            *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+        ]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(argv, stdout=log, stderr=log, **who)
+        try:
+            until(lambda: (data / "postmaster.pid").exists() and _accepts(data), 30, what="PostgreSQL")
+            yield f"postgres://mission:{password}@127.0.0.1:{port}/postgres"
+        finally:
+            process.terminate()
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _accepts(data: Path) -> bool:
+    """The last line of the lock file says so (PostgreSQL 10 and newer)."""
+    return (data / "postmaster.pid").read_text().rstrip().endswith("ready")
+
+
+def _unprivileged(folder: Path) -> dict[str, Any]:
+    """Who runs the server, as Popen's keywords: nobody else when we aren't root."""
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    os.chown(folder, entry.pw_uid, entry.pw_gid)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": [], "cwd": folder}

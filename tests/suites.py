@@ -1,0 +1,108 @@
+"""``make test``: fetch what the tests need, run every suite against real engines, and say what could not run.
+
+1. unit and contract tests on SQLite; 2. every test that uses the database again, on PostgreSQL;
+3. wire and browser tests, one after another, against one whole system.
+With arguments it is plain pytest: ``make test t="tests/unit/launch -k redis"``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests import machine, postgres
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTEST = [sys.executable, "-m", "pytest", "-q"]
+
+PACKAGES = {"chromium": "browser", "postgresql": "postgres"}
+"""Debian's package, and the marker of the tests that need it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run; non-zero when a test failed, or when in CI one could not run."""
+    if arguments:
+        return subprocess.run([*PYTEST, *arguments], cwd=ROOT, env=environment(), check=False).returncode
+    began = time.monotonic()
+    fetch()
+    counts = Path(tempfile.mkstemp(prefix="mc-counts-")[1])
+    env = environment() | {"MC_TEST_COUNTS": str(counts)}
+    parallel = ["-n", "2", "-m", "not solo and not fleet", "tests/unit", "tests/contract"]
+    codes = {"unit and contract": pytest(parallel, env)}
+    if machine.postgres():
+        with postgres.cluster() as url:
+            codes["database tests on PostgreSQL"] = pytest(["--orm", *parallel], env | {"DATABASE_URL": url})
+    codes["wire and browser"] = pytest(["--alone", "tests"], env)
+    return summary(codes, counts, time.monotonic() - began)
+
+
+def environment() -> dict[str, str]:
+    """The caller's, without what would point the tests at the caller's own Mission Control."""
+    ours = ("MC_HOME", "MC_HOST", "DATABASE_URL", "REDIS_URL", "CLICKHOUSE_URL", "MC_PROCESSES")
+    kept = {name: value for name, value in os.environ.items() if name not in ours and not name.endswith("_PORT")}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def pytest(arguments: list[str], env: dict[str, str]) -> int:
+    """One run of pytest, its command shown first. No test collected is no failure."""
+    print(f"\n== pytest {' '.join(arguments)}", flush=True)
+    code = subprocess.run([*PYTEST, *arguments], cwd=ROOT, env=env, check=False).returncode
+    return 0 if code == 5 else code
+
+
+def fetch() -> None:
+    """Install what is missing from the system's packages, where we may: root or sudo without a password, and apt."""
+    missing = [package for package, marker in PACKAGES.items() if machine.lacks(marker)]
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        print(f"Missing and not installed, for there is no apt-get: {', '.join(missing)}.")
+        return
+    become = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if become and subprocess.run([*become, "true"], capture_output=True, check=False).returncode:
+        print(f"Missing and not installed, for this user may not: {', '.join(missing)}.")
+        return
+    print(f"Installing {', '.join(missing)} …", flush=True)
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    apt = [*become, "apt-get", "-q", "-y"]
+    subprocess.run([*apt, "update"], env=env, stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        [*apt, "install", "--no-install-recommends", *missing], env=env, capture_output=True, check=False
+    )
+    if done.returncode:
+        print(f"apt-get could not install them: {done.stderr.decode(errors='replace').strip()[-300:]}")
+
+
+def summary(codes: dict[str, int], counts: Path, seconds: float) -> int:
+    """The closing lines: what could not run by name, then the totals."""
+    rows = [json.loads(line) for line in counts.read_text().splitlines()]
+    counts.unlink()
+    missed = {name: reason for row in rows for name, reason in row["missed"].items()}
+    if not machine.postgres():
+        missed["every database test, on PostgreSQL"] = machine.lacks("postgres")
+    if missed:
+        print("\nCould not run here:")
+        for name, reason in sorted(missed.items()):
+            print(f"  {name}: {reason}")
+    total = {name: sum(row["counts"][name] for row in rows) for name in ("passed", "failed", "error")}
+    broken = [name for name, code in codes.items() if code]
+    strict = os.environ.get("CI", "").lower() in {"1", "true"}
+    if missed and strict:
+        broken.append("tests that could not run, which CI does not allow")
+    print(
+        f"\n{total['passed']} passed, {total['failed'] + total['error']} failed, "
+        f"{len(missed)} could not run, in {seconds:.0f} s."
+    )
+    if broken:
+        print(f"FAILED: {'; '.join(broken)}.")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
