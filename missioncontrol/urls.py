@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from missioncontrol import errors, health
 
 urlpatterns = [
+    path("health", health.health),
+    path("ready", health.ready),
     path("admin/", admin.site.urls),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    re_path("^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(
+        "^api/docs/?$",
+        SpectacularSwaggerSplitView.as_view(url_name="schema"),
+        name="docs",
+    ),
     path("api/v1/", include("apps.registry.urls")),
     path("api/v1/", include("apps.gateway.urls")),
     path("api/v1/", include("apps.health.urls")),
@@ -17,3 +25,8 @@ urlpatterns = [
     path("api/v1/", include("apps.events.urls")),
     path("", include("apps.dashboard.urls")),
 ]
+
+handler400 = errors.bad_request
+handler403 = errors.not_allowed
+handler404 = errors.not_found
+handler500 = errors.broken

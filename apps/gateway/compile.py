@@ -145,13 +145,19 @@ def differences(old: config.Document | None, new: config.Document) -> list[dict[
         found += [{"kind": kind, "name": name, "change": "removed"} for name in before if name not in after]
         for name, item in after.items():
             if name in before and before[name] != item:
-                fields = _fields(msgspec.to_builtins(before[name]), msgspec.to_builtins(item))
+                fields = _fields(_plain(before[name]), _plain(item))
                 found.append({"kind": kind, "name": name, "change": "changed", "fields": fields})
     return found
 
 
 def _name(item: Any) -> str:
     return str(item.prefix if isinstance(item, config.Key) else item.name)
+
+
+def _plain(item: msgspec.Struct) -> dict[str, Any]:
+    """As JSON has it: lists for tuples, so that a change reads the same now and from the database."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(item))
+    return found
 
 
 def _fields(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.db import models
@@ -39,3 +40,9 @@ class ConfigRevision(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise Immutable("A published revision can't be deleted.")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The document, read."""
+        found: dict[str, Any] = json.loads(self.document)
+        return found

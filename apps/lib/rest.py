@@ -1,14 +1,19 @@
-"""What every REST endpoint shares: problem documents for errors and cursor pages for lists."""
+"""What every REST endpoint shares: who asks, how bodies are read, problem documents and cursor pages."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from django.core.exceptions import PermissionDenied
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db.models import ProtectedError
 from django.http import Http404
+from knox.auth import TokenAuthentication
 from opentelemetry import trace
 from rest_framework import exceptions
+from rest_framework.authentication import SessionAuthentication, get_authorization_header
 from rest_framework.pagination import CursorPagination
+from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
@@ -23,6 +28,77 @@ SLUGS = {
     415: "unsupported_media_type",
     429: "rate_limited",
 }
+
+
+class Token(TokenAuthentication):
+    """A knox token as ``Authorization: Bearer …`` (RFC 6750) or, as knox itself has it, ``Token …``."""
+
+    def authenticate(self, request: Any) -> Any:
+        words = get_authorization_header(request).split()
+        if not words or words[0].lower() not in {b"bearer", b"token"}:
+            return None
+        if len(words) != 2:
+            raise exceptions.AuthenticationFailed("Send one token: 'Authorization: Bearer <token>'.")
+        if not words[1].isascii():
+            raise exceptions.AuthenticationFailed("The token holds characters that no token has.")
+        return self.authenticate_credentials(words[1])
+
+    def authenticate_credentials(self, token: bytes) -> Any:
+        try:
+            return super().authenticate_credentials(token)
+        except exceptions.AuthenticationFailed as error:
+            if "inactive" in str(error.detail):
+                raise exceptions.AuthenticationFailed("The token's user is not active.") from None
+            raise exceptions.AuthenticationFailed("The token is unknown or has expired.") from None
+
+    def authenticate_header(self, request: Any) -> str:
+        return "Bearer"
+
+
+class Session(SessionAuthentication):
+    """The login of the pages; writes need the CSRF token."""
+
+    def enforce_csrf(self, request: Any) -> None:
+        try:
+            super().enforce_csrf(request)
+        except exceptions.PermissionDenied as error:
+            raise Refused(
+                Problem(403, "csrf_failed", f"{error.detail} Send the CSRF token as X-CSRFToken, or use a token.")
+            ) from None
+
+
+class Json(JSONParser):
+    """JSON bodies, read no further than the limit however they are framed."""
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        try:
+            limited: Any = _Limited(stream, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+            return super().parse(limited, media_type, parser_context)
+        except RecursionError:
+            raise exceptions.ParseError("The JSON is nested too deeply.") from None
+
+
+class _Limited:
+    """A stream that refuses to give more than ``limit`` bytes."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self.stream, self.left, self.limit = stream, limit, limit
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.stream.read(self.left + 1 if size is None or size < 0 else min(size, self.left + 1))
+        self.left -= len(data)
+        if self.left < 0:
+            too_big(self.limit)
+        return data
+
+
+def too_big(limit: int) -> NoReturn:
+    """Refuse a body of more than ``limit`` bytes."""
+    raise Refused(body_too_big(limit))
+
+
+def body_too_big(limit: int) -> Problem:
+    return Problem(413, "body_too_large", f"The body is larger than the {limit:,} bytes that are read here.")
 
 
 class Pages(CursorPagination):
@@ -43,6 +119,10 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
         problem = Problem(404, "not_found", str(error) or "There is nothing at this address.")
     elif isinstance(error, PermissionDenied):
         problem = Problem(403, "not_allowed", "Your role does not allow this.")
+    elif isinstance(error, ProtectedError):
+        problem = _in_use(error)
+    elif isinstance(error, RequestDataTooBig):
+        problem = body_too_big(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
     elif isinstance(error, exceptions.APIException):
         problem = _from_drf(error)
         if header := getattr(error, "auth_header", None):
@@ -56,14 +136,28 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """``problem`` as a DRF response, with the current trace's id."""
+    return Response(problem.document(trace_id()), status=problem.status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def trace_id() -> str:
+    """The current trace's id in hex, or nothing outside a trace."""
     span = trace.get_current_span().get_span_context()
-    body = problem.document(format(span.trace_id, "032x") if span.is_valid else "")
-    return Response(body, status=problem.status, headers=headers, content_type=CONTENT_TYPE)
+    return format(span.trace_id, "032x") if span.is_valid else ""
 
 
 def _from_drf(error: exceptions.APIException) -> Problem:
     slug = SLUGS.get(error.status_code, "error")
     if isinstance(error, exceptions.ValidationError):
         return Problem(400, "invalid", "Some fields are not valid.", extra={"errors": error.detail})
+    if isinstance(error, exceptions.PermissionDenied) and error.detail == exceptions.PermissionDenied.default_detail:
+        return Problem(403, slug, "Your role does not allow this.")
+    if isinstance(error, exceptions.NotAuthenticated):
+        return Problem(401, slug, "Log in, or send a token: 'Authorization: Bearer <token>'.")
     wait = getattr(error, "wait", None)
     return Problem(error.status_code, slug, str(error.detail), retry_after=int(wait) + 1 if wait else None)
+
+
+def _in_use(error: ProtectedError) -> Problem:
+    users = sorted({f"{item._meta.verbose_name} {item}" for item in error.protected_objects})
+    shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
+    return Problem(409, "in_use", f"It is in use by {shown}; change or delete that first.")

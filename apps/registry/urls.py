@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from rest_framework.routers import SimpleRouter
 
-urlpatterns: list[Any] = []
+from apps.registry.api import InstanceViewSet, ServiceViewSet
+
+router = SimpleRouter(trailing_slash=False)
+router.register("services", ServiceViewSet)
+router.register("instances", InstanceViewSet)
+
+urlpatterns = router.urls

@@ -1,0 +1,187 @@
+"""How the gateway's configuration looks in the API. Relations go by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+
+from apps.gateway import bounds
+from apps.gateway.core import config
+from apps.gateway.models import (
+    ApiKey,
+    BreakerPolicy,
+    ConfigRevision,
+    Consumer,
+    JwtIssuer,
+    RateLimitPolicy,
+    Route,
+    ServicePolicy,
+)
+from apps.registry.models import Service
+from apps.registry.serializers import StrictBoolean, Validated, Words
+
+STAMPS = ["created_at", "updated_at"]
+
+
+def _named(queryset: Any, **options: Any) -> Any:
+    return serializers.SlugRelatedField(slug_field="name", queryset=queryset, **options)
+
+
+class RateLimitSerializer(Validated):
+    class Meta:
+        model = RateLimitPolicy
+        fields = ["name", "requests", "period", "burst", *STAMPS]
+        read_only_fields = STAMPS
+
+
+class BreakerPolicySerializer(Validated):
+    class Meta:
+        model = BreakerPolicy
+        fields = ["name", *(name for name in config.Breaker.__struct_fields__ if name != "override"), *STAMPS]
+        read_only_fields = STAMPS
+
+
+class ServicePolicySerializer(Validated):
+    service = _named(Service.objects.all())
+    breaker = _named(BreakerPolicy.objects.all(), allow_null=True, required=False)
+
+    class Meta:
+        model = ServicePolicy
+        fields = ["service", "balance", "connect_timeout", "idle_connections", "breaker", *STAMPS]
+        read_only_fields = STAMPS
+
+
+class RouteSerializer(Validated):
+    service = _named(Service.objects.all())
+    rate_limit = _named(RateLimitPolicy.objects.all(), allow_null=True, required=False)
+    enabled = StrictBoolean(required=False)
+    strip_prefix = StrictBoolean(required=False)
+    hosts = Words(required=False)
+    methods = Words(required=False, help_text=f"Of {', '.join(Route.METHODS)}; empty means any.")
+    auth = Words(required=False, help_text="Of key and jwt; empty makes the route public.")
+
+    class Meta:
+        model = Route
+        fields = [
+            "name",
+            "description",
+            "enabled",
+            *(name for name in config.Route.__struct_fields__ if name != "name"),
+            *STAMPS,
+        ]
+        read_only_fields = STAMPS
+
+
+class ConsumerSerializer(Validated):
+    rate_limit = _named(RateLimitPolicy.objects.all(), allow_null=True, required=False)
+    enabled = StrictBoolean(required=False)
+
+    class Meta:
+        model = Consumer
+        fields = ["name", "title", "description", "enabled", "rate_limit", *STAMPS]
+        read_only_fields = STAMPS
+
+
+class IssuerSerializer(Validated):
+    enabled = StrictBoolean(required=False)
+    algorithms = Words(required=False, help_text=f"Of {', '.join(bounds.choices(config.Issuer, 'algorithms'))}.")
+
+    class Meta:
+        model = JwtIssuer
+        fields = ["enabled", *config.Issuer.__struct_fields__, *STAMPS]
+        read_only_fields = STAMPS
+
+
+class KeySerializer(Validated):
+    consumer = _named(Consumer.objects.all())
+    state = serializers.ChoiceField(choices=["active", "expired", "revoked"], read_only=True)
+
+    class Meta:
+        model = ApiKey
+        fields = ["id", "consumer", "name", "prefix", "state", "created_at", "created_by", "expires_at"]
+        fields += ["revoked_at", "revoked_by"]
+        read_only_fields = ["prefix", "created_at", "created_by", "revoked_at", "revoked_by"]
+
+    def validate_expires_at(self, value: Any) -> Any:
+        if value is not None and value <= timezone.now():
+            raise serializers.ValidationError("This moment has passed.")
+        return value
+
+
+class IssuedKeySerializer(KeySerializer):
+    """The answer to adding a key: the one time it is told."""
+
+    key = serializers.CharField(read_only=True, help_text="The key itself. It is not shown again.")
+
+    class Meta(KeySerializer.Meta):
+        fields = [*KeySerializer.Meta.fields, "key"]
+
+
+class RevisionSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = ConfigRevision
+        fields = ["number", "digest", "summary", "author", "reason", "created_at"]
+        read_only_fields = fields
+
+
+class RevisionDetailSerializer(RevisionSerializer):
+    document = serializers.SerializerMethodField()
+
+    class Meta(RevisionSerializer.Meta):
+        fields = [*RevisionSerializer.Meta.fields, "document"]
+        read_only_fields = fields
+
+    def get_document(self, row: ConfigRevision) -> dict[str, Any]:
+        """What gateways were given."""
+        return row.content
+
+
+class ChangeSerializer(serializers.Serializer):
+    kind = serializers.CharField()
+    name = serializers.CharField()
+    change = serializers.ChoiceField(choices=["added", "removed", "changed"])
+    fields = serializers.DictField(  # type: ignore[assignment]
+        child=serializers.ListField(), required=False, help_text="Of what changed: name, and [old, new]."
+    )
+
+
+class DiffSerializer(serializers.Serializer):
+    revision = serializers.IntegerField()
+    against = serializers.IntegerField(allow_null=True)
+    changes = ChangeSerializer(many=True)
+
+
+class OverrideSerializer(serializers.Serializer):
+    state = serializers.ChoiceField(choices=["open", "closed"])
+    reason = serializers.CharField()
+    by = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
+class BreakerSerializer(serializers.Serializer):
+    service = serializers.CharField()
+    state = serializers.ChoiceField(choices=["closed", "half_open", "open", "unknown"])
+    since = serializers.FloatField(allow_null=True, help_text="Seconds since the epoch.")
+    calls = serializers.IntegerField(help_text="Calls in the windows of all workers.")
+    failure_rate = serializers.FloatField(allow_null=True)
+    slow_rate = serializers.FloatField(allow_null=True)
+    retry_at = serializers.FloatField(allow_null=True, help_text="When an open breaker tries again.")
+    workers = serializers.IntegerField(help_text="Live workers that report it; 0 makes the state unknown.")
+    at = serializers.FloatField(allow_null=True)
+    override = OverrideSerializer(allow_null=True)
+
+
+class ReasonSerializer(serializers.Serializer):
+    reason = serializers.CharField(max_length=300, help_text="Why, for whoever finds it later.")
+
+
+class WorkerSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    revision = serializers.IntegerField(help_text="The revision that it serves: its acknowledgement.")
+    digest = serializers.CharField()
+    at = serializers.FloatField(help_text="When it last said so; seconds since the epoch.")
+    pid = serializers.IntegerField()
+    node = serializers.CharField()
+    dropped = serializers.IntegerField(help_text="Telemetry records that it had no room for.")

@@ -1,0 +1,59 @@
+"""Errors that no view made: a problem document under /api/, a page elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost, RequestDataTooBig
+from django.http import HttpRequest, HttpResponse
+from django.views import defaults
+
+from apps.lib.problem import CONTENT_TYPE, Problem
+from apps.lib.rest import body_too_big, trace_id
+
+
+def problem(refused: Problem) -> HttpResponse:
+    """``refused`` as a plain Django response."""
+    response = HttpResponse(refused.encode(trace_id()), status=refused.status, content_type=CONTENT_TYPE)
+    if refused.retry_after is not None:
+        response.headers["Retry-After"] = str(refused.retry_after)
+    return response
+
+
+def _api(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/") or request.path in {"/health", "/ready"}
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, RequestDataTooBig):
+        return problem(body_too_big(settings.DATA_UPLOAD_MAX_MEMORY_SIZE))
+    if isinstance(exception, DisallowedHost):
+        return problem(Problem(400, "unknown_host", "This host name is not served here; set MC_ALLOWED_HOSTS."))
+    if _api(request):
+        return problem(Problem(400, "invalid", "The request can't be read."))
+    return defaults.bad_request(request, exception)
+
+
+def not_allowed(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _api(request):
+        return problem(Problem(403, "not_allowed", "Your role does not allow this."))
+    return defaults.permission_denied(request, exception)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _api(request):
+        return problem(Problem(404, "not_found", "There is nothing at this address; /api/docs/ lists what is."))
+    return defaults.page_not_found(request, exception)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    if _api(request):
+        return problem(Problem(500, "internal_error", "Something here failed; the log of control says what."))
+    return defaults.server_error(request)
+
+
+def csrf_failed(request: HttpRequest, reason: str = "", **context: Any) -> HttpResponse:
+    if _api(request):
+        return problem(Problem(403, "csrf_failed", f"{reason} Send the CSRF token as X-CSRFToken, or use a token."))
+    return defaults.permission_denied(request, Exception(reason))

@@ -1,0 +1,61 @@
+"""What every request to the control process passes through, besides Django's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from auditlog.middleware import AuditlogMiddleware
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from apps.lib.rest import body_too_big
+from missioncontrol.errors import problem
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+API = "/api/"
+LOOSER = {
+    # unfold runs on Alpine, which evaluates attributes, and sets styles by attribute.
+    "/admin/": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none';"
+    " frame-ancestors 'none'; form-action 'self'",
+    # Swagger UI sets styles by attribute and draws its icons from data: addresses.
+    "/api/docs": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " font-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
+}
+"""Content security policies of the two sections that can't bear the strict one; neither lets another host in."""
+
+
+class Edge:
+    """Bounds bodies by their announced length, drops the slash after API addresses, sets the looser policies."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if length.isdigit() and int(length) > limit and request.path.startswith(API):
+            return problem(body_too_big(limit))
+        path = request.path_info
+        if path.startswith("/api/v1/") and path.endswith("/"):
+            request.path_info = path.rstrip("/")
+            request.path = request.path.rstrip("/")
+        response = self.get_response(request)
+        for prefix, policy in LOOSER.items():
+            if path.startswith(prefix):
+                response.headers.setdefault("Content-Security-Policy", policy)
+        return response
+
+
+class Audit(AuditlogMiddleware):
+    """Who changed what, from the peer's own address: forwarded ones are whatever a client likes to send."""
+
+    @staticmethod
+    def _get_remote_addr(request: Any) -> Any:
+        return request.META.get("REMOTE_ADDR") or None
+
+    @staticmethod
+    def _get_remote_port(request: Any) -> None:
+        return None
