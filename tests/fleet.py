@@ -77,14 +77,18 @@ class Fleet:
 
     def ctl(self, *words: str) -> str:
         """``make ctl``: what it printed; AssertionError when it failed."""
-        argv = [sys.executable, "-m", "missioncontrol.launch", "ctl", *words]
-        done = subprocess.run(argv, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        done = self._ctl(*words)
         assert done.returncode == 0, f"ctl {words}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def pid(self, name: str) -> int:
-        """The process id of one part."""
-        return int(self.ctl("pid", name))
+        """The process id of one part; 0 while it doesn't run."""
+        said = self._ctl("pid", name).stdout.strip()
+        return int(said) if said.isdigit() else 0
+
+    def _ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "missioncontrol.launch", "ctl", *words]
+        return subprocess.run(argv, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60, check=False)
 
     def start(self) -> None:
         """Start and return when the launcher says that everything is up."""

@@ -25,6 +25,9 @@ PORTS = {
 }
 """Every port of one machine's Mission Control and its default."""
 
+OWNERS = {"MC_OTLP_HTTP_PORT": "collector"}
+"""The process behind a port whose variable doesn't name it."""
+
 LOOPBACK = "127.0.0.1"
 EMBEDDED = {"MC_REDIS_PORT": "REDIS_URL", "MC_CLICKHOUSE_PORT": "CLICKHOUSE_URL"}
 """The engines that a URL replaces; they listen on loopback whatever ``MC_HOST`` says."""
@@ -106,6 +109,8 @@ def check_ports(settings: Settings) -> None:
     """Stop, naming every port that can't be listened on and the variable that moves it."""
     taken = []
     for name, port in settings.ports.items():
+        if settings.only and OWNERS.get(name, name.split("_")[1].lower()) not in settings.only:
+            continue
         host = LOOPBACK if name in EMBEDDED else settings.host
         problem = _refusal(host, port)
         if problem in {errno.EADDRNOTAVAIL, socket.EAI_NONAME}:

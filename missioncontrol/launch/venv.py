@@ -128,7 +128,7 @@ def _create(venv: Path, log: Path, report: Report) -> None:
 def _install(venv: Path, requirements: Path, log: Path, report: Report) -> None:
     total = _count(requirements)
     argv = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
-    argv += ["--disable-pip-version-check", "-r", str(requirements)]
+    argv += ["--disable-pip-version-check", "--log", str(log), "-r", str(requirements)]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     # pip's own patience is for people who watch; one who set it keeps it.
     for name, value in (("PIP_RETRIES", "3"), ("PIP_DEFAULT_TIMEOUT", "20")):
@@ -137,26 +137,23 @@ def _install(venv: Path, requirements: Path, log: Path, report: Report) -> None:
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     seen, last = 0, deque[str](maxlen=200)
     report.note(f"installing {requirements.name}: {total} packages", every=0)
-    with log.open("a") as file:
-        pip = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert pip.stdout is not None  # noqa: S101 - asked for above
-        try:
-            for line in pip.stdout:
-                file.write(line)
-                file.flush()
-                last.append(line.rstrip())
-                if line.startswith(("Collecting ", "Requirement already satisfied")):
-                    seen = min(seen + 1, total)
-                    report.note(f"installing {requirements.name}: {seen} of {total} packages fetched")
-                elif line.startswith("Installing collected packages"):
-                    report.note(f"installing {requirements.name}: unpacking {total} packages", every=0)
-            code = pip.wait()
-        except BaseException:
-            pip.kill()
-            pip.wait()
-            raise
+    pip = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert pip.stdout is not None  # noqa: S101 - asked for above
+    try:
+        for line in pip.stdout:
+            last.append(line.rstrip())
+            if line.startswith(("Collecting ", "Requirement already satisfied")):
+                seen = min(seen + 1, total)
+                report.note(f"installing {requirements.name}: {seen} of {total} packages fetched")
+            elif line.startswith("Installing collected packages"):
+                report.note(f"installing {requirements.name}: unpacking {total} packages", every=0)
+        code = pip.wait()
+    except BaseException:
+        pip.kill()
+        pip.wait()
+        raise
     if code:
-        raise Stop(f"{explain(list(last))} pip's own words are in {log}.")
+        raise Stop(f"{explain(list(last), _end(log))} pip's own words are in {log}.")
     report.done(f"{requirements.name}: {total} packages installed")
 
 
@@ -166,12 +163,20 @@ def _count(requirements: Path) -> int:
     return own + sum(_count(requirements.parent / name) for name in re.findall(r"^-r\s+(\S+)", text, re.MULTILINE))
 
 
-def explain(lines: list[str]) -> str:
-    """pip's last lines as one sentence: what failed and what to do."""
+def _end(log: Path) -> str:
+    """The end of pip's log, which tells what pip keeps quiet about on the terminal."""
+    try:
+        return log.read_text(errors="replace")[-65_536:]
+    except OSError:
+        return ""
+
+
+def explain(lines: list[str], log: str = "") -> str:
+    """pip's last lines, and the end of its log, as one sentence: what failed and what to do."""
     if any("No space left on device" in line for line in lines):
         return "The packages could not be installed because the disk is full: make room and run again."
     errors = [line.removeprefix("ERROR: ").strip() for line in lines if line.startswith("ERROR:")]
-    if any(word in line for line in lines for word in _UNREACHABLE):
+    if any(word in text for text in (*lines, log) for word in _UNREACHABLE):
         return (
             "The packages could not be fetched because the package index can't be reached: "
             "check the network, or set PIP_INDEX_URL to an index that answers."

@@ -1,0 +1,95 @@
+"""However a run ends, nothing of it stays: Ctrl-C, a killed launcher, a killed supervisor, a part that won't start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.fleet import Fleet, new_fleet
+from tests.waiting import until
+
+pytestmark = pytest.mark.solo
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Fleet]:
+    """One home for all tests here, so that only the first start is a cold one. Each test starts and ends it."""
+    system = new_fleet()
+    try:
+        yield system
+    finally:
+        system.end()
+
+
+@pytest.fixture
+def started(home: Fleet) -> Fleet:
+    home.start()
+    return home
+
+
+def test_ctrl_c_drains_and_leaves_nothing(started: Fleet) -> None:
+    assert started.stop(signal.SIGINT) == 0
+    said = started.said()
+    order = [line.split("stopped: ")[1] for line in said.splitlines() if "stopped: " in line]
+    assert order[0] == "gateway"
+    assert order[-1] == "redis clickhouse"
+    assert said.rstrip().endswith("Stopped; nothing is left running.")
+    assert started.left_behind() == []
+
+
+def test_a_killed_launcher_takes_everything_along(started: Fleet) -> None:
+    assert started.process is not None
+    started.process.kill()
+    started.process.wait()
+    until(lambda: not started.left_behind(), 40, every=0.5, what="everything gone")
+
+
+def test_a_killed_supervisor_takes_everything_along_and_is_reported(started: Fleet) -> None:
+    assert started.process is not None
+    supervisor = next(p for p in psutil.Process(started.process.pid).children() if "daemon" in " ".join(p.cmdline()))
+    supervisor.kill()
+    assert started.process.wait(60) == 1
+    assert "The supervisor ended without being asked" in started.said()
+    assert started.left_behind() == []
+
+
+def test_a_second_signal_ends_everything_at_once(started: Fleet) -> None:
+    assert started.process is not None
+    started.process.send_signal(signal.SIGTERM)
+    until(lambda: "Stopping" in started.said(), 5)
+    began = time.monotonic()
+    assert started.stop(signal.SIGTERM, 10) == 0
+    assert time.monotonic() - began < 5
+    until(lambda: not started.left_behind(), 5, what="everything gone")
+
+
+def test_a_part_that_will_not_start_is_named_with_its_last_words(home: Fleet) -> None:
+    manifest = home.home / "redis" / "appendonlydir" / "appendonly.aof.manifest"
+    kept = manifest.read_text()
+    manifest.write_text("no manifest at all\n")
+    try:
+        home.launch()
+        assert home.process is not None
+        assert home.process.wait(60) == 1
+    finally:
+        manifest.write_text(kept)
+    said = home.said()
+    assert "redis ended again and again. Its last lines:" in said
+    assert "Invalid AOF manifest file format" in said
+    assert f"The whole log is {home.home / 'logs' / 'redis.log'}." in said
+    assert home.left_behind() == []
+
+
+def test_stopping_while_it_starts_leaves_nothing(home: Fleet) -> None:
+    home.launch()
+    assert home.process is not None
+    until(lambda: (home.home / "run" / "supervisor.sock").exists(), 20, what="the supervisor's socket")
+    os.kill(home.process.pid, signal.SIGINT)
+    assert home.process.wait(40) == 130
+    assert "Stopped before everything was up." in home.said()
+    assert home.left_behind() == []
