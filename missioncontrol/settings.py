@@ -9,6 +9,7 @@ from csp.constants import NONE, SELF
 
 from missioncontrol import env
 from missioncontrol.databases import from_url
+from missioncontrol.look import UNFOLD as UNFOLD
 
 VERSION = "0.1.0"
 BASE_DIR = env.ROOT
@@ -28,7 +29,6 @@ OTLP_URL = env.otlp_url()
 GATEWAY_URL = env.text("MC_GATEWAY_URL", f"http://localhost:{env.port('MC_GATEWAY_PORT', 8080)}")
 
 INSTALLED_APPS = [
-    "daphne",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",

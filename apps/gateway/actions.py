@@ -201,16 +201,22 @@ def make_key() -> str:
     return f"mc_{secrets.token_hex(4)}_{secret}"
 
 
+def describe_key(key: str) -> tuple[str, str]:
+    """All of a key that is kept: its prefix and its keyed hash."""
+    return key.split("_")[1], hash_key(key)
+
+
 def issue_key(
     consumer: Consumer, *, author: str, name: str = "", expires_at: datetime | None = None, key: str | None = None
 ) -> tuple[ApiKey, str]:
     """A key for ``consumer``: the stored row, and the key itself, which nothing can tell again. Does not publish."""
     key = key or make_key()
+    prefix, digest = describe_key(key)
     row = ApiKey.objects.create(
         consumer=consumer,
         name=name,
-        prefix=key.split("_")[1],
-        hash=hash_key(key),
+        prefix=prefix,
+        hash=digest,
         created_by=author,
         expires_at=expires_at,
     )

@@ -197,7 +197,8 @@ def _unambiguous(routes: tuple[Route, ...]) -> None:
         for host in route.hosts or ("",):
             rivals = claimed.setdefault((route.match, route.path, host), [])
             for theirs, name in rivals:
-                if not methods or not theirs or methods & theirs:
+                # A route for any method beside one that names its methods is clear: the named one wins.
+                if methods & theirs or not (methods or theirs):
                     raise ConfigError(
                         f"Routes {name} and {route.name} both match {route.path}"
                         + (f" on {host}" if host else "")
