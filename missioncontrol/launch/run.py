@@ -186,27 +186,25 @@ class Run:
 
     def _welcome(self) -> None:
         settings, ports = self.settings, self.settings.ports
+        here = {process.name for process in self.processes}
         host = "localhost" if settings.reach == environment.LOOPBACK else settings.reach
-        pages, gateway = f"http://{host}:{ports['MC_CONTROL_PORT']}", f"http://{host}:{ports['MC_GATEWAY_PORT']}"
-        otlp = f"http://{host}:{ports['MC_OTLP_HTTP_PORT']}"
+        base = {name: f"http://{host}:{ports[name]}" for name in ports}
+        pages, gateway = base["MC_CONTROL_PORT"], base["MC_GATEWAY_PORT"]
         secrets = settings.home / "credentials.json"
-        self.report.say(f"""
-Mission Control is up ({self.report.elapsed:.1f} s).
-
-  pages        {pages}/
-  API docs     {pages}/api/docs/
-  admin        {pages}/admin/
-  gateway      {gateway}
-  OTLP/HTTP    {otlp}
-  credentials  {secrets}
-  logs         {settings.home / "logs"}
-
-  KEY=$(python3 -c 'import json;print(json.load(open("{secrets}"))["demo_api_key"])')
-  curl -H "X-API-Key: $KEY" -H 'Content-Type: application/json' \\
-       -d '{{"text":"send 25 AZR to thandi"}}' {gateway}/nexus/v1/intents
-
-Ctrl-C stops everything.
-""")
+        lines = [f"\nMission Control is up ({self.report.elapsed:.1f} s).", ""]
+        if "control" in here:
+            lines += [f"  pages        {pages}/", f"  API docs     {pages}/api/docs/", f"  admin        {pages}/admin/"]
+        if "gateway" in here:
+            lines += [f"  gateway      {gateway}"]
+        if "collector" in here:
+            lines += [f"  OTLP/HTTP    {base['MC_OTLP_HTTP_PORT']}"]
+        lines += [f"  credentials  {secrets}", f"  logs         {settings.home / 'logs'}", ""]
+        if {"gateway", "nexus"} <= here:
+            ask = f"""json.load(open("{secrets}"))["demo_api_key"]"""
+            lines += [f"  KEY=$(python3 -c 'import json; print({ask})')"]
+            lines += ["""  curl -H "X-API-Key: $KEY" -H 'Content-Type: application/json' \\"""]
+            lines += [f"""       -d '{{"text":"send 25 AZR to thandi"}}' {gateway}/nexus/v1/intents""", ""]
+        self.report.say("\n".join([*lines, "Ctrl-C stops everything."]))
 
     def _watch(self) -> int:
         assert self.supervisor is not None  # noqa: S101 - booted before

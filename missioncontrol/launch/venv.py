@@ -137,21 +137,19 @@ def _install(venv: Path, requirements: Path, log: Path, report: Report) -> None:
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     seen, last = 0, deque[str](maxlen=200)
     report.note(f"installing {requirements.name}: {total} packages", every=0)
-    pip = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert pip.stdout is not None  # noqa: S101 - asked for above
-    try:
-        for line in pip.stdout:
-            last.append(line.rstrip())
-            if line.startswith(("Collecting ", "Requirement already satisfied")):
-                seen = min(seen + 1, total)
-                report.note(f"installing {requirements.name}: {seen} of {total} packages fetched")
-            elif line.startswith("Installing collected packages"):
-                report.note(f"installing {requirements.name}: unpacking {total} packages", every=0)
-        code = pip.wait()
-    except BaseException:
-        pip.kill()
-        pip.wait()
-        raise
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        try:
+            for line in pip.stdout or ():
+                last.append(line.rstrip())
+                if line.startswith(("Collecting ", "Requirement already satisfied")):
+                    seen = min(seen + 1, total)
+                    report.note(f"installing {requirements.name}: {seen} of {total} packages fetched")
+                elif line.startswith("Installing collected packages"):
+                    report.note(f"installing {requirements.name}: unpacking {total} packages", every=0)
+        except BaseException:
+            pip.kill()
+            raise
+    code = pip.returncode
     if code:
         raise Stop(f"{explain(list(last), _end(log))} pip's own words are in {log}.")
     report.done(f"{requirements.name}: {total} packages installed")

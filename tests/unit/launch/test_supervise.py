@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import configparser
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from missioncontrol.launch import supervise
+from missioncontrol.launch.processes import Ping, Process
+from missioncontrol.launch.settings import PORTS, Settings
+
+
+def settings(home: Path) -> Settings:
+    return Settings(home, home, Path(sys.prefix), "127.0.0.1", PORTS, "", "", frozenset())
+
+
+def test_paths_with_blanks_and_percent_signs_survive_the_configuration(tmp_path: Path) -> None:
+    home = tmp_path / "100% my home"
+    argv = (str(home / "bin" / "redis server"), "--save", "", "it's")
+    text = supervise.configuration(settings(home), [Process("redis", argv, 10, Ping())], home / "run" / "s.sock")
+    parsed = configparser.ConfigParser()
+    parsed.read_string(text)
+    program = parsed["program:redis"]
+    assert tuple(shlex.split(program["command"])) == argv
+    assert program["stdout_logfile"] == str(home / "logs" / "redis.log")
+    assert program["autostart"] == "false"
+
+
+def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
+    os.environ["MC_FLEET_TOKEN"] = secret = os.environ["MC_FLEET_TOKEN"]
+    text = supervise.configuration(settings(tmp_path), [Process("redis", ("r",), 10, Ping())], tmp_path / "s")
+    assert secret not in text
+
+
+def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert supervise.tail(path, 3) == "it wrote nothing."
+    path.write_bytes(b"x" * 40_000 + b"\none\n\ntwo \xff\nthree\n")
+    assert supervise.tail(path, 2).splitlines() == ["two \ufffd", "three"]
+
+
+def test_members_of_a_session_are_found_and_the_dead_are_not_among_them() -> None:
+    head = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60"], start_new_session=True)
+    try:
+        assert head.pid in supervise.session_members(head.pid)
+        head.kill()
+        # Dead but not yet waited for: a zombie runs nothing.
+        os.waitid(os.P_PID, head.pid, os.WEXITED | os.WNOWAIT)
+        left = supervise.session_members(head.pid)
+        assert head.pid not in left
+        assert left
+    finally:
+        for pid in supervise.session_members(head.pid):
+            os.kill(pid, 9)
+        head.wait()
