@@ -187,6 +187,14 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 
+BUS_KEEP = env.integer("MC_BUS_KEEP", 100_000, low=1000)
+"""About how many events each stream of the embedded bus keeps."""
+OUTBOX_DAYS = env.integer("MC_OUTBOX_DAYS", 1, low=1)
+"""How long the outbox remembers what was sent."""
+EVENT_DAYS = env.integer("MC_EVENT_DAYS", 90, low=1)
+HISTORY_DAYS = env.integer("MC_HISTORY_DAYS", 90, low=1)
+"""How long health and breaker transitions are kept."""
+
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None

@@ -39,8 +39,12 @@ class EventQuerySet(models.QuerySet["Event"]):
     def prune(self) -> int:
         """Retention's door: delete what the filter holds, outbox rows first. Returns how many events went."""
         chosen = list(self.values_list("position", flat=True))
-        OutboxMessage.objects.filter(event_id__in=chosen).delete()
-        return int(self.model._base_manager.filter(position__in=chosen)._raw_delete(self.db))
+        gone = 0
+        for start in range(0, len(chosen), 500):
+            part = chosen[start : start + 500]
+            OutboxMessage.objects.filter(event_id__in=part).delete()
+            gone += int(models.QuerySet(self.model, using=self.db).filter(position__in=part)._raw_delete(self.db))
+        return gone
 
 
 class Event(models.Model):

@@ -1,0 +1,121 @@
+"""The outbox, database side: which events wait, who may send them, what became of them.
+
+A relay claims shards, not rows: one conditional UPDATE takes those shards with waiting events that
+nobody holds, and all events of a partition key lie in one shard, so a key's order is kept however
+many relays run. A lease that its holder does not give back lapses; the next holder sends again what
+was not marked, so the bus may see an event twice and never out of turn for long.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import transaction
+from django.db.models import F, Min, Q, QuerySet
+
+from apps.events.models import SHARDS, Event, OutboxMessage, OutboxShard
+
+LEASE_S = 30.0
+"""Longer than a batch can take with a broker that answers late: publishing gives up after 5 s."""
+LOOK_AHEAD = 2000
+"""How far into the backlog a claim looks for shards with work."""
+RETRY_FIRST_S, RETRY_MOST_S = 1.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much waits, and since when (wall-clock second of the oldest)."""
+
+    waiting: int
+    oldest: float | None
+
+
+def prepare() -> None:
+    """Make sure that there is a row per shard to claim."""
+    long_ago = datetime(2000, 1, 1, tzinfo=UTC)
+    OutboxShard.objects.bulk_create(
+        (OutboxShard(shard=shard, holder="", until=long_ago) for shard in range(SHARDS)), ignore_conflicts=True
+    )
+
+
+def claim(holder: str, now: float, limit: int) -> list[Event]:
+    """Lease what shards have events due and send nobody else's; up to ``limit`` events, in order."""
+    at = datetime.fromtimestamp(now, UTC)
+    rows = waiting()
+    if not rows.filter(next_at__lte=at).exists():
+        return []
+    free = OutboxShard.objects.filter(Q(holder="") | Q(until__lt=at) | Q(holder=holder))
+    ahead = (
+        rows.filter(next_at__lte=at, shard__in=free.values("shard"))
+        .order_by("event_id")
+        .values_list("shard", flat=True)[:LOOK_AHEAD]
+    )
+    shards = set(ahead)
+    if not shards:
+        return []
+    free.filter(shard__in=shards).update(holder=holder, until=at + timedelta(seconds=LEASE_S))
+    held = OutboxShard.objects.filter(holder=holder, until__gt=at).values("shard")
+    # A key whose earlier event waits for its next try holds back the later ones: order before speed.
+    blocked = list(rows.filter(shard__in=held, next_at__gt=at).values_list("partition_key", flat=True).distinct())
+    ready = rows.filter(shard__in=held, next_at__lte=at).exclude(partition_key__in=blocked)
+    messages = list(ready.select_related("event").order_by("event_id")[:limit])
+    if not messages:
+        release(holder)
+    return [message.event for message in messages]
+
+
+def settle(holder: str, sent: Sequence[int], refused: Mapping[int, str], now: float) -> None:
+    """Mark what the bus took, put off what it refused, and give the shards back."""
+    at = datetime.fromtimestamp(now, UTC)
+    with transaction.atomic():
+        for start in range(0, len(sent), 500):
+            OutboxMessage.objects.filter(pk__in=sent[start : start + 500], sent_at__isnull=True).update(
+                sent_at=at, attempts=F("attempts") + 1, last_error=""
+            )
+        for pk, why in refused.items():
+            message = OutboxMessage.objects.filter(pk=pk, sent_at__isnull=True).first()
+            if message is None:
+                continue
+            message.attempts += 1
+            message.last_error = why[:500]
+            message.next_at = at + timedelta(seconds=backoff(message.attempts))
+            message.save(update_fields=["attempts", "last_error", "next_at"])
+        release(holder)
+
+
+def release(holder: str) -> None:
+    """Give every shard back."""
+    OutboxShard.objects.filter(holder=holder).update(holder="")
+
+
+def backoff(attempts: int) -> float:
+    """Seconds to wait after this many tries: doubled each time, bounded, and spread by up to a half."""
+    longest = min(RETRY_FIRST_S * 2 ** min(attempts - 1, 20), RETRY_MOST_S)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def waiting() -> QuerySet[OutboxMessage]:
+    """The rows that the bus has not taken."""
+    return OutboxMessage.objects.filter(sent_at__isnull=True)
+
+
+def backlog() -> Backlog:
+    """What waits now."""
+    rows = waiting()
+    oldest = rows.aggregate(oldest=Min("event__time"))["oldest"]
+    return Backlog(rows.count(), oldest.timestamp() if oldest else None)
+
+
+def prune(before: float, limit: int = 5000) -> int:
+    """Forget rows that were sent before ``before``, at most ``limit`` of them. The events stay."""
+    chosen = list(
+        OutboxMessage.objects.filter(sent_at__lt=datetime.fromtimestamp(before, UTC))
+        .order_by("sent_at")
+        .values_list("pk", flat=True)[:limit]
+    )
+    for start in range(0, len(chosen), 500):
+        OutboxMessage.objects.filter(pk__in=chosen[start : start + 500]).delete()
+    return len(chosen)

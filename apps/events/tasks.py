@@ -1,0 +1,34 @@
+"""Retention of the event store and its outbox."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from celery import shared_task
+from django.conf import settings
+
+from apps.events import outbox
+from apps.events.models import Event
+from apps.lib import clock
+
+CHUNK = 5000
+ROUNDS = 20
+"""Chunks a run deletes at most, so that a first run over years of events does not hold the database up."""
+
+DAY_S = 86_400.0
+
+
+@shared_task(name="events.prune")
+def prune() -> None:
+    """Forget what was sent long ago, and events past their retention that were sent."""
+    now = clock.wall()
+    for _ in range(ROUNDS):
+        if outbox.prune(now - settings.OUTBOX_DAYS * DAY_S, CHUNK) < CHUNK:
+            break
+    cut = datetime.fromtimestamp(now, UTC) - timedelta(days=settings.EVENT_DAYS)
+    for _ in range(ROUNDS):
+        # An event that still waits in the outbox stays, however old: it was accepted.
+        old = Event.objects.filter(time__lt=cut).exclude(outbox__in=outbox.waiting())
+        chosen = list(old.order_by("position").values_list("position", flat=True)[:CHUNK])
+        if not chosen or Event.objects.filter(position__in=chosen).prune() < CHUNK:
+            break

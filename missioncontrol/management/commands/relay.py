@@ -1,0 +1,46 @@
+"""``manage.py relay``: take events from the outbox to the bus, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from apps.events.relay import Relay
+from apps.events.transport.redis_streams import RedisStreams
+from apps.lib import aio
+from missioncontrol import observe
+
+
+class Command(BaseCommand):
+    """See the module. A second signal ends it at once."""
+
+    help = "Relay events from the outbox to the bus until stopped."
+    requires_system_checks: list[str] = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop_reporting = observe.setup("relay", endpoint=settings.OTLP_URL, version=settings.VERSION)
+        try:
+            aio.run(self._relay())
+        finally:
+            stop_reporting()
+
+    async def _relay(self) -> None:
+        loop = asyncio.get_running_loop()
+        transport = RedisStreams(settings.REDIS_URL, keep=settings.BUS_KEEP)
+        relay = Relay(transport, settings.REDIS_URL)
+
+        def stop(number: int) -> None:
+            # The next one is the system's own again: it kills.
+            loop.remove_signal_handler(number)
+            relay.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        try:
+            await relay.run()
+        finally:
+            await transport.close()
