@@ -1,4 +1,4 @@
-"""Content codings of the HTTP interface: gzip, deflate, lz4 (frame) and zstd, both ways, with a bound on what comes out.
+"""Content codings of the HTTP interface: gzip, deflate, lz4 (frame) and zstd; what comes out is bounded.
 
 Pure. Knows nothing of HTTP beyond the names in Content-Encoding and Accept-Encoding.
 """

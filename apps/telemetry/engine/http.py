@@ -54,7 +54,7 @@ class Interface:
         self._started = clock.monotonic()
         self._body_limit = body_limit
         self._unpacked_limit = unpacked_limit
-        self._held = 0
+        self.held = 0
         """Body bytes in memory over all requests."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,105 +104,117 @@ class Interface:
                 "uptime_s": round(clock.monotonic() - self._started, 1),
             }
             if self._engine is not None:
-                body |= {"engine": self._engine.version, "pending": self._engine.pending(), "held_bytes": self._held}
+                body |= {"engine": self._engine.version, "pending": self._engine.pending(), "held_bytes": self.held}
             await _plain(send, 200, json.dumps(body).encode(), [], b"application/json")
 
     async def _statement(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        query_id, taken = str(uuid.uuid4()), 0
-        try:
-            if self._engine is None:
-                raise refusal(209, "SOCKET_TIMEOUT", "The engine is opening its data; try again in a second")
-            body, taken = await self._body(headers, receive)
-            pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
-            if headers.get("content-type", "").startswith("multipart/form-data"):
-                pairs, body = pairs + _form(headers, body), b""
-            request = read(pairs, headers, body, method="GET" if scope["method"] == "HEAD" else scope["method"])
-            query_id = request.query_id or query_id
-            answer = await self._engine.run(request)
-        except HungUp:
-            return
-        except EngineError as error:
-            await self._refuse(send, error, query_id)
-        except ValueError as error:
-            await self._refuse(send, refusal(36, "BAD_ARGUMENTS", str(error)), query_id)
-        else:
-            await self._answer(send, request, answer, headers, query_id)
-        finally:
-            self._held -= taken
+        query_id = str(uuid.uuid4())
+        with _Hold(self) as hold:
+            try:
+                if self._engine is None:
+                    raise refusal(209, "SOCKET_TIMEOUT", "The engine is opening its data; try again in a second")
+                body = await self._body(headers, receive, hold)
+                pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+                if headers.get("content-type", "").startswith("multipart/form-data"):
+                    pairs, body = pairs + _form(headers, body), b""
+                method = "GET" if scope["method"] == "HEAD" else scope["method"]
+                request = read(pairs, headers, body, method=method)
+                query_id = request.query_id or query_id
+                answer = await self._engine.run(request)
+            except HungUp:
+                return
+            except EngineError as error:
+                await _refuse(send, error, query_id)
+            except coding.TooLarge as error:
+                await _refuse(send, refusal(307, "TOO_MANY_BYTES", str(error)), query_id)
+            except coding.Unsupported as error:
+                await _refuse(send, refusal(48, "NOT_IMPLEMENTED", str(error)), query_id)
+            except ValueError as error:
+                await _refuse(send, refusal(36, "BAD_ARGUMENTS", str(error)), query_id)
+            else:
+                await _answer(send, self._engine, request, answer, headers, query_id)
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> tuple[bytes, int]:
-        declared = headers.get("content-length", "0")
+    async def _body(self, headers: dict[str, str], receive: Receive, hold: _Hold) -> bytes:
+        too_many = refusal(307, "TOO_MANY_BYTES", f"The body is larger than {self._body_limit} bytes")
+        declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._body_limit:
-            raise refusal(307, "TOO_MANY_BYTES", f"The body is larger than {self._body_limit} bytes")
-        if self._held > 2 * self._body_limit:
+            raise too_many
+        if self.held > 2 * self._body_limit:
             raise refusal(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many request bytes are waiting")
         parts: list[bytes] = []
-        size, whole = 0, False
-        try:
-            while not whole:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise HungUp
-                part = message.get("body", b"")
-                size += len(part)
-                self._held += len(part)
-                if size > self._body_limit:
-                    raise refusal(307, "TOO_MANY_BYTES", f"The body is larger than {self._body_limit} bytes")
-                parts.append(part)
-                whole = not message.get("more_body", False)
-            body = b"".join(parts)
-            if packed := headers.get("content-encoding"):
-                body = await asyncio.to_thread(coding.decode, body, packed, self._unpacked_limit)
-        except coding.TooLarge as error:
-            self._held -= size
-            raise refusal(307, "TOO_MANY_BYTES", str(error)) from None
-        except coding.Unsupported as error:
-            self._held -= size
-            raise refusal(48, "NOT_IMPLEMENTED", str(error)) from None
-        except BaseException:
-            self._held -= size
-            raise
-        return body, size
+        whole = False
+        while not whole:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HungUp
+            part = message.get("body", b"")
+            hold.add(len(part))
+            if hold.size > self._body_limit:
+                raise too_many
+            parts.append(part)
+            whole = not message.get("more_body", False)
+        body = b"".join(parts)
+        packed = headers.get("content-encoding", "")
+        return await asyncio.to_thread(coding.decode, body, packed, self._unpacked_limit) if packed else body
 
-    async def _answer(
-        self, send: Send, request: Request, answer: Answer, headers: dict[str, str], query_id: str
-    ) -> None:
-        assert self._engine is not None
-        summary = {
-            "read_rows": str(answer.read_rows),
-            "read_bytes": str(answer.read_bytes),
-            "written_rows": str(answer.written_rows),
-            "written_bytes": str(answer.written_bytes),
-            "total_rows_to_read": "0",
-            "result_rows": "0",
-            "result_bytes": str(len(answer.data)),
-            "elapsed_ns": str(int(answer.elapsed * 1e9)),
-        }
-        out = [
-            (b"x-clickhouse-query-id", query_id.encode("latin-1", "replace")),
-            (b"x-clickhouse-timezone", self._engine.timezone.encode()),
-            (b"x-clickhouse-summary", json.dumps(summary, separators=(",", ":")).encode()),
-        ]
-        if request.statement.reads:
-            out.append((b"x-clickhouse-format", request.format.encode()))
-        data = answer.data
-        packing = coding.choose(headers.get("accept-encoding", "")) if request.compress else ""
-        if packing and data:
-            data = await asyncio.to_thread(coding.encode, data, packing)
-            out.append((b"content-encoding", packing.encode()))
-        await _plain(send, 200, data, out, _media_type(request.format))
 
-    async def _refuse(self, send: Send, error: EngineError, query_id: str) -> None:
-        out = [
-            (b"x-clickhouse-query-id", query_id.encode("latin-1", "replace")),
-            (b"x-clickhouse-exception-code", str(error.code).encode()),
-        ]
-        if error.status == 503:
-            out.append((b"retry-after", b"1"))
-        if error.code in {307}:
-            # The rest of an oversized body is not read, so the connection can't be used again.
-            out.append((b"connection", b"close"))
-        await _plain(send, error.status, error.text.encode() + b"\n", out)
+class _Hold:
+    """The body bytes of one request, counted for as long as it is being answered."""
+
+    def __init__(self, interface: Interface) -> None:
+        self._interface = interface
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        self.size += size
+        self._interface.held += size
+
+    def __enter__(self) -> _Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._interface.held -= self.size
+
+
+async def _answer(
+    send: Send, engine: Embedded, request: Request, answer: Answer, headers: dict[str, str], query_id: str
+) -> None:
+    summary = {
+        "read_rows": str(answer.read_rows),
+        "read_bytes": str(answer.read_bytes),
+        "written_rows": str(answer.written_rows),
+        "written_bytes": str(answer.written_bytes),
+        "total_rows_to_read": "0",
+        "result_rows": "0",
+        "result_bytes": str(len(answer.data)),
+        "elapsed_ns": str(int(answer.elapsed * 1e9)),
+    }
+    out = [
+        (b"x-clickhouse-query-id", query_id.encode("latin-1", "replace")),
+        (b"x-clickhouse-timezone", engine.timezone.encode()),
+        (b"x-clickhouse-summary", json.dumps(summary, separators=(",", ":")).encode()),
+    ]
+    if request.statement.reads:
+        out.append((b"x-clickhouse-format", request.format.encode()))
+    data = answer.data
+    packing = coding.choose(headers.get("accept-encoding", "")) if request.compress else ""
+    if packing and data:
+        data = await asyncio.to_thread(coding.encode, data, packing)
+        out.append((b"content-encoding", packing.encode()))
+    await _plain(send, 200, data, out, _media_type(request.format))
+
+
+async def _refuse(send: Send, error: EngineError, query_id: str) -> None:
+    out = [
+        (b"x-clickhouse-query-id", query_id.encode("latin-1", "replace")),
+        (b"x-clickhouse-exception-code", str(error.code).encode()),
+    ]
+    if error.status == 503:
+        out.append((b"retry-after", b"1"))
+    if error.code == 307:
+        # The rest of an oversized body is not read, so the connection can't be used again.
+        out.append((b"connection", b"close"))
+    await _plain(send, error.status, error.text.encode() + b"\n", out)
 
 
 def _foreign(headers: dict[str, str]) -> str:

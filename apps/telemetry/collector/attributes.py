@@ -1,0 +1,148 @@
+"""Attributes as ClickHouse map cells, with bounds and a cache. Pure.
+
+A ``Pairs`` maps the wire bytes of one KeyValue to its encoded key and value. It is bounded: when full it
+is emptied, which costs one slow batch in a few hundred thousand attributes and no bookkeeping per hit.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from apps.telemetry.collector import native
+
+MOST_ATTRIBUTES = 128
+LONGEST_KEY = 256
+LONGEST_VALUE = 8192
+CACHE_BYTES = 8 * 1024 * 1024
+CACHE_ENTRIES = 20_000
+LONGEST_CACHED = 512
+
+Pair = tuple[bytes, bytes]
+
+
+class Malformed(ValueError):
+    """The bytes are not the OTLP message they should be."""
+
+
+class Counter:
+    """What the bounds cost: values cut and attributes left out, since the start."""
+
+    def __init__(self) -> None:
+        self.truncated = 0
+        self.left_out = 0
+
+
+def as_text(value: Any) -> str:
+    """An AnyValue as text: strings as they are, bytes as base64, lists and maps as JSON."""
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return str(value.string_value)
+    if kind is None:
+        return ""
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_plain(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: _plain(item.value) for item in value.kvlist_value.values}
+    if kind == "bytes_value":
+        return base64.b64encode(value.bytes_value).decode()
+    return None if kind is None else getattr(value, kind)
+
+
+class Pairs(dict[bytes, Pair]):
+    """KeyValue bytes → encoded key and value."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self._counter = counter
+        self._size = 0
+
+    def __missing__(self, data: bytes) -> Pair:
+        try:
+            parsed = KeyValue.FromString(data)
+        except DecodeError:
+            raise Malformed("an attribute is not a valid KeyValue") from None
+        pair = self.encode(parsed.key, parsed.value)
+        if len(data) <= LONGEST_CACHED:
+            if len(self) >= CACHE_ENTRIES or self._size > CACHE_BYTES:
+                self.clear()
+                self._size = 0
+            self._size += 3 * len(data)
+            self[data] = pair
+        return pair
+
+    def encode(self, key: str, value: Any) -> Pair:
+        """One parsed attribute."""
+        words = as_text(value)
+        if len(words) > LONGEST_VALUE or len(key) > LONGEST_KEY:
+            self._counter.truncated += 1
+            words, key = words[:LONGEST_VALUE], key[:LONGEST_KEY]
+        return native.text(key), native.text(words)
+
+    def parsed(self, attributes: Any) -> list[Pair]:
+        """A repeated KeyValue that is already parsed, within the bounds."""
+        if len(attributes) > MOST_ATTRIBUTES:
+            self._counter.left_out += len(attributes) - MOST_ATTRIBUTES
+            attributes = attributes[:MOST_ATTRIBUTES]
+        return [self.encode(item.key, item.value) for item in attributes]
+
+
+class Origin:
+    """A resource, encoded once: its service's name and its attributes."""
+
+    __slots__ = ("count", "keys", "service", "values")
+
+    def __init__(self, attributes: Any, pairs: Pairs) -> None:
+        cells = pairs.parsed(attributes)
+        self.count = len(cells)
+        self.keys = b"".join([key for key, _ in cells])
+        self.values = b"".join([value for _, value in cells])
+        name = next((as_text(item.value) for item in attributes if item.key == "service.name"), "")
+        self.service = native.text(name[:LONGEST_KEY] or "unknown_service")
+
+
+class Origins(dict[bytes, Origin]):
+    """Resource bytes → Origin."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__()
+        self._pairs = pairs
+
+    def __missing__(self, data: bytes) -> Origin:
+        try:
+            origin = Origin(Resource.FromString(data).attributes, self._pairs)
+        except DecodeError:
+            raise Malformed("a resource is not valid") from None
+        if len(data) <= 8 * LONGEST_CACHED:
+            if len(self) >= 1000:
+                self.clear()
+            self[data] = origin
+        return origin
+
+
+class Scopes(dict[bytes, Pair]):
+    """InstrumentationScope bytes → encoded name and version."""
+
+    def __missing__(self, data: bytes) -> Pair:
+        try:
+            scope = InstrumentationScope.FromString(data)
+        except DecodeError:
+            raise Malformed("a scope is not valid") from None
+        if len(self) >= 1000:
+            self.clear()
+        pair = self[data] = native.text(scope.name[:LONGEST_KEY]), native.text(scope.version[:LONGEST_KEY])
+        return pair
+
+
+__all__ = ["AnyValue", "Counter", "Malformed", "Origin", "Origins", "Pair", "Pairs", "Scopes", "as_text"]

@@ -1,0 +1,114 @@
+"""Write blocks to ClickHouse, and bring its schema up to date first. Knows ClickHouse, not OTLP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from urllib3.exceptions import HTTPError
+
+from apps.telemetry.collector.buffer import Away, Rejected
+from apps.telemetry.schema import runner
+
+log = logging.getLogger(__name__)
+
+WAIT = 15
+"""Seconds for one insert."""
+# Malformed data and schemas that don't fit: the same bytes fail the same way for ever. All else (memory,
+# too many parts, timeouts, restarts, a table that a migration is about to make) is worth another try.
+NEVER = frozenset({6, 26, 27, 33, 34, 38, 41, 43, 53, 69, 70, 72, 117, 131, 252, 321, 349, 386})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which ClickHouse."""
+
+    url: str
+    database: str
+    insert_settings: tuple[tuple[str, str], ...] = ()
+
+
+class Store:
+    """One per process. Its threads (one per table that may insert at once) hold a client each."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._client: Client | None = None
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="insert")
+        self.ready = False
+        self.reason = "ClickHouse has not answered yet."
+
+    async def prepare(self) -> None:
+        """Apply the schema; returns when it is applied, however long ClickHouse stays away."""
+        pause = 0.1
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                applied = await loop.run_in_executor(self._threads, self._prepare)
+            except (ClickHouseError, HTTPError, OSError) as error:
+                self.reason = f"ClickHouse can't be reached: {_short(error)}"
+            except runner.SchemaError as error:
+                self.reason = str(error)
+                log.error("schema: %s", error)
+            else:
+                self.ready = True
+                log.info("schema ready, applied now: %s", ", ".join(applied) or "nothing")
+                return
+            await asyncio.sleep(pause)
+            pause = min(2.0, pause * 1.5)
+
+    async def insert(self, table: str, data: bytes) -> None:
+        """Store blocks of ``table``; raises Away or Rejected."""
+        if not self.ready:
+            raise Away(self.reason)
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._insert, table, data)
+
+    async def close(self) -> None:
+        """Close the client; inserts must have ended."""
+        await asyncio.to_thread(self._threads.shutdown)
+        if self._client is not None:
+            self._client.close()
+
+    def _prepare(self) -> list[str]:
+        if self._client is None:
+            self._client = clickhouse_connect.get_client(
+                dsn=self._target.url,
+                autogenerate_session_id=False,
+                compress=False,
+                connect_timeout=3,
+                send_receive_timeout=WAIT,
+                query_retries=0,
+                client_name="mission-control-collector",
+            )
+        return runner.apply(self._client, self._target.database)
+
+    def _insert(self, table: str, data: bytes) -> None:
+        if self._client is None:
+            raise Away("ClickHouse has not answered yet.")
+        try:
+            self._client.raw_insert(table, insert_block=data, fmt="Native", settings=dict(self._target.insert_settings))
+        except DatabaseError as error:
+            code = _code(error)
+            raise (Rejected if code in NEVER else Away)(_short(error)) from None
+        except (ClickHouseError, HTTPError, OSError) as error:
+            raise Away(_short(error)) from None
+
+
+def _code(error: Exception) -> int:
+    code: Any = getattr(error, "code", None)
+    if isinstance(code, int) and not math.isnan(code):
+        return code
+    _, _, rest = str(error).partition("code: ")
+    digits = rest.partition(",")[0].strip()
+    return int(digits) if digits.isdigit() else 0
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
