@@ -10,6 +10,7 @@ from pathlib import Path
 from missioncontrol.launch import supervise
 from missioncontrol.launch.processes import Ping, Process
 from missioncontrol.launch.settings import PORTS, Settings
+from tests.waiting import until
 
 
 def settings(home: Path) -> Settings:
@@ -42,9 +43,9 @@ def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
 
 
 def test_members_of_a_session_are_found_and_the_dead_are_not_among_them() -> None:
-    head = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60"], start_new_session=True)
+    head = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60; true"], start_new_session=True)
     try:
-        assert head.pid in supervise.session_members(head.pid)
+        until(lambda: len(supervise.session_members(head.pid)) == 3, what="the shell and its two children")
         head.kill()
         # Dead but not yet waited for: a zombie runs nothing.
         os.waitid(os.P_PID, head.pid, os.WEXITED | os.WNOWAIT)
