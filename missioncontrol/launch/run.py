@@ -27,6 +27,8 @@ LOOK = 5.0
 """Seconds between two looks at the processes while all is well."""
 REVIVE = 30.0
 """Seconds after which a process that the supervisor gave up on is started again."""
+TRIES = 4
+"""A process that was started more often than this before all is up won't come up."""
 FILES = 65_536
 """Open files that a gateway with many connections may need."""
 
@@ -72,6 +74,7 @@ class Run:
         self.processes: list[Process] = []
         self.supervisor: Supervisor | None = None
         self.began = time.time()
+        self._pids: dict[str, set[int]] = {}
 
     def main(self) -> int:
         """The whole run; its exit code."""
@@ -170,9 +173,14 @@ class Run:
         self.report.done(f"ready: {names}  ({time.monotonic() - began:.1f} s)")
 
     def _hopeless(self) -> str | None:
+        """A process that the supervisor has given up on, or that has ended and begun again too often."""
         assert self.supervisor is not None  # noqa: S101 - booted before
-        statuses = self.supervisor.statuses()
-        return next((name for name, status in statuses.items() if status.state == "FATAL"), None)
+        for name, status in self.supervisor.statuses().items():
+            tries = self._pids.setdefault(name, set())
+            tries |= {status.pid} - {0}
+            if status.state == "FATAL" or len(tries) > TRIES:
+                return name
+        return None
 
     def _blame(self, late: list[ready.Answer]) -> str:
         dead = self._hopeless()

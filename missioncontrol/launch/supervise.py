@@ -196,8 +196,10 @@ def configuration(settings: Settings, processes: list[Process], socket_path: Pat
             f"priority={process.rank}",
             "autostart=false",
             "autorestart=true",
-            "startsecs=1",
-            "startretries=4",
+            # Longer than it takes to fail at importing, so that a part which can't start is retried
+            # ever more slowly and then given up, where it would else spin.
+            "startsecs=4",
+            "startretries=3",
             "stopsignal=TERM",
             f"stopwaitsecs={process.stop_wait}",
             # Only the head of a group is asked to stop, for it ends its own workers in order; a kill is for all.
