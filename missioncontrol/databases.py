@@ -12,9 +12,12 @@ def from_url(url: str) -> dict[str, Any]:
     """Django's database settings for ``sqlite:////path`` or ``postgres://user:pass@host:port/name``."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
+        path = unquote(url.removeprefix("sqlite:///"))
         return {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": unquote(url.removeprefix("sqlite:///")),
+            "NAME": path,
+            # Tests get a file too: an in-memory database has neither WAL nor writers that wait.
+            "TEST": {"NAME": f"{path}.test"},
             # A file does not hang up: opening it anew per task or request is work for nothing.
             "CONN_MAX_AGE": None,
             "OPTIONS": {

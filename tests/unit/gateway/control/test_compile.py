@@ -1,0 +1,84 @@
+"""The document and the difference between two of them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from apps.gateway import compile
+from apps.gateway.core import config
+
+
+def doc(**parts: object) -> config.Document:
+    made = config.Document(revision=1, created_at=1.0, services=(config.Service(name="s"),))
+    return msgspec.structs.replace(made, **parts)
+
+
+def route(name: str = "r", **values: object) -> config.Route:
+    return config.Route(name=name, service="s", **({"path": "/r"} | values))  # type: ignore[arg-type]
+
+
+def test_the_digest_knows_content_and_not_revision_or_time() -> None:
+    one = doc(routes=(route(),))
+    assert compile.digest(one) == compile.digest(msgspec.structs.replace(one, revision=9, created_at=5.0, digest="x"))
+    assert compile.digest(one) != compile.digest(doc(routes=(route(timeout=1.0),)))
+
+
+def test_differences_name_each_added_removed_and_changed_thing() -> None:
+    old = doc(routes=(route("a"), route("b", path="/b")))
+    new = doc(routes=(route("a", timeout=3.0), route("c", path="/c")))
+    assert compile.differences(old, new) == [
+        {"kind": "route", "name": "c", "change": "added"},
+        {"kind": "route", "name": "b", "change": "removed"},
+        {"kind": "route", "name": "a", "change": "changed", "fields": {"timeout": [15.0, 3.0]}},
+    ]
+
+
+def test_differences_reach_into_the_breaker_and_leave_hashes_out() -> None:
+    key = config.Key(hash="0" * 64, prefix="abcd1234", consumer="c")
+    held = config.Service(name="s", breaker=config.Breaker(override="open"))
+    found = compile.differences(doc(), doc(services=(held,), keys=(key,)))
+    assert found[0]["fields"] == {"breaker.override": [None, "open"]}
+    assert found[1] == {"kind": "key", "name": "abcd1234", "change": "added"}
+    assert "0" * 64 not in str(found)
+
+
+def test_the_first_revision_adds_everything() -> None:
+    assert [change["change"] for change in compile.differences(None, doc(routes=(route(),)))] == ["added", "added"]
+
+
+def test_a_summary_reads_as_a_sentence_and_stays_short() -> None:
+    old, new = doc(routes=(route(),)), doc(routes=(route(timeout=3.0, rate_limit=None, methods=("GET",)),))
+    assert compile.summary(compile.differences(old, new)) == "route r: methods none → GET, timeout 15.0 → 3.0"
+    many = [{"kind": "route", "name": f"r{n}", "change": "added"} for n in range(200)]
+    line = compile.summary(many)
+    assert len(line) <= 500 and line.endswith("more")
+    assert compile.summary([]) == "Nothing changed"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (route("a"), route("b")),
+        (route("a", methods=("GET", "POST")), route("b", methods=("POST",))),
+        (route("a", hosts=("x.org", "y.org")), route("b", hosts=("y.org",))),
+    ],
+)
+def test_two_routes_that_claim_the_same_requests_are_refused(one: config.Route, other: config.Route) -> None:
+    with pytest.raises(config.ConfigError, match="both match /r") as caught:
+        config.check(doc(routes=(one, other)))
+    assert caught.value.field == "path"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (route("a"), route("b", path="/r/x")),
+        (route("a"), route("b", match="exact")),
+        (route("a"), route("b", hosts=("x.org",))),
+        (route("a"), route("b", methods=("GET",))),
+        (route("a", methods=("GET",)), route("b", methods=("POST",))),
+    ],
+)
+def test_routes_of_which_one_is_more_exact_live_together(one: config.Route, other: config.Route) -> None:
+    config.check(doc(routes=(one, other)))
