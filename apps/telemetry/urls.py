@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from django.urls import path
 
-urlpatterns: list[Any] = []
+from apps.telemetry.api import TraceListView, TraceView
+
+urlpatterns = [
+    path("traces", TraceListView.as_view(), name="traces"),
+    path("traces/<str:trace_id>", TraceView.as_view(), name="trace"),
+]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -18,6 +16,9 @@ from apps.telemetry.collector.buffer import Away, Rejected
 from apps.telemetry.schema import runner
 
 log = logging.getLogger(__name__)
+# The client logs each failure that it raises; what is done about it is said here, once.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 WAIT = 15
 """Seconds for one insert."""
@@ -102,11 +103,7 @@ class Store:
 
 
 def _code(error: Exception) -> int:
-    code: Any = getattr(error, "code", None)
-    if isinstance(code, int) and not math.isnan(code):
-        return code
-    _, _, rest = str(error).partition("code: ")
-    digits = rest.partition(",")[0].strip()
+    digits = str(error).partition("code: ")[2].partition(",")[0].strip()
     return int(digits) if digits.isdigit() else 0
 
 
