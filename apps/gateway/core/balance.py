@@ -1,0 +1,70 @@
+"""Which instance takes the next attempt. Pure: randomness comes in as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Generic, Literal, Protocol, TypeVar
+
+
+class Target(Protocol):
+    """What choosing needs to know of an instance."""
+
+    weight: int
+    in_flight: int
+
+
+T = TypeVar("T", bound=Target)
+
+
+class Rotation(Generic[T]):
+    """The instances of one service that may be chosen now, and whose turn it is."""
+
+    __slots__ = ("_order", "_random", "_turn", "targets")
+
+    def __init__(
+        self, targets: Sequence[T], method: Literal["round_robin", "least_request"], random: Callable[[int], int]
+    ) -> None:
+        """``random(n)`` gives a number in [0, n)."""
+        self.targets = tuple(targets)
+        self._random = random
+        self._order = spread(self.targets) if method == "round_robin" else ()
+        self._turn = 0
+
+    def choose(self, tried: Collection[T] = ()) -> T | None:
+        """The next instance; one not yet tried while there is one; None when there is nothing to choose."""
+        targets = self.targets
+        if len(targets) == 1:
+            return targets[0]
+        if not targets:
+            return None
+        fresh = [target for target in targets if target not in tried] if tried else targets
+        if not fresh:
+            fresh = targets
+        if not self._order:
+            return self._less_busy(fresh)
+        for _ in self._order:
+            self._turn = (self._turn + 1) % len(self._order)
+            target = self._order[self._turn]
+            if not tried or target in fresh:
+                return target
+        return fresh[0]
+
+    def _less_busy(self, targets: Sequence[T]) -> T:
+        """The power of two choices: two at random, the less busy of them for its weight."""
+        first = targets[self._random(len(targets))]
+        second = targets[self._random(len(targets))]
+        return first if first.in_flight * second.weight <= second.in_flight * first.weight else second
+
+
+def spread(targets: Sequence[T]) -> tuple[T, ...]:
+    """One round in which each target has ``weight`` turns, as evenly apart as they go (smooth weighted round robin)."""
+    credit = [0] * len(targets)
+    total = sum(target.weight for target in targets)
+    order = []
+    for _ in range(total):
+        for index, target in enumerate(targets):
+            credit[index] += target.weight
+        best = max(range(len(targets)), key=credit.__getitem__)
+        credit[best] -= total
+        order.append(targets[best])
+    return tuple(order)

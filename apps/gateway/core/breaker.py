@@ -1,0 +1,183 @@
+"""A circuit breaker with resilience4j's semantics, as a state machine over recorded outcomes.
+
+Pure: time comes in as ``now`` (monotonic seconds) and changes go out through a listener. A permit
+carries the number of the spell in which it was given, so a call that began before the breaker
+opened can't decide a half-open trial, and a permit handed back twice can't free two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from apps.gateway.core import config
+from apps.gateway.core.windows import FAILED, SLOW, CountWindow, TimeWindow, Window
+
+State = Literal["closed", "open", "half_open"]
+REFUSED = 0
+
+FOLLOWED = "Another worker opened it."
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transition; ``reason`` is a sentence for people."""
+
+    before: State
+    after: State
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The breaker as seen from outside; rates are 0..1 over the window, times are the caller's clock."""
+
+    state: State
+    since: float
+    forced: bool
+    calls: int
+    failure_rate: float
+    slow_rate: float
+    retry_at: float | None
+
+
+class Breaker:
+    """Guards one service in one worker."""
+
+    __slots__ = ("_completed", "_given", "_listener", "_spell", "_window", "config", "retry_at", "since", "state")
+
+    def __init__(self, settings: config.Breaker, listener: Callable[[Change], None], now: float = 0.0) -> None:
+        self.config = settings
+        self._listener = listener
+        self.state: State = "closed"
+        self.since = now
+        self.retry_at = now
+        self._spell = 1
+        self._window = self._new_window()
+        self._given = 0
+        self._completed = 0
+        if settings.override is not None:
+            self._force(settings.override, now)
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    def acquire(self, now: float) -> int:
+        """A permit to call, or REFUSED. Give every permit back by ``record`` or ``release``."""
+        if self.state == "closed":
+            return self._spell
+        self.tick(now)
+        if self.state == "half_open" and self._given < self.config.half_open_calls:
+            self._given += 1
+            return self._spell
+        return REFUSED
+
+    def record(self, permit: int, failed: bool, duration: float, now: float) -> None:
+        """A call ended after ``duration`` seconds. Ignored when the breaker has changed state since its permit."""
+        if permit != self._spell:
+            return
+        outcome = (FAILED if failed else 0) | (SLOW if duration > self.config.slow_call_duration else 0)
+        window = self._window
+        window.add(outcome, now)
+        if self.state == "half_open":
+            self._completed += 1
+            self._judge_trial(now)
+        elif self.state == "closed" and self.config.override is None:
+            self._judge(now)
+
+    def release(self, permit: int) -> None:
+        """A call ended and says nothing about the service (the client hung up): its trial place is free again."""
+        if permit == self._spell and self.state == "half_open":
+            self._given -= 1
+
+    # -- outside events ---------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Half-open by itself once the wait is over."""
+        if self.state == "open" and self.config.override is None and now >= self.retry_at:
+            self._become("half_open", "The wait in open is over.", now)
+
+    def follow(self, now: float) -> None:
+        """A peer's breaker for this service opened."""
+        if self.state != "open" and self.config.override is None:
+            self._become("open", FOLLOWED, now)
+
+    def recover(self, now: float) -> None:
+        """The monitor saw an instance turn healthy after the breaker opened."""
+        if self.state != "closed" and self.config.override is None:
+            self._become("closed", "An instance turned healthy.", now)
+
+    def configure(self, settings: config.Breaker, now: float) -> None:
+        """Adopt changed settings. An operator's override acts at once; a changed window starts empty."""
+        before, self.config = self.config, settings
+        shape = (before.sliding_window_type, before.sliding_window_size)
+        if shape != (settings.sliding_window_type, settings.sliding_window_size):
+            self._window = self._new_window()
+        if settings.override == before.override:
+            return
+        if settings.override is not None:
+            self._force(settings.override, now)
+        else:
+            # Released: start afresh rather than judge by calls that an operator's word let through or held back.
+            self._become("closed", "An operator released it.", now)
+
+    def view(self, now: float) -> View:
+        """What the reports say."""
+        window = self._window
+        window.settle(now)
+        calls = window.calls
+        opened = self.state == "open" and self.config.override is None
+        return View(
+            self.state,
+            self.since,
+            self.config.override is not None,
+            calls,
+            window.failures / calls if calls else 0.0,
+            window.slow / calls if calls else 0.0,
+            self.retry_at if opened else None,
+        )
+
+    # -- transitions --------------------------------------------------------------------------------
+
+    def _judge(self, now: float) -> None:
+        settings = self.config
+        calls = self._window.calls
+        minimum = settings.minimum_calls
+        if settings.sliding_window_type == "count":
+            # A window smaller than the minimum would never fill, and the breaker never act.
+            minimum = min(minimum, settings.sliding_window_size)
+        if calls >= minimum and (reason := self._fault(calls)):
+            self._become("open", reason, now)
+
+    def _judge_trial(self, now: float) -> None:
+        if self._completed < self.config.half_open_calls:
+            return
+        reason = self._fault(self._window.calls)
+        self._become("open" if reason else "closed", reason or "The trial calls went well.", now)
+
+    def _fault(self, calls: int) -> str:
+        window, settings = self._window, self.config
+        if window.failures / calls >= settings.failure_rate:
+            return f"{window.failures} of the last {calls} calls failed."
+        if window.slow / calls >= settings.slow_call_rate:
+            return f"{window.slow} of the last {calls} calls took over {settings.slow_call_duration:g} s."
+        return ""
+
+    def _force(self, override: Literal["open", "closed"], now: float) -> None:
+        self._become(override, f"An operator holds it {override}.", now)
+
+    def _become(self, state: State, reason: str, now: float) -> None:
+        before, self.state = self.state, state
+        self._spell += 1
+        self._given = self._completed = 0
+        self._window = CountWindow(self.config.half_open_calls) if state == "half_open" else self._new_window()
+        if state == "open":
+            self.retry_at = now + self.config.wait_in_open
+        if before != state:
+            self.since = now
+            self._listener(Change(before, state, reason, now))
+
+    def _new_window(self) -> Window:
+        size = self.config.sliding_window_size
+        return CountWindow(size) if self.config.sliding_window_type == "count" else TimeWindow(size)

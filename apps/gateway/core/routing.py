@@ -1,0 +1,153 @@
+"""Which route a request takes: compiled once per revision, matched in time that the number of routes does not touch.
+
+Owns the table's shape and the order of precedence: the longest path, then an exact host over a
+wildcard over any, then the method. Knows nothing of policies, credentials or connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from apps.gateway.core.config import Document, Route
+
+Hosts = dict[str, "Methods"]
+
+
+@dataclass(slots=True)
+class Methods:
+    """The routes of one path and host, by method; ``any`` takes the methods that nobody names."""
+
+    named: dict[str, Route] = field(default_factory=dict)
+    any: Route | None = None
+
+
+@dataclass(slots=True)
+class Slot:
+    """All routes of one path, by host, most exact first."""
+
+    exact: Hosts = field(default_factory=dict)
+    wildcard: Hosts = field(default_factory=dict)
+    """``*.example.org`` under ``example.org``."""
+    any: Methods | None = None
+
+
+@dataclass(slots=True)
+class Node:
+    """One segment of the prefix tree."""
+
+    children: dict[str, Node] = field(default_factory=dict)
+    slot: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """No route. ``allow`` names the methods that other requests for this path may use (405), or nothing (404)."""
+
+    allow: tuple[str, ...] = ()
+
+
+NO_ROUTE = Miss()
+
+
+class Routes:
+    """An immutable index over a document's routes."""
+
+    __slots__ = ("_exact", "_root", "by_host")
+
+    def __init__(self, document: Document) -> None:
+        self._exact: dict[str, Slot] = {}
+        self._root = Node()
+        self.by_host = any(route.hosts for route in document.routes)
+        """False when no route names a host, so callers may skip reading it."""
+        for route in document.routes:
+            slot = self._exact.setdefault(route.path, Slot()) if route.match == "exact" else self._prefix(route.path)
+            for methods in _places(slot, route.hosts):
+                for method in route.methods:
+                    methods.named.setdefault(method, route)
+                if not route.methods and methods.any is None:
+                    methods.any = route
+
+    def _prefix(self, path: str) -> Slot:
+        node = self._root
+        for segment in path.strip("/").split("/") if path.strip("/") else ():
+            node = node.children.setdefault(segment, Node())
+        if node.slot is None:
+            node.slot = Slot()
+        return node.slot
+
+    def match(self, host: str, method: str, path: str) -> Route | Miss:
+        """The route for a normalised ``path``; ``host`` is lower case and without port."""
+        refused: Methods | None = None
+        others: list[Methods] = []
+        for slot in self._candidates(path):
+            for methods in _by_host(slot, host):
+                route = methods.named.get(method) or methods.any
+                if route is not None:
+                    return route
+                if refused is None:
+                    refused = methods
+                else:
+                    others.append(methods)
+        if refused is None:
+            return NO_ROUTE
+        return Miss(tuple(sorted({name for methods in (refused, *others) for name in methods.named})))
+
+    def _candidates(self, path: str) -> list[Slot]:
+        """Slots whose path covers ``path``, longest first."""
+        found: list[Slot] = []
+        node = self._root
+        if node.slot is not None:
+            found.append(node.slot)
+        for segment in path[1:].split("/"):
+            child = node.children.get(segment)
+            if child is None:
+                break
+            node = child
+            if node.slot is not None:
+                found.append(node.slot)
+        exact = self._exact.get(path)
+        if exact is not None:
+            found.append(exact)
+        found.reverse()
+        return found
+
+
+def _places(slot: Slot, hosts: tuple[str, ...]) -> list[Methods]:
+    if not hosts:
+        if slot.any is None:
+            slot.any = Methods()
+        return [slot.any]
+    places = []
+    for host in hosts:
+        if host.startswith("*."):
+            places.append(slot.wildcard.setdefault(host[2:], Methods()))
+        else:
+            places.append(slot.exact.setdefault(host, Methods()))
+    return places
+
+
+def _by_host(slot: Slot, host: str) -> list[Methods]:
+    if not slot.exact and not slot.wildcard:
+        return [slot.any] if slot.any is not None else []
+    found = []
+    exact = slot.exact.get(host)
+    if exact is not None:
+        found.append(exact)
+    if slot.wildcard:
+        _, dot, parent = host.partition(".")
+        while dot:  # the longest suffix is the most exact: *.a.example.org before *.example.org
+            wildcard = slot.wildcard.get(parent)
+            if wildcard is not None:
+                found.append(wildcard)
+            _, dot, parent = parent.partition(".")
+    if slot.any is not None:
+        found.append(slot.any)
+    return found
+
+
+def forward_path(route: Route, path: str) -> str:
+    """The path that the upstream sees: the prefix is cut off when the route says so."""
+    if not route.strip_prefix or route.match == "exact":
+        return path
+    rest = path[len(route.path.rstrip("/")) :]
+    return rest if rest.startswith("/") else "/" + rest

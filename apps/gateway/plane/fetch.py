@@ -1,0 +1,109 @@
+"""The gateway's own small requests (telemetry out, key sets in) over the same upstream client as everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from urllib.parse import urlsplit
+
+from apps.gateway.core.headers import Fields
+from apps.gateway.plane.upstream import Connecting, Instance, UpstreamConnection
+
+
+class FetchError(Exception):
+    """No usable answer came; the message says why."""
+
+
+class _Call:
+    """One request that a coroutine waits for."""
+
+    __slots__ = ("_connection", "_data", "_limit", "_parts", "_size", "future", "ticket")
+
+    def __init__(self, data: bytes, limit: int) -> None:
+        self.future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.ticket: Connecting | None = None
+        self._connection: UpstreamConnection | None = None
+        self._data = data
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def upstream_ready(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        connection.send(self, False, self._data)
+
+    def upstream_received(self, connection: UpstreamConnection) -> None:
+        self._parts += connection.chunks
+        self._size += sum(map(len, connection.chunks))
+        connection.chunks = []
+        if self._size > self._limit:
+            self._connection = None
+            connection.release(False)
+            self._end(FetchError(f"The answer is over {self._limit} bytes."))
+        elif connection.done:
+            self._connection = None
+            connection.release(True)
+            if not self.future.done():
+                self.future.set_result((connection.status, b"".join(self._parts)))
+
+    def upstream_interim(self, status: int, fields: Fields) -> None:
+        return
+
+    def upstream_failed(self, failure: str, detail: str) -> None:
+        self._connection = None
+        self._end(FetchError(detail))
+
+    def upstream_drained(self) -> None:
+        return
+
+    def _end(self, error: FetchError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        if self.ticket is not None:
+            self.ticket.user = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release(False)
+
+
+class Endpoint:
+    """One URL's server and path. ``tls`` follows from the scheme."""
+
+    __slots__ = ("_host", "instance", "path")
+
+    def __init__(self, url: str, instance: Instance) -> None:
+        parts = urlsplit(url)
+        self.instance = instance
+        self.path = parts.path or "/"
+        if parts.query:
+            self.path += "?" + parts.query
+        self._host = parts.netloc
+
+    async def call(
+        self, method: str, headers: bytes = b"", body: bytes = b"", *, seconds: float = 2.0, limit: int = 262_144
+    ) -> tuple[int, bytes]:
+        """The status and body of one request; FetchError when there is none within ``seconds``."""
+        head = (
+            f"{method} {self.path} HTTP/1.1\r\nHost: {self._host}\r\nUser-Agent: mission-control-gateway\r\n".encode()
+        )
+        length = b"Content-Length: %d\r\n" % len(body) if body or method == "POST" else b""
+        call = _Call(b"".join((head, headers, length, b"\r\n", body)), limit)
+        call.ticket = self.instance.acquire(call)
+        try:
+            async with asyncio.timeout(seconds):
+                return await call.future
+        except TimeoutError:
+            raise FetchError(f"{self._host} gave no answer within {seconds:g} s.") from None
+        finally:
+            call.abandon()
+
+
+def endpoint(name: str, url: str) -> Endpoint:
+    """An endpoint for ``url`` with a pool of its own."""
+    parts = urlsplit(url)
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
+    port = parts.port or (443 if tls is not None else 80)
+    return Endpoint(url, Instance(name, parts.hostname or "", port, tls=tls))

@@ -1,0 +1,55 @@
+"""The monitor's verdicts, as they bear on rotation: an unhealthy instance gets no requests."""
+
+from __future__ import annotations
+
+import json
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from apps.gateway.plane.table import UNHEALTHY
+from apps.lib import wire
+from apps.lib.clock import monotonic
+
+if TYPE_CHECKING:
+    from apps.gateway.plane.gateway import Gateway
+
+HEALTHY = "healthy"
+
+
+class Verdicts:
+    """The last verdict on each instance."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.states: dict[str, str] = {}
+        """``service/name`` → state."""
+        self._versions: dict[str, int] = {}
+
+    async def on_verdict(self, message: bytes) -> None:
+        """One verdict was published."""
+        self._apply(json.loads(message))
+
+    async def refresh(self) -> None:
+        """All stored verdicts."""
+        stored = await self._gateway.redis.hgetall(wire.HEALTH_STATE)
+        for key, data in stored.items():
+            self._apply({"instance": str(key, "utf-8") if isinstance(key, bytes) else key, **json.loads(data)})
+
+    def _apply(self, verdict: dict[str, Any]) -> None:
+        key, state, version = verdict["instance"], verdict["state"], int(verdict.get("version", 0))
+        if version < self._versions.get(key, 0):
+            return  # overtaken: the stored state and the channel are read apart from each other
+        self._versions[key] = version
+        before, self.states[key] = self.states.get(key), state
+        if before == state:
+            return
+        table = self._gateway.table
+        service = table.services.get(key.partition("/")[0]) if table is not None else None
+        if service is None:
+            return
+        if UNHEALTHY in (before, state):
+            service.rotate(self.states)
+        breaker = service.breaker
+        now = monotonic()
+        if state == HEALTHY and before is not None and float(verdict["at"]) > time() - (now - breaker.since):
+            breaker.recover(now)

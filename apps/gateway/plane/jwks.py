@@ -1,0 +1,156 @@
+"""Issuers' key sets: fetched in the background, kept on disk, fetched again when a token names an unknown key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import jwt
+
+from apps.gateway.core.config import Issuer
+from apps.gateway.core.metrics import Metrics
+from apps.gateway.plane.fetch import Endpoint, FetchError, endpoint
+from apps.gateway.plane.snapshot import write_private
+from apps.lib.clock import monotonic
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 300.0
+RETRY_SECONDS = 5.0
+"""After a failed fetch, and at least between two that unknown keys asked for."""
+MAX_BYTES = 262_144
+MAX_KEYS = 64
+MAX_WAITING = 1000
+
+
+class Waiter(Protocol):
+    """A request that waits for a fresh key set."""
+
+    def keys_arrived(self) -> None: ...
+
+
+class _Source:
+    """One issuer's address and when it was last asked."""
+
+    __slots__ = ("asked_at", "due", "endpoint", "issuer", "waiting")
+
+    def __init__(self, issuer: Issuer, source: Endpoint) -> None:
+        self.issuer = issuer
+        self.endpoint = source
+        self.due = 0.0
+        self.asked_at = float("-inf")
+        self.waiting: list[Waiter] = []
+
+
+class KeyStore:
+    """The key sets of all issuers."""
+
+    def __init__(self, home: Path, metrics: Metrics, changed: Callable[[], None]) -> None:
+        self.sets: dict[str, dict[str, jwt.PyJWK]] = {}
+        self._home = home / "jwks"
+        self._metrics = metrics
+        self._changed = changed
+        self._sources: dict[str, _Source] = {}
+        self._wake = asyncio.Event()
+
+    def configure(self, issuers: tuple[Issuer, ...]) -> None:
+        """Follow a revision's issuers; a new one's keys come from disk until the first fetch."""
+        before, self._sources = self._sources, {}
+        for issuer in issuers:
+            source = before.get(issuer.name)
+            if source is None or source.issuer.jwks_url != issuer.jwks_url:
+                source = _Source(issuer, endpoint(f"jwks:{issuer.name}", issuer.jwks_url))
+                self._load(issuer)
+            source.issuer = issuer
+            self._sources[issuer.name] = source
+        for name in [name for name in self.sets if name not in self._sources]:
+            del self.sets[name]
+        self._wake.set()
+
+    def want(self, issuer: Issuer, waiter: Waiter) -> bool:
+        """A token named an unknown key. True: ``waiter`` hears when a fresh set is there; False: it just was."""
+        source = self._sources.get(issuer.name)
+        now = monotonic()
+        if source is None or len(source.waiting) >= MAX_WAITING:
+            return False
+        if not source.waiting and now - source.asked_at < RETRY_SECONDS:
+            return False
+        source.waiting.append(waiter)
+        source.due = now
+        self._wake.set()
+        return True
+
+    async def run(self) -> None:
+        """Fetch what is due."""
+        while True:
+            self._wake.clear()
+            now = monotonic()
+            due = [source for source in self._sources.values() if source.due <= now]
+            if due:
+                await asyncio.gather(*(self._fetch(source) for source in due))
+                continue
+            wait = min((source.due - now for source in self._sources.values()), default=60.0)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _fetch(self, source: _Source) -> None:
+        issuer = source.issuer
+        source.asked_at = monotonic()
+        try:
+            status, data = await source.endpoint.call("GET", b"Accept: application/json\r\n", limit=MAX_BYTES)
+            if status != 200:
+                raise FetchError(f"The key set answered {status}.")
+            keys = parse(data)
+        except (FetchError, ValueError) as error:
+            source.due = monotonic() + RETRY_SECONDS
+            self._metrics.count("mc.gateway.jwks.failures", issuer.name)
+            log.warning("Keys of %s: %s", issuer.name, error)
+        else:
+            source.due = monotonic() + REFRESH_SECONDS
+            if set(keys) != set(self.sets.get(issuer.name, {})):
+                self.sets[issuer.name] = keys
+                self._changed()
+                self._save(issuer, data)
+        waiting, source.waiting = source.waiting, []
+        for waiter in waiting:
+            waiter.keys_arrived()
+
+    def _load(self, issuer: Issuer) -> None:
+        try:
+            self.sets[issuer.name] = parse((self._home / f"{issuer.name}.json").read_bytes())
+        except (OSError, ValueError):
+            return  # the first fetch brings them
+
+    def _save(self, issuer: Issuer, data: bytes) -> None:
+        try:
+            write_private(self._home / f"{issuer.name}.json", data)
+        except OSError as error:
+            log.warning("Keys of %s can't be kept on disk (%s)", issuer.name, error.strerror)
+
+
+def parse(data: bytes) -> dict[str, jwt.PyJWK]:
+    """Public signing keys by id; ValueError when this is no key set. Symmetric and foreign keys are left out."""
+    document = json.loads(data)
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("That is not a JSON Web Key Set.")
+    keys: dict[str, jwt.PyJWK] = {}
+    for entry in entries[:MAX_KEYS]:
+        if (
+            not isinstance(entry, dict)
+            or entry.get("kty") not in {"OKP", "RSA", "EC"}
+            or entry.get("use", "sig") != "sig"
+        ):
+            continue
+        try:
+            keys[str(entry.get("kid", ""))] = jwt.PyJWK({name: value for name, value in entry.items() if name != "d"})
+        except jwt.PyJWTError:
+            continue  # an algorithm that is not spoken here
+    return keys

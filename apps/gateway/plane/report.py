@@ -1,0 +1,224 @@
+"""What the worker says about itself: a span for every request and metrics of everything, sent as OTLP/HTTP.
+
+Owns the bounded buffer between requests and the collector. What does not fit is dropped and counted;
+nothing here can make a request wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from binascii import unhexlify
+from collections import deque
+from typing import TYPE_CHECKING
+
+from apps.gateway.core.metrics import METHODS, Histogram
+from apps.gateway.core.trace import KIND_SERVER, Envelope, Text, Value, attribute, span, span_shape
+from apps.gateway.plane.fetch import FetchError, endpoint
+from apps.gateway.plane.metrics import encode
+from apps.lib.clock import monotonic
+
+if TYPE_CHECKING:
+    from apps.gateway.plane.gateway import Gateway
+    from apps.gateway.plane.proxy import Exchange
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 524_288
+BUFFER_BYTES = 16 * 1024 * 1024
+"""Spans kept while the collector is away; the newest are dropped when it is full."""
+SPAN_SECONDS = 1.0
+METRIC_SECONDS = 5.0
+SEND_SECONDS = 5.0
+SCOPE = "mission-control.gateway"
+MAX_SHAPES = 4000
+
+_PATH = Text("url.path")
+_CONSUMER = Text("mc.consumer")
+_INSTANCE = Text("mc.instance")
+_DEPENDENCY = Text("mc.failed_dependency")
+
+
+class Shape:
+    """What all requests of one route, method and outcome share: their span's bytes and their histogram."""
+
+    __slots__ = ("histogram", "span")
+
+    def __init__(self, span_bytes: bytes, histogram: Histogram) -> None:
+        self.span = span_bytes
+        self.histogram = histogram
+
+
+class Reporter:
+    """Collects and sends."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        settings = gateway.settings
+        self._gateway = gateway
+        self.dropped = 0
+        """Records lost since the start."""
+        self.sent = 0
+        resource: dict[str, Value] = {
+            "service.name": "gateway",
+            "service.version": settings.version,
+            "service.instance.id": gateway.id,
+        }
+        self._envelope = Envelope(resource, SCOPE, settings.version)
+        self._resource = resource
+        self._shapes: dict[tuple[str, str, bytes, int, str], Shape] = {}
+        self._values: dict[tuple[Text, str], bytes] = {}
+        self._batch: list[bytes] = []
+        self._size = 0
+        self._queue: deque[tuple[bytes, int]] = deque()
+        """Encoded requests and the spans in each."""
+        self._queued = 0
+        self._wake = asyncio.Event()
+        self._traces = endpoint("collector", settings.otlp_url.rstrip("/") + "/v1/traces")
+        self._metrics = endpoint("collector", settings.otlp_url.rstrip("/") + "/v1/metrics")
+        self._headers = b"Content-Type: application/x-protobuf\r\n" + b"".join(
+            f"{name}: {value}\r\n".encode() for name, value in settings.otlp_headers
+        )
+        self._away = False
+
+    # -- from the request path ------------------------------------------------------------------------
+
+    def record(self, exchange: Exchange, status: int, seconds: float) -> None:
+        """One finished request."""
+        route = exchange.route
+        key = (
+            (route.name, route.service, exchange.method, status, exchange.failure)
+            if route is not None
+            else (
+                "",
+                "",
+                exchange.method,
+                status,
+                exchange.failure,
+            )
+        )
+        shape = self._shapes.get(key) or self._shape(key, exchange)
+        shape.histogram.add(seconds)
+        if not exchange.sampled:
+            return
+        if self._queued + self._size > BUFFER_BYTES:
+            self.dropped += 1
+            return
+        identity, instance = exchange.identity, exchange.instance
+        more = _PATH.encode(exchange.path.encode()) + exchange.client.address_attribute
+        if identity is not None:
+            more += self._value(_CONSUMER, identity.consumer)
+        if instance is not None:
+            more += self._value(_INSTANCE, instance.key)
+        if exchange.attempts > 1:
+            more += attribute("http.request.resend_count", exchange.attempts - 1)
+        if exchange.failed_dependency is not None:
+            more += _DEPENDENCY.encode(exchange.failed_dependency[:128].decode("ascii", "replace").encode())
+        started = exchange.started_ns
+        encoded = span(
+            unhexlify(exchange.trace_id),
+            exchange.span_id,
+            unhexlify(exchange.parent_id),
+            shape.span,
+            started,
+            started + int(seconds * 1e9),
+            more,
+        )
+        self._batch.append(encoded)
+        self._size += len(encoded)
+        if self._size >= BATCH_BYTES:
+            self._close_batch()
+            self._wake.set()
+
+    def _value(self, text: Text, value: str) -> bytes:
+        key = (text, value)
+        found = self._values.get(key)
+        if found is None:
+            found = text.encode(value.encode())
+            if len(self._values) < MAX_SHAPES:
+                self._values[key] = found
+        return found
+
+    def _shape(self, key: tuple[str, str, bytes, int, str], exchange: Exchange) -> Shape:
+        name, service, raw, status, failure = key
+        method = raw.decode("latin-1") if raw.decode("latin-1") in METHODS else "_OTHER"
+        route = exchange.route
+        attributes: dict[str, Value] = {"http.request.method": method, "http.response.status_code": status}
+        if route is not None:
+            attributes |= {"http.route": route.path, "mc.route": name, "mc.service": service}
+        if failure:
+            attributes |= {"error.type": failure}
+        title = f"{method} {route.path}" if route is not None else method
+        error = (failure or f"HTTP {status}") if status >= 500 else None
+        histogram = self._gateway.metrics.request((name, service, method, status))
+        shape = Shape(span_shape(title, KIND_SERVER, attributes, error), histogram)
+        if len(self._shapes) < MAX_SHAPES:
+            self._shapes[key] = shape
+        return shape
+
+    def _close_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        size, self._size = self._size, 0
+        if batch:
+            self._queue.append((self._envelope.wrap(batch), len(batch)))
+            self._queued += size
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send spans every second or half megabyte, metrics every five seconds."""
+        metrics_due = monotonic() + METRIC_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(SPAN_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._close_batch()
+            self._wake.clear()
+            await self._send_spans()
+            if monotonic() >= metrics_due:
+                metrics_due = monotonic() + METRIC_SECONDS
+                await self._send_metrics()
+
+    async def _send_spans(self) -> None:
+        while self._queue:
+            body, spans = self._queue[0]
+            if not await self._post(body, spans):
+                return  # kept for the next round
+            self._queue.popleft()
+            self._queued -= len(body)
+        self._queued = 0
+
+    async def _post(self, body: bytes, spans: int) -> bool:
+        """Send one batch; False when it should be tried again."""
+        try:
+            status, _ = await self._traces.call("POST", self._headers, body, seconds=SEND_SECONDS)
+        except FetchError as error:
+            self._note_away(str(error))
+            return False
+        if status == 429 or status >= 500:
+            self._note_away(f"it answered {status}")
+            return False
+        if status >= 300:
+            self.dropped += spans
+            self._gateway.metrics.count("mc.gateway.dropped", "span", spans)
+            self._note_away(f"it answered {status}, {spans} spans are lost")
+            return True
+        self.sent += spans
+        self._away = False
+        return True
+
+    def _note_away(self, why: str) -> None:
+        if not self._away:
+            log.warning("The collector does not take spans: %s", why)
+        self._away = True
+
+    async def _send_metrics(self) -> None:
+        try:
+            await self._metrics.call("POST", self._headers, encode(self._gateway, self._resource), seconds=SEND_SECONDS)
+        except FetchError:
+            return  # cumulative: the next one carries it all
+
+    async def close(self) -> None:
+        """The last batch, if the collector takes it."""
+        self._close_batch()
+        await self._send_spans()

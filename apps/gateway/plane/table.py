@@ -1,0 +1,127 @@
+"""What a worker serves from: one published document, compiled, with the living parts that outlast it.
+
+A ``Table`` is replaced whole when a revision arrives. Breakers and connections belong to services and
+instances, so they are carried over to the next table as long as those keep their name and address.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import urlsplit
+
+from apps.gateway.core import config
+from apps.gateway.core.auth import Keyring, KeySets, Tokens
+from apps.gateway.core.balance import Rotation
+from apps.gateway.core.breaker import Breaker, Change
+from apps.gateway.core.routing import Routes
+from apps.gateway.plane.upstream import Guard, Instance
+
+UNHEALTHY = "unhealthy"
+
+
+class Service:
+    """A service as a worker knows it."""
+
+    __slots__ = ("balance", "breaker", "fleet", "instances", "name", "rotation", "shared")
+
+    def __init__(self, name: str, breaker: Breaker) -> None:
+        self.name = name
+        self.breaker = breaker
+        self.fleet = False
+        self.instances: dict[str, Instance] = {}
+        self.balance: Literal["round_robin", "least_request"] = "round_robin"
+        self.rotation: Rotation[Instance] = Rotation((), "round_robin", random.randrange)
+
+    def rotate(self, verdicts: dict[str, str]) -> None:
+        """Choose again who is in rotation: everyone whose last verdict is not unhealthy."""
+        targets = [instance for instance in self.instances.values() if verdicts.get(instance.key) != UNHEALTHY]
+        # Not for secrets: two choices among instances.
+        self.rotation = Rotation(targets, self.balance, random.randrange)
+
+
+class Table:
+    """One revision, ready to serve."""
+
+    __slots__ = ("document", "keyring", "limits", "routes", "services", "tokens")
+
+    def __init__(self, document: config.Document, services: dict[str, Service], pepper: bytes, sets: KeySets) -> None:
+        self.document = document
+        self.routes = Routes(document)
+        self.services = services
+        self.keyring = Keyring(document, pepper)
+        self.tokens = Tokens(document, sets)
+        self.limits = {limit.name: limit for limit in document.rate_limits}
+
+
+class Builder:
+    """Makes tables, handing living services on from one to the next."""
+
+    def __init__(
+        self,
+        pepper: bytes,
+        fleet_token: str,
+        key_sets: KeySets,
+        listener: Callable[[str, Change], None],
+        guard: Guard | None = None,
+    ) -> None:
+        self._pepper = pepper
+        self._fleet_token = fleet_token
+        self._key_sets = key_sets
+        self._listener = listener
+        self._guard = guard
+        self._tls: ssl.SSLContext | None = None
+
+    def build(self, document: config.Document, before: Table | None, verdicts: dict[str, str]) -> Table:
+        """The table of ``document``. Services that are gone are retired once the new table is in use."""
+        known = before.services if before is not None else {}
+        services = {spec.name: self._service(spec, known.get(spec.name), verdicts) for spec in document.services}
+        for name, service in known.items():
+            if name not in services:
+                for instance in service.instances.values():
+                    instance.retire()
+        return Table(document, services, self._pepper, self._key_sets)
+
+    def _service(self, spec: config.Service, service: Service | None, verdicts: dict[str, str]) -> Service:
+        now = time.monotonic()
+        if service is None:
+            service = Service(spec.name, Breaker(spec.breaker, lambda change: self._listener(spec.name, change), now))
+        elif service.breaker.config != spec.breaker:
+            service.breaker.configure(spec.breaker, now)
+        service.fleet = spec.fleet
+        service.balance = spec.balance
+        known, service.instances = service.instances, {}
+        for each in spec.instances:
+            key = f"{spec.name}/{each.name}"
+            url = urlsplit(each.url)
+            port = url.port or (443 if url.scheme == "https" else 80)
+            instance = known.pop(each.name, None)
+            if instance is not None and (instance.host, instance.port, instance.tls) != (
+                url.hostname,
+                port,
+                url.scheme == "https",
+            ):
+                instance.retire()
+                instance = None
+            if instance is None:
+                tls = self._context() if url.scheme == "https" else None
+                instance = Instance(key, url.hostname or "", port, tls=tls, guard=self._guard)
+            instance.weight = each.weight
+            instance.limit = spec.idle_connections
+            instance.connect_timeout = spec.connect_timeout
+            instance.head = f"Host: {url.netloc}\r\n".encode()
+            if spec.fleet:
+                instance.head += f"X-Fleet-Token: {self._fleet_token}\r\n".encode()
+            service.instances[each.name] = instance
+        for instance in known.values():
+            instance.retire()
+        service.rotate(verdicts)
+        return service
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls

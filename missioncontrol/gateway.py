@@ -1,0 +1,103 @@
+"""The gateway process: ``python -m missioncontrol.gateway`` reads the environment and starts the workers.
+
+No Django here. Variables: MC_HOST, MC_GATEWAY_PORT, MC_GATEWAY_WORKERS, MC_TRUSTED_PROXIES (addresses or
+CIDR blocks whose forwarding fields are believed), MC_GATEWAY_CONNECTIONS (per worker), MC_GATEWAY_TLS_CERT,
+MC_GATEWAY_TLS_KEY, MC_GATEWAY_TLS_CLIENT_CA, REDIS_URL, OTEL_EXPORTER_OTLP_ENDPOINT and ..._HEADERS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+import sys
+from urllib.parse import unquote, urlsplit
+
+from pythonjsonlogger.json import JsonFormatter
+
+from apps.gateway.plane.gateway import Gateway, Settings, networks
+from apps.gateway.plane.processes import Parent, listen
+from missioncontrol import env
+
+VERSION = "0.1.0"
+
+
+def settings() -> Settings:
+    """What the environment says."""
+    fleet_token = env.secret("MC_FLEET_TOKEN")
+    otlp_url = env.otlp_url()
+    try:
+        trusted = networks(env.words("MC_TRUSTED_PROXIES"))
+    except ValueError as error:
+        raise env.EnvError(f"MC_TRUSTED_PROXIES: {error}.") from None
+    return Settings(
+        home=env.home() / "gateway",
+        redis_url=env.redis_url(),
+        otlp_url=otlp_url,
+        pepper=env.secret("MC_KEY_PEPPER").encode(),
+        fleet_token=fleet_token,
+        version=VERSION,
+        workers=env.integer("MC_GATEWAY_WORKERS", 2, low=1, high=256),
+        max_connections=env.integer("MC_GATEWAY_CONNECTIONS", 10_000, low=1),
+        trusted_proxies=trusted,
+        otlp_headers=otlp_headers(otlp_url, fleet_token),
+        tls=tls(),
+    )
+
+
+def otlp_headers(url: str, fleet_token: str) -> tuple[tuple[str, str], ...]:
+    """Fields for the collector: as OTEL_EXPORTER_OTLP_HEADERS says, else the fleet token when it is not on loopback."""
+    pairs = [word.partition("=") for word in env.words("OTEL_EXPORTER_OTLP_HEADERS")]
+    if pairs:
+        return tuple((unquote(name.strip()), unquote(value.strip())) for name, _, value in pairs)
+    if urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}:
+        return ()
+    return (("Authorization", f"Bearer {fleet_token}"),)
+
+
+def tls() -> ssl.SSLContext | None:
+    """TLS toward clients when a certificate is named; mutual when a client CA is, too."""
+    certificate = env.text("MC_GATEWAY_TLS_CERT", "")
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, env.text("MC_GATEWAY_TLS_KEY"))
+        authority = env.text("MC_GATEWAY_TLS_CLIENT_CA", "")
+        if authority:
+            context.load_verify_locations(authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise env.EnvError(f"The gateway's TLS files can't be used ({error}).") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def main() -> int:
+    """Start, serve, stop; the exit code. A setting that can't work is one sentence on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=env.text("MC_LOG_LEVEL", "INFO"), handlers=[handler])
+    host = env.text("MC_HOST", "127.0.0.1")
+    try:
+        chosen = settings()
+        port = env.port("MC_GATEWAY_PORT", 8080)
+        listener = listen(host, port)
+    except env.EnvError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        reason = "it is taken" if error.errno == errno.EADDRINUSE else error.strerror
+        print(f"The gateway can't listen on {host}:{port}: {reason}. Set MC_GATEWAY_PORT to another.", file=sys.stderr)
+        return 2
+
+    async def serve(socket_: socket.socket, stop: asyncio.Event) -> None:
+        await Gateway(chosen).serve(socket_, stop)
+
+    return Parent(listener, chosen.workers, serve).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
