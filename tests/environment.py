@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from pathlib import Path
 
 if "MC_HOME" not in os.environ:
     _home = tempfile.mkdtemp(prefix="mc-test-")
@@ -15,3 +16,6 @@ if "MC_HOME" not in os.environ:
 
 for _name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN"):
     os.environ.setdefault(_name, secrets.token_urlsafe(32))
+
+# The static files' middleware wants its folder, which a start of the whole system would have filled.
+Path(os.environ["MC_HOME"], "static").mkdir(parents=True, exist_ok=True)

@@ -68,9 +68,9 @@ class BreakerPolicyViewSet(_Named):
 
 
 class ByService(Pages):
-    """Cursor pages in the order of services' names."""
+    """Cursor pages in the order in which services were added."""
 
-    ordering = "service__name"
+    ordering = "service_id"
 
 
 @extend_schema_view(**described("service policy", "service policies", "policies"))

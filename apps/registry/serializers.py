@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import models
 from rest_framework import serializers
 
 from apps.registry.fields import MOST
@@ -29,8 +30,19 @@ class StrictBoolean(serializers.BooleanField):
         return data
 
 
+class StrictFloat(serializers.FloatField):
+    """A number; true is none."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool):
+            self.fail("invalid")
+        return float(super().to_internal_value(data))
+
+
 class Validated(serializers.ModelSerializer):
     """Checks a row exactly as admin does: the model's own field and whole-row rules."""
+
+    serializer_field_mapping = {**serializers.ModelSerializer.serializer_field_mapping, models.FloatField: StrictFloat}
 
     def to_internal_value(self, data: Any) -> Any:
         """A member that is not known is refused: it is most likely a misspelt one."""

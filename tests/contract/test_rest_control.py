@@ -1,0 +1,489 @@
+"""The control plane's REST interface: roles, writes that publish, refusals beside the field, idempotency."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from auditlog.models import LogEntry
+from django.contrib.auth.models import Group, User
+from django.utils import timezone
+from knox.models import AuthToken
+from rest_framework.test import APIClient
+
+from apps.gateway import actions
+from apps.gateway.models import ApiKey, BreakerOverride, ConfigRevision, Consumer, RateLimitPolicy, Route
+from apps.registry.models import IdempotentWrite, Instance, Service
+from apps.registry.writes import KEPT
+
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(autouse=True)
+def no_redis(settings: Any) -> None:
+    """Delivery has its own tests; here nobody listens."""
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(autouse=True)
+def world(db: Any) -> None:
+    service = Service.objects.create(name="ledger")
+    Instance.objects.create(service=service, name="ledger-1", url="http://127.0.0.1:7102")
+    RateLimitPolicy.objects.create(name="standard", requests=200)
+    Route.objects.create(name="ledger", service=service, path="/ledger")
+    Consumer.objects.create(name="demo")
+    actions.publish("test")
+
+
+def client_of(role: str) -> APIClient:
+    user = User.objects.create_user(role)
+    group, _ = Group.objects.get_or_create(name=role)
+    user.groups.add(group)
+    _, token = AuthToken.objects.create(user)
+    client = APIClient(raise_request_exception=False)
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
+    return client
+
+
+@pytest.fixture
+def viewer(db: Any) -> APIClient:
+    return client_of("viewer")
+
+
+@pytest.fixture
+def operator(db: Any) -> APIClient:
+    return client_of("operator")
+
+
+@pytest.fixture
+def admin(db: Any) -> APIClient:
+    return client_of("admin")
+
+
+def refused(response: Any, status: int, failure: str) -> dict[str, Any]:
+    """The problem document, checked."""
+    assert response.status_code == status, response.content
+    assert response.headers["Content-Type"] == PROBLEM
+    document: dict[str, Any] = response.json()
+    assert document["status"] == status and document["failure"] == failure and document["detail"]
+    return document
+
+
+def newest() -> ConfigRevision:
+    return ConfigRevision.objects.latest()
+
+
+# -- who may -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header", [None, "Bearer nonsense", "Token nonsense", "Bearer", "Bearer a b", "Bearer \xff\xfe"]
+)
+def test_without_a_good_token_nothing_is_told(header: str | None) -> None:
+    extra = {} if header is None else {"HTTP_AUTHORIZATION": header}
+    response = APIClient().get("/api/v1/services", **extra)
+    refused(response, 401, "not_authenticated")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_both_spellings_of_a_token_are_understood(admin: APIClient) -> None:
+    token = admin._credentials["HTTP_AUTHORIZATION"].split()[1]
+    for scheme in ("Bearer", "bearer", "Token"):
+        assert APIClient().get("/api/v1/services", HTTP_AUTHORIZATION=f"{scheme} {token}").status_code == 200
+
+
+def test_an_inactive_user_and_one_without_a_role_are_kept_out(admin: APIClient) -> None:
+    User.objects.filter(username="admin").update(is_active=False)
+    refused(admin.get("/api/v1/services"), 401, "not_authenticated")
+    nobody = client_of("nobody")
+    refused(nobody.get("/api/v1/services"), 403, "not_allowed")
+
+
+def test_a_session_reads_and_writes_only_with_a_csrf_token() -> None:
+    user = User.objects.create_superuser("boss", password="a long enough password")
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(user)
+    assert client.get("/api/v1/services").status_code == 200
+    refused(client.post("/api/v1/services", {"name": "x"}, format="json"), 403, "csrf_failed")
+
+
+CONFIGURATION = ["services", "instances", "routes", "rate-limits", "breaker-policies", "service-policies", "issuers"]
+
+
+@pytest.mark.parametrize("noun", CONFIGURATION)
+def test_a_viewer_reads_configuration_and_changes_none(noun: str, viewer: APIClient, operator: APIClient) -> None:
+    for client in (viewer, operator):
+        assert client.get(f"/api/v1/{noun}").status_code == 200
+        refused(client.post(f"/api/v1/{noun}", {}, format="json"), 403, "not_allowed")
+
+
+@pytest.mark.parametrize("noun", ["consumers", "keys"])
+def test_consumers_and_keys_are_for_admins_alone(noun: str, operator: APIClient, admin: APIClient) -> None:
+    refused(operator.get(f"/api/v1/{noun}"), 403, "not_allowed")
+    assert admin.get(f"/api/v1/{noun}").status_code == 200
+
+
+def test_an_operator_drains_and_holds_breakers_and_a_viewer_does_not(viewer: APIClient, operator: APIClient) -> None:
+    instance = Instance.objects.get()
+    acts = [(f"/api/v1/instances/{instance.pk}/disable", None), ("/api/v1/breakers/ledger/open", {"reason": "storm"})]
+    for path, body in acts:
+        refused(viewer.post(path, body, format="json"), 403, "not_allowed")
+        assert operator.post(path, body, format="json").status_code == 200
+    assert newest().content["services"][0]["instances"] == []
+    assert newest().content["services"][0]["breaker"]["override"] == "open"
+
+
+# -- writes publish ------------------------------------------------------------------------------
+
+
+def test_a_route_is_added_changed_and_deleted_with_a_revision_each(admin: APIClient) -> None:
+    made = admin.post(
+        "/api/v1/routes",
+        {"name": "books", "service": "ledger", "path": "/books", "methods": ["GET"], "rate_limit": "standard"},
+        format="json",
+    )
+    assert made.status_code == 201 and made.headers["X-Config-Revision"] == "2"
+    assert made.json()["auth"] == ["key", "jwt"] and made.json()["timeout"] == 15.0
+    changed = admin.patch("/api/v1/routes/books", {"timeout": 3, "enabled": True}, format="json")
+    assert changed.status_code == 200 and newest().summary == "route books: timeout 15.0 → 3.0"
+    assert admin.delete("/api/v1/routes/books").status_code == 204
+    assert newest().number == 4 and newest().author == "admin"
+    refused(admin.get("/api/v1/routes/books"), 404, "not_found")
+
+
+def test_a_write_that_changes_nothing_publishes_nothing(admin: APIClient) -> None:
+    response = admin.patch("/api/v1/routes/ledger", {"description": "words for people"}, format="json")
+    assert response.headers["X-Config-Revision"] == "1" and ConfigRevision.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"path": "no-slash"}, "path"),
+        ({"path": "/a/../b"}, "path"),
+        ({"path": "/ledger"}, "path"),
+        ({"path": "/x/"}, "path"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"timeout": "NaN"}, "timeout"),
+        ({"timeout": True}, "timeout"),
+        ({"retries": 6}, "retries"),
+        ({"retries": 10**30}, "retries"),
+        ({"max_body": 10**30}, "max_body"),
+        ({"service": "nowhere"}, "service"),
+        ({"service": None}, "service"),
+        ({"service": ["ledger"]}, "service"),
+        ({"rate_limit": "nowhere"}, "rate_limit"),
+        ({"methods": ["BREW"]}, "methods"),
+        ({"methods": "GET"}, "methods"),
+        ({"methods": [["GET"]]}, "methods"),
+        ({"hosts": ["Not A Host"]}, "hosts"),
+        ({"auth": ["password"]}, "auth"),
+        ({"enabled": "yes"}, "enabled"),
+        ({"name": "Books"}, "name"),
+        ({"name": "ledger"}, "name"),
+        ({"name": "\x00"}, "name"),
+        ({"description": "x" * 301}, "description"),
+        ({"match": "regex"}, "match"),
+        ({"pathh": "/x"}, "pathh"),
+    ],
+)
+def test_what_does_not_validate_is_refused_beside_its_field_and_changes_nothing(
+    body: dict[str, Any], field: str, admin: APIClient
+) -> None:
+    good = {"name": "books", "service": "ledger", "path": "/books"}
+    document = refused(admin.post("/api/v1/routes", good | body, format="json"), 400, "invalid")
+    assert list(document["errors"]) == [field] and document["errors"][field]
+    assert Route.objects.count() == 1 and ConfigRevision.objects.count() == 1
+
+
+def test_a_change_is_refused_when_the_whole_would_not_hold(admin: APIClient) -> None:
+    admin.post("/api/v1/routes", {"name": "books", "service": "ledger", "path": "/books"}, format="json")
+    document = refused(admin.patch("/api/v1/routes/books", {"path": "/ledger"}, format="json"), 400, "invalid")
+    assert "both match /ledger" in document["errors"]["path"][0]
+    assert Route.objects.get(name="books").path == "/books" and newest().number == 2
+
+
+@pytest.mark.parametrize("path", ["services/ledger", "rate-limits/standard"])
+def test_what_is_in_use_is_not_deleted(path: str, admin: APIClient) -> None:
+    admin.patch("/api/v1/routes/ledger", {"rate_limit": "standard"}, format="json")
+    document = refused(admin.delete(f"/api/v1/{path}"), 409, "in_use")
+    assert "route ledger" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("noun", "body"),
+    [
+        ("services", {"name": "new", "title": "New", "fleet": False}),
+        ("instances", {"service": "ledger", "name": "ledger-2", "url": "http://10.0.0.7:7102/", "weight": 3}),
+        ("rate-limits", {"name": "slow", "requests": 1, "period": 60, "burst": None}),
+        ("breaker-policies", {"name": "strict", "sliding_window_size": 5, "minimum_calls": 2}),
+        ("service-policies", {"service": "ledger", "balance": "least_request", "breaker": None}),
+        ("consumers", {"name": "someone", "rate_limit": "standard"}),
+        (
+            "issuers",
+            {"name": "idp", "issuer": "https://idp", "audience": "a", "jwks_url": "https://idp/jwks", "leeway": 0},
+        ),
+    ],
+)
+def test_every_noun_is_added_read_replaced_and_deleted(noun: str, body: dict[str, Any], admin: APIClient) -> None:
+    made = admin.post(f"/api/v1/{noun}", body, format="json")
+    assert made.status_code == 201, made.content
+    shown = made.json()
+    place = f"/api/v1/{noun}/{shown.get('id') or shown.get('name') or shown['service']}"
+    assert admin.get(place).json() == shown
+    assert admin.put(place, shown | body, format="json").status_code == 200
+    assert any(item == admin.get(place).json() for item in admin.get(f"/api/v1/{noun}").json()["results"])
+    assert admin.delete(place).status_code == 204
+    refused(admin.get(place), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://", "http://u:p@x:1", "http://x:0", "http://x:70000", "http://x:1/path", "http://x\n:1"]
+)
+def test_an_instance_needs_an_address_that_can_be_connected_to(url: str, admin: APIClient) -> None:
+    body = {"service": "ledger", "name": "two", "url": url}
+    assert "url" in refused(admin.post("/api/v1/instances", body, format="json"), 400, "invalid")["errors"]
+
+
+def test_two_instances_of_one_service_may_not_share_an_address(admin: APIClient) -> None:
+    body = {"service": "ledger", "name": "two", "url": "http://127.0.0.1:7102/"}
+    response = admin.post("/api/v1/instances", body, format="json")
+    assert response.status_code in {400, 409} and Instance.objects.count() == 1
+    assert response.headers["Content-Type"] == PROBLEM
+
+
+def test_who_changed_what_is_in_the_audit_trail(admin: APIClient) -> None:
+    admin.patch("/api/v1/routes/ledger", {"timeout": 2}, format="json", HTTP_X_FORWARDED_FOR="not an address")
+    entry = LogEntry.objects.filter(object_repr="ledger", action=LogEntry.Action.UPDATE).first()
+    assert entry is not None and entry.actor is not None and entry.actor.username == "admin"
+    assert entry.changes_dict["timeout"] == ["15.0", "2.0"] and entry.remote_addr == "127.0.0.1"
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+def test_a_key_is_told_once_and_works_until_it_is_revoked(admin: APIClient) -> None:
+    made = admin.post("/api/v1/keys", {"consumer": "demo", "name": "job"}, format="json")
+    assert made.status_code == 201
+    key, number = made.json()["key"], made.json()["id"]
+    row = ApiKey.objects.get(pk=number)
+    assert row.hash == actions.hash_key(key) and row.created_by == "admin"
+    shown = admin.get(f"/api/v1/keys/{number}").json()
+    assert "key" not in shown and "hash" not in shown and shown["prefix"] == key.split("_")[1]
+    assert newest().content["keys"][0]["revoked"] is False
+    assert admin.post(f"/api/v1/keys/{number}/revoke").json()["state"] == "revoked"
+    assert newest().content["keys"][0]["revoked"] is True
+    assert admin.post(f"/api/v1/keys/{number}/revoke").status_code == 200
+    refused(admin.patch(f"/api/v1/keys/{number}", {"name": "x"}, format="json"), 405, "method_not_allowed")
+
+
+def test_a_key_may_expire_but_not_in_the_past(admin: APIClient) -> None:
+    then = (timezone.now() + timedelta(days=1)).isoformat()
+    made = admin.post("/api/v1/keys", {"consumer": "demo", "expires_at": then}, format="json")
+    assert made.status_code == 201 and newest().content["keys"][0]["expires_at"] > timezone.now().timestamp()
+    past = (timezone.now() - timedelta(seconds=1)).isoformat()
+    for bad in (past, "soon", 5, "9999-99-99"):
+        response = admin.post("/api/v1/keys", {"consumer": "demo", "expires_at": bad}, format="json")
+        assert "expires_at" in refused(response, 400, "invalid")["errors"]
+
+
+# -- idempotency ---------------------------------------------------------------------------------
+
+
+def test_the_same_idempotency_key_gives_the_same_answer_and_acts_once(admin: APIClient) -> None:
+    body = {"consumer": "demo", "name": "job"}
+    first = admin.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    again = admin.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    assert (first.status_code, again.status_code) == (201, 201) and first.json() == again.json()
+    assert again.headers["Idempotent-Replayed"] == "true" and ApiKey.objects.count() == 1
+    other = admin.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="two")
+    assert other.json()["id"] != first.json()["id"]
+
+
+def test_what_is_kept_for_replay_does_not_hold_the_key_in_the_clear(admin: APIClient) -> None:
+    made = admin.post("/api/v1/keys", {"consumer": "demo"}, format="json", HTTP_IDEMPOTENCY_KEY="one").json()
+    row = IdempotentWrite.objects.values().get()
+    assert made["key"] not in str(row) and made["prefix"] not in row["answer"]
+
+
+def test_an_idempotency_key_is_bound_to_body_user_and_address(admin: APIClient) -> None:
+    admin.post("/api/v1/services", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    other_body = admin.post("/api/v1/services", {"name": "b"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    refused(other_body, 422, "idempotency_key_reused")
+    assert not Service.objects.filter(name="b").exists()
+    other_place = admin.post("/api/v1/consumers", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    assert other_place.status_code == 201
+
+
+def test_a_refused_write_may_be_tried_again_under_the_same_key(admin: APIClient) -> None:
+    bad = admin.post("/api/v1/services", {"name": "Bad"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    refused(bad, 400, "invalid")
+    good = admin.post("/api/v1/services", {"name": "good"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    assert good.status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_an_idempotency_key_that_is_not_one_is_refused(key: str, admin: APIClient) -> None:
+    response = admin.post("/api/v1/services", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY=key)
+    refused(response, 400, "invalid")
+
+
+def test_answers_are_forgotten_after_a_day(admin: APIClient) -> None:
+    admin.post("/api/v1/services", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
+    IdempotentWrite.objects.update(created_at=timezone.now() - KEPT - timedelta(seconds=1))
+    admin.post("/api/v1/services", {"name": "b"}, format="json", HTTP_IDEMPOTENCY_KEY="two")
+    assert IdempotentWrite.objects.count() == 1
+
+
+# -- breakers and revisions ----------------------------------------------------------------------
+
+
+def test_a_breaker_is_held_and_released_by_word(operator: APIClient) -> None:
+    held = operator.post("/api/v1/breakers/ledger/open", {"reason": "storm"}, format="json")
+    assert held.status_code == 200
+    assert held.json()["override"] | {"at": None} == {"state": "open", "reason": "storm", "by": "operator", "at": None}
+    assert held.json()["state"] == "unknown"
+    assert operator.post("/api/v1/breakers/ledger/close", {"reason": "calm"}, format="json").status_code == 200
+    assert BreakerOverride.objects.get().state == "closed"
+    freed = operator.post("/api/v1/breakers/ledger/release", {"reason": "over"}, format="json")
+    assert freed.json()["override"] is None and newest().content["services"][0]["breaker"]["override"] is None
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": None}, {"reason": "x" * 301}, [], "text"])
+def test_holding_a_breaker_needs_a_reason(body: Any, operator: APIClient) -> None:
+    refused(operator.post("/api/v1/breakers/ledger/open", body, format="json"), 400, "invalid")
+    assert not BreakerOverride.objects.exists()
+
+
+def test_breakers_and_workers_say_when_nobody_knows(viewer: APIClient) -> None:
+    for path in ("breakers", "breakers/ledger", "workers"):
+        response = viewer.get(f"/api/v1/{path}")
+        refused(response, 503, "live_state_away")
+        assert response.headers["Retry-After"] == "2"
+
+
+def test_a_breaker_that_no_worker_reports_is_unknown(viewer: APIClient, redis_url: str, settings: Any) -> None:
+    settings.REDIS_URL = redis_url
+    assert viewer.get("/api/v1/breakers").json()[0]["state"] == "unknown"
+    assert viewer.get("/api/v1/workers").json() == []
+    refused(viewer.get("/api/v1/breakers/nowhere"), 404, "not_found")
+
+
+def test_revisions_are_read_and_compared(admin: APIClient) -> None:
+    admin.patch("/api/v1/routes/ledger", {"timeout": 2}, format="json")
+    admin.patch("/api/v1/routes/ledger", {"retries": 0}, format="json")
+    listed = admin.get("/api/v1/revisions").json()["results"]
+    assert [row["number"] for row in listed] == [3, 2, 1] and "document" not in listed[0]
+    assert admin.get("/api/v1/revisions/3").json()["document"]["routes"][0]["retries"] == 0
+    assert admin.get("/api/v1/revisions/3/diff").json()["changes"][0]["fields"] == {"retries": [1, 0]}
+    whole = admin.get("/api/v1/revisions/3/diff?against=1").json()
+    assert whole["against"] == 1 and set(whole["changes"][0]["fields"]) == {"retries", "timeout"}
+    assert admin.get("/api/v1/revisions/1/diff").json()["against"] is None
+    refused(admin.get("/api/v1/revisions/3/diff?against=x"), 400, "invalid")
+    refused(admin.get("/api/v1/revisions/3/diff?against=99"), 404, "not_found")
+    for method in (admin.post, admin.put, admin.delete):
+        refused(method("/api/v1/revisions/1"), 405, "method_not_allowed")
+
+
+def test_lists_come_in_pages(admin: APIClient) -> None:
+    for number in range(5):
+        Service.objects.create(name=f"s{number}")
+    names, address = [], "/api/v1/services?page_size=2"
+    while address:
+        page = admin.get(address).json()
+        assert len(page["results"]) <= 2
+        names += [row["name"] for row in page["results"]]
+        address = page["next"]
+    assert names == sorted(names) and len(names) == 6
+    refused(admin.get("/api/v1/services?cursor=garbage"), 404, "not_found")
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"a":' * 5000, b"[" * 200_000, b"nul", b'{"name": NaN}', b""])
+def test_a_body_that_is_not_json_is_refused(body: bytes, admin: APIClient) -> None:
+    response = admin.generic("POST", "/api/v1/services", body, content_type="application/json")
+    refused(response, 400, "invalid")
+
+
+@pytest.mark.parametrize("body", ["[]", '"text"', "5", "null", "true"])
+def test_json_that_is_not_an_object_is_refused(body: str, admin: APIClient) -> None:
+    response = admin.generic("POST", "/api/v1/services", body, content_type="application/json")
+    refused(response, 400, "invalid")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "x"])
+def test_another_content_type_is_refused(kind: str, admin: APIClient) -> None:
+    refused(admin.generic("POST", "/api/v1/services", "a=b", content_type=kind), 415, "unsupported_media_type")
+
+
+def test_a_charset_that_json_does_not_know_is_no_server_error(admin: APIClient) -> None:
+    for charset in ("klingon", "zlib", "utf-16"):
+        kind = f"application/json; charset={charset}"
+        response = admin.generic("POST", "/api/v1/services", b'{"name":"-"}', content_type=kind)
+        refused(response, 400, "invalid")
+
+
+def test_half_a_surrogate_pair_is_refused(admin: APIClient) -> None:
+    body = rb'{"name":"x","title":"\ud800"}'
+    response = admin.generic("POST", "/api/v1/services", body, content_type="application/json")
+    assert list(refused(response, 400, "invalid")["errors"]) == ["title"]
+
+
+def test_a_body_over_the_limit_is_refused_by_its_length_and_by_its_bytes(admin: APIClient, settings: Any) -> None:
+    big = b'{"name":"' + b"x" * settings.DATA_UPLOAD_MAX_MEMORY_SIZE + b'"}'
+    response = admin.generic("POST", "/api/v1/services", big, content_type="application/json")
+    refused(response, 413, "body_too_large")
+    honest = admin.generic("POST", "/api/v1/services", big, content_type="application/json", CONTENT_LENGTH="99")
+    assert honest.status_code in {400, 413}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nowhere", "services/nowhere", "services/Ledger", "services/%00", "instances/x", f"instances/{10**30}", "keys/-1"],
+)
+def test_an_unknown_address_is_a_problem_document(path: str, admin: APIClient) -> None:
+    refused(admin.get(f"/api/v1/{path}"), 404, "not_found")
+    refused(admin.get(f"/api/v1/{path}/"), 404, "not_found")
+
+
+def test_a_slash_at_the_end_makes_no_difference(admin: APIClient) -> None:
+    assert admin.get("/api/v1/services/").json() == admin.get("/api/v1/services").json()
+    assert admin.post("/api/v1/services/", {"name": "x"}, format="json").status_code == 201
+
+
+def test_a_wrong_method_names_the_right_ones(admin: APIClient) -> None:
+    response = admin.delete("/api/v1/services")
+    refused(response, 405, "method_not_allowed")
+    assert "GET" in response.headers["Allow"] and "POST" in response.headers["Allow"]
+
+
+def test_an_unknown_host_and_a_wrong_accept_are_refused(admin: APIClient) -> None:
+    refused(admin.get("/api/v1/services", HTTP_HOST="evil.example"), 400, "unknown_host")
+    refused(admin.get("/api/v1/services", HTTP_ACCEPT="text/html"), 406, "not_acceptable")
+
+
+@pytest.mark.parametrize("query", ["owner=%00", "fleet=maybe", "page_size=x", "page_size=-1", "nonsense=1"])
+def test_a_strange_query_is_no_server_error(query: str, admin: APIClient) -> None:
+    assert admin.get(f"/api/v1/services?{query}").status_code in {200, 400}
+
+
+def test_a_programming_error_is_a_problem_document_without_a_trace(admin: APIClient, monkeypatch: Any) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("inner secret")
+
+    monkeypatch.setattr("apps.registry.api.ServiceViewSet.list", broken)
+    document = refused(admin.get("/api/v1/services"), 500, "internal_error")
+    assert "secret" not in str(document)
+
+
+def test_health_and_readiness(redis_url: str, settings: Any) -> None:
+    client = APIClient()
+    assert client.get("/health").json()["status"] == "ok"
+    document = refused(client.get("/ready"), 503, "not_ready")
+    assert "Redis" in document["detail"]
+    settings.REDIS_URL = redis_url
+    assert client.get("/ready").status_code == 200
