@@ -11,6 +11,9 @@ STATE, PIPES, WORK, SERVICES, CONTROL, GATEWAY = 10, 20, 30, 40, 50, 60
 """Ranks: started from the lowest, stopped from the highest, so that what faces clients drains while
 everything behind it still works."""
 
+SERVICE_NAMES = ("nexus", "covenant", "aegis", "mint")
+"""The reference services; nexus first, for it takes longest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Http:
@@ -31,15 +34,19 @@ class Ping:
     """Ready when Redis answers PING."""
 
 
+Readiness = Http | Heartbeat | Ping
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One row. ``stop_wait``: seconds between asking to stop and killing."""
+    """One row. ``stop_wait``: seconds between asking to stop and killing; ``after``: started when these are ready."""
 
     name: str
     argv: tuple[str, ...]
     rank: int
-    ready: Http | Heartbeat | Ping
+    ready: Readiness
     stop_wait: int = 12
+    after: tuple[str, ...] = ()
 
 
 def table(settings: Settings, redis_binary: str) -> list[Process]:
@@ -63,13 +70,16 @@ def table(settings: Settings, redis_binary: str) -> list[Process]:
     worker = ("worker", "--pool", "threads", "--concurrency", "4", "--loglevel", "WARNING")
     # Gossip, mingle and heartbeats are for fleets of workers that watch each other; here they are idle CPU.
     lean = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+    # An empty pid file: beat would else leave one in the checkout.
+    beat = ("beat", "--pidfile=", "--loglevel", "WARNING")
     rows += [
         Process("worker", (*celery, *worker, *lean), WORK, Heartbeat("worker")),
-        # An empty pid file: beat would else leave one in the checkout.
-        Process("beat", (*celery, "beat", "--pidfile=", "--loglevel", "WARNING"), WORK, Heartbeat("beat")),
+        # Beat sets off the health checks: begun earlier, they would find services that aren't up yet and
+        # take them out of rotation, and the first request after a start would be refused.
+        Process("beat", (*celery, *beat), WORK, Heartbeat("beat"), after=SERVICE_NAMES),
         Process("relay", (python, "manage.py", "relay"), WORK, Heartbeat("relay")),
     ]
-    for name in ("aegis", "covenant", "nexus", "mint"):
+    for name in SERVICE_NAMES:
         rows.append(Process(name, module(f"services.{name}"), SERVICES, http(f"MC_{name.upper()}_PORT")))
     daphne = (*module("daphne"), "-b", settings.host, "-p", str(ports["MC_CONTROL_PORT"]), "-v", "0")
     rows += [

@@ -14,10 +14,12 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
 
+Reply = str | list[str] | None
 PAUSE = 0.1
 """Seconds between two questions to one process."""
 
@@ -45,7 +47,7 @@ def ask(process: Process, redis_url: str, since: float) -> Answer:
                 return Answer(process, redis_command(redis_url, "PING") == "PONG", "does not answer PING")
             case Heartbeat(name):
                 beat = redis_command(redis_url, "GET", f"mc:alive:{name}")
-                fresh = beat is not None and float(json.loads(beat)["at"]) >= since
+                fresh = isinstance(beat, str) and float(json.loads(beat)["at"]) >= since
                 return Answer(process, fresh, "has not given a sign of life")
     except urllib.error.HTTPError as error:
         with error:
@@ -96,8 +98,18 @@ def wait_for(
     return late
 
 
-def redis_command(url: str, *words: str) -> str | None:
-    """One command to Redis at ``url`` (``redis://`` or ``rediss://``), its simple answer; OSError when it fails."""
+def out_of_rotation(url: str) -> list[str]:
+    """The instances whose last verdict is unhealthy (apps.lib.wire.HEALTH_STATE); none when Redis is away."""
+    try:
+        verdicts = redis_command(url, "HGETALL", "mc:health:state")
+        rows = dict(zip(verdicts[::2], verdicts[1::2], strict=True)) if isinstance(verdicts, list) else {}
+        return sorted(name for name, row in rows.items() if json.loads(row or "{}").get("state") == "unhealthy")
+    except (OSError, ValueError):
+        return []
+
+
+def redis_command(url: str, *words: str) -> Reply:
+    """One command to Redis at ``url`` (``redis://`` or ``rediss://``) and its answer; OSError when it fails."""
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 6379
     login = [unquote(word) for word in (parts.username, parts.password) if word]
@@ -107,10 +119,10 @@ def redis_command(url: str, *words: str) -> str | None:
         secure = parts.scheme == "rediss"
         connection = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
         reply = connection.makefile("rb")
-        answer: str | None = None
+        answer: Reply = None
         for command in commands:
             connection.sendall(_encode(command))
-            answer = _reply(reply.readline(), reply.read)
+            answer = _reply(reply)
         return answer
 
 
@@ -119,11 +131,14 @@ def _encode(words: list[str]) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
-def _reply(line: bytes, read: Callable[[int], bytes]) -> str | None:
+def _reply(stream: BinaryIO) -> Reply:
+    line = stream.readline()
     kind, rest = line[:1], line[1:].strip()
     if kind == b"$":
         size = int(rest)
-        return None if size < 0 else read(size + 2)[:-2].decode()
+        return None if size < 0 else stream.read(size + 2)[:-2].decode()
+    if kind == b"*":
+        return [str(_reply(stream) or "") for _ in range(int(rest))]
     if kind in {b"+", b":"}:
         return rest.decode()
     raise OSError(rest.decode() or "Redis closed the connection")

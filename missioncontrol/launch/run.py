@@ -16,13 +16,15 @@ from types import FrameType
 
 from missioncontrol.launch import engines, layout, ready, stamp, venv
 from missioncontrol.launch import settings as environment
-from missioncontrol.launch.processes import STATE, Process, table
+from missioncontrol.launch.processes import SERVICES, STATE, Process, table
 from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.settings import Settings
 from missioncontrol.launch.supervise import GONE, Supervisor, tail
 
 PATIENCE = 60.0
 """Seconds for every process to be ready."""
+SETTLE = 15.0
+"""Seconds after which a service that its health check still finds failing is reported and not waited for."""
 LOOK = 5.0
 """Seconds between two looks at the processes while all is well."""
 REVIVE = 30.0
@@ -75,6 +77,7 @@ class Run:
         self.supervisor: Supervisor | None = None
         self.began = time.time()
         self._pids: dict[str, set[int]] = {}
+        self._held: list[Process] = []
 
     def main(self) -> int:
         """The whole run; its exit code."""
@@ -121,8 +124,12 @@ class Run:
         self._ready([process for process in first if process.name == "redis"])
         if not stamp.current(self.settings):
             self._prepare()
-        self._launch(rest)
+        here = {process.name for process in rest}
+        self._held = [process for process in rest if here & set(process.after)]
+        # Services first: they are what the health checks look at.
+        self._launch(sorted((each for each in rest if each not in self._held), key=lambda each: each.rank != SERVICES))
         self._ready([process for process in self.processes if process.name != "redis"])
+        self._serving()
 
     def _launch(self, processes: list[Process]) -> None:
         assert self.supervisor is not None  # noqa: S101 - booted before
@@ -161,6 +168,9 @@ class Run:
 
         def on_ready(process: Process) -> None:
             up.append(process.name)
+            free = [held for held in self._held if not (set(held.after) & self._names) - set(up)]
+            self._held = [held for held in self._held if held not in free]
+            self._launch(free)
             left = sorted({each.name for each in processes} - set(up))
             if left:
                 self.report.note(f"{len(up)} of {len(processes)} ready; waiting for {', '.join(left)}", every=2)
@@ -171,6 +181,22 @@ class Run:
             raise Stop(self._blame(late))
         names = " ".join(process.name for process in processes)
         self.report.done(f"ready: {names}  ({time.monotonic() - began:.1f} s)")
+
+    def _serving(self) -> None:
+        """Wait until no service is out of the gateway's rotation, as one may be that came up late."""
+        if not {"beat", "worker"} <= self._names:
+            return
+        deadline = time.monotonic() + SETTLE
+        while out := ready.out_of_rotation(self.settings.redis_url):
+            if time.monotonic() > deadline:
+                self.report.done(f"still out of rotation, see the services page: {', '.join(out)}")
+                return
+            self.report.note(f"waiting for the health checks to see {', '.join(out)} up", every=2)
+            time.sleep(0.1)
+
+    @property
+    def _names(self) -> set[str]:
+        return {process.name for process in self.processes}
 
     def _hopeless(self) -> str | None:
         """A process that the supervisor has given up on, or that has ended and begun again too often."""

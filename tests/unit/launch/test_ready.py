@@ -94,3 +94,12 @@ def test_a_password_and_a_database_of_the_url_are_used(redis_url: str) -> None:
         ready.redis_command(f"redis://probe:wrong@{address}/3", "PING")
     with redis.Redis.from_url(redis_url) as client:
         client.acl_deluser("probe")
+
+
+def test_instances_out_of_rotation_are_read_from_the_last_verdicts(redis_url: str) -> None:
+    assert ready.out_of_rotation(redis_url) == []
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset("mc:health:state", "nexus/nexus-1", json.dumps({"state": "unhealthy"}))
+        client.hset("mc:health:state", "mint/mint-1", json.dumps({"state": "healthy"}))
+    assert ready.out_of_rotation(redis_url) == ["nexus/nexus-1"]
+    assert ready.out_of_rotation(f"redis://127.0.0.1:{free_port()}/0") == []
