@@ -139,7 +139,13 @@ def _add_missing(rows: Sequence[Row], at: datetime) -> bool:
         HealthCheck.objects.bulk_create((HealthCheck(service_id=pk) for pk in services), ignore_conflicts=True)
     if instances:
         InstanceHealth.objects.bulk_create(
-            (InstanceHealth(instance_id=pk, since=at, next_at=at) for pk in instances), ignore_conflicts=True
+            # Versions begin at the time in milliseconds: an instance that is deleted and made again must
+            # not look older than what the gateway remembers under its name.
+            (
+                InstanceHealth(instance_id=pk, since=at, next_at=at, version=int(at.timestamp() * 1000))
+                for pk in instances
+            ),
+            ignore_conflicts=True,
         )
     return bool(services or instances)
 
