@@ -1,0 +1,86 @@
+"""The words that the rules for slots and numbers know. Data, and the one function that reads it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def words(text: str) -> list[str]:
+    """The words of a block of text."""
+    return text.split()
+
+
+CURRENCIES: Final = {
+    "AZR": words("azr azure azures azurs"),
+    "USD": words("usd dollar dollars buck bucks"),
+    "EUR": words("eur euro euros"),
+    "GBP": words("gbp pound pounds quid sterling"),
+    "ZAR": words("zar rand rands"),
+    "JPY": words("jpy yen"),
+    "CHF": words("chf franc francs"),
+    "KES": words("kes shilling shillings"),
+    "NGN": words("ngn naira nairas"),
+    "INR": words("inr rupee rupees"),
+    "CNY": words("cny yuan renminbi"),
+    "AUD": words("aud"),
+    "CAD": words("cad"),
+    "BWP": words("bwp pula"),
+    "BRL": words("brl reais"),
+    "SEK": words("sek kronor"),
+}
+SYMBOLS: Final = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₦": "NGN", "₹": "INR"}
+CURRENCY_OF: Final = {word: code for code, names in CURRENCIES.items() for word in names}
+
+UNITS: Final = words(
+    """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen
+    """
+)
+TENS: Final = words("twenty thirty forty fifty sixty seventy eighty ninety")
+
+SEND_VERBS: Final = frozenset(
+    words(
+        """
+        send pay give wire transfer lend tip slip shoot zap hand forward remit owe gift drop spot repay loan
+        reimburse refund sending paying giving
+        """
+    )
+)
+ASK_VERBS: Final = frozenset(
+    words(
+        """
+        ask bill invoice remind charge tell have nudge chase get request debit
+        """
+    )
+)
+KIN: Final = frozenset(
+    words(
+        """
+        mom mum mother dad father brother sister friend boss landlord wife husband son daughter uncle aunt cousin
+        roommate flatmate neighbour neighbor colleague partner gran grandma grandpa buddy mate
+        """
+    )
+)
+NOT_NAMES: Final = frozenset(
+    words(
+        """
+        a an the my your his her their our its this that these those some any all more money cash funds payment
+        payments request me you him it them us i he she we they who what where when how why which and or but not no
+        yes to for from with in on at by of as into over via using about up out off back down right now today
+        tomorrow tonight yesterday please asap immediately quickly soon later again then so if because is are was
+        were be been do does did can could would should will shall may might must have has had need want like go get
+        let make take put account accounts wallet card bank transfer transfers transaction transactions balance rent
+        lunch dinner breakfast coffee taxi gift food groceries electricity water bill bills phone internet insurance
+        school fees everyone someone anyone somebody anybody nobody everything something anything nothing one once
+        twice here there home work holiday trip person people wrong half rest amount total last next first week
+        month year day monday tuesday wednesday thursday friday saturday sunday january february march april june
+        july august september october november december hi hey hello thanks thank just only also too very really
+        well ok okay sure exactly around approximately roughly send pay give wire owe owes owed ask hundred thousand
+        million grand k each per worth less than receive collect reimburse see know open close check show change buy
+        sell exchange convert borrow lend spend save withdraw deposit cancel undo reverse stop start freeze block lock
+        unlock talk speak help find look figure keep move shift share split set raise lower increase create add remove
+        update use try think say tell settle repay return refund charge invoice remind chase forward shoot drop do
+        """
+    )
+)
