@@ -1,7 +1,34 @@
-"""Where this app answers; included by missioncontrol.urls."""
+"""Where this app answers; included by missioncontrol.urls, the socket by missioncontrol.asgi."""
 
 from __future__ import annotations
 
 from typing import Any
 
-urlpatterns: list[Any] = []
+from channels.routing import URLRouter
+from django.contrib.auth.views import LogoutView
+from django.urls import path
+
+from apps.dashboard import pages
+from apps.dashboard.api import LiveFeedView
+from apps.dashboard.consumers import LiveConsumer, Nowhere
+
+urlpatterns: list[Any] = [
+    path("", pages.overview, name="overview"),
+    path("login/", pages.Login.as_view(), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("services/", pages.services, name="services"),
+    path("services/<slug:name>/", pages.service, name="service"),
+    path("services/<slug:name>/red.json", pages.red, name="service-red"),
+    path("traces/", pages.traces, name="traces"),
+    path("traces/<str:trace_id>/", pages.trace, name="trace"),
+    path("gateway/", pages.plane, name="gateway"),
+    path("api/v1/live", LiveFeedView.as_view(), name="live-feed"),
+]
+
+websocket = URLRouter(
+    [
+        path("ws/live", LiveConsumer.as_asgi()),
+        path("<path:rest>", Nowhere.as_asgi()),
+        path("", Nowhere.as_asgi()),
+    ]
+)

@@ -49,7 +49,12 @@ OUTBOX_CHANNEL: Final = "mc:outbox"
 LIVE_LEADER: Final = "mc:live:leader"
 """String with expiry: the web process whose aggregator builds the frames."""
 LIVE_FRAMES: Final = "mc:live:frames"
-"""Stream (a few minutes kept): epoch, seq, kind, body (the encoded frame)."""
+"""Stream (a few minutes kept), ids ``<epoch>-<seq>``: epoch, seq, kind (snapshot or delta), body
+({"at", "patch"?, "state"?}); every 60th delta carries the whole state too."""
+LIVE_WATCHED: Final = "mc:live:watched"
+"""String with expiry: some web process has browsers, so the leader builds frames."""
+LIVE_WAKE: Final = "mc:live:wake"
+"""Pub/sub. A nudge, empty: a browser has come to a process that does not lead."""
 
 # -- processes without a port --------------------------------------------------------------------
 HEARTBEAT_PREFIX: Final = "mc:alive:"

@@ -1,0 +1,303 @@
+"""The live feed of this process: who builds the frames, how they reach every process, when nothing need be built.
+
+One process leads, by a lock on Redis; it builds the state each tick, publishes one delta to a Redis stream,
+and every process (the leader too) follows the stream and hands the frames to its hub. A frame's stream id is
+``<epoch>-<seq>``, so Redis itself refuses a second leader's frame for the same tick. With Redis away each process
+builds for its own browsers, who see what is unknown as unknown. With nobody watching nothing is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from functools import lru_cache
+from typing import Any
+
+import redis
+import redis.asyncio
+from django.conf import settings
+
+from apps.dashboard import state
+from apps.dashboard.frames import Delta, Document, Snapshot, diff, encode
+from apps.dashboard.hub import Hub
+from apps.dashboard.pollers import Pollers
+from apps.lib import kv
+from apps.lib.clock import monotonic, wall
+from apps.lib.wire import (
+    BREAKER_OPENED,
+    CONFIG_CHANNEL,
+    HEALTH_CHANNEL,
+    LIVE_FRAMES,
+    LIVE_LEADER,
+    LIVE_WAKE,
+    LIVE_WATCHED,
+)
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0
+"""Seconds between deltas while somebody watches."""
+EARLY = 0.2
+"""Least seconds between two ticks when something happened that can't wait."""
+IDLE = 2.0
+"""Seconds between looks at the lock while nobody watches."""
+LEASE = 6.0
+"""Seconds for which a leader that says nothing more still leads."""
+WATCHED = 5
+"""Seconds for which a process's word that it has browsers counts."""
+KEYFRAME = 60
+"""Every so many deltas carries the whole state too, for a process that comes later."""
+KEPT = 400
+"""Frames kept in the stream."""
+
+# Takes or renews the lock, and says whether anybody watches: one round trip a tick.
+HOLD = """
+local holder = redis.call('GET', KEYS[1])
+local mine = 0
+if holder == false then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]); mine = 1
+elseif holder == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]); mine = 1 end
+if ARGV[3] == '1' then redis.call('SET', KEYS[2], '1', 'EX', ARGV[4]) end
+return {mine, redis.call('EXISTS', KEYS[2])}
+"""
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class Feed:
+    """Start it once per process on the serving loop, and stop it before the loop ends."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.hub = Hub()
+        self.pollers = Pollers()
+        self._name = secrets.token_hex(8)
+        self._redis_url = redis_url
+        self._redis: redis.asyncio.Redis | None = None
+        self._wake = asyncio.Event()
+        self._wake_others = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._newest: Snapshot | None = None
+        """What this process built last, while it leads; None while another does."""
+        self._stopping = False
+
+    # -- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow, listen and, when the lock is free, lead."""
+        if self._tasks:
+            return
+        self._redis = kv.async_client(self._redis_url)
+        self._tasks = [
+            asyncio.create_task(work(), name=f"live {work.__name__}")
+            for work in (self._follow, self._lead, self._listen)
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """End the tasks, give the lock back and close what was opened."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self.pollers.close()
+        if self._redis is not None:
+            try:
+                await self._redis.eval(RELEASE, 1, LIVE_LEADER, self._name)
+            except (redis.RedisError, OSError):
+                pass  # The lease ends by itself.
+            await self._redis.aclose()
+            self._redis = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and not self._stopping and (error := task.exception()) is not None:
+            log.critical("The live feed has stopped: %s", task.get_name(), exc_info=error)
+
+    @property
+    def running(self) -> bool:
+        """Whether all of its tasks are alive."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def ready_for_browser(self) -> bool:
+        """A browser has come: have frames built, and wait a moment for one that is fresh; whether there is one."""
+        if self.hub.age() > 2 * TICK:
+            self._wake_others = True
+            self._wake.set()
+        return await self.hub.fresh(within=3 * TICK, patience=5 * TICK)
+
+    def recent_state(self, within: float = 3.0) -> Document | None:
+        """The state of the newest frame when it is younger than ``within`` seconds. Any thread may ask."""
+        snapshot = self.hub.history.snapshot
+        return snapshot.state if snapshot is not None and self.hub.age() <= within else None
+
+    def counts(self) -> dict[str, int]:
+        """What has happened since the start, for the metric and the page."""
+        return {"browsers": len(self.hub.subscribers), **self.hub.counts, **self.pollers.counts}
+
+    # -- leading ----------------------------------------------------------------------------
+
+    async def _lead(self) -> None:
+        while True:
+            started = monotonic()
+            watched_here = bool(self.hub.subscribers) or self._wake_others
+            self._wake.clear()
+            try:
+                leads, watched = await self._hold(watched_here)
+                if not leads:
+                    self._newest = None
+                elif watched:
+                    await self._tick(shared=True)
+            except redis.ResponseError as error:
+                # Another leader's frame is there already (a pause longer than the lease): it leads now.
+                log.warning("The live feed hands over: %s", error)
+                self._newest = None
+                watched = True
+            except (redis.RedisError, OSError):
+                watched = watched_here
+                if watched:
+                    await self._tick(shared=False)
+            took = monotonic() - started
+            if watched and took > TICK:
+                self.hub.counts["late_ticks"] += 1
+            await self._pause(started, TICK if watched else IDLE)
+
+    async def _hold(self, watched_here: bool) -> tuple[bool, bool]:
+        assert self._redis is not None  # noqa: S101 - the lead task runs between start and stop
+        arguments = (self._name, int(LEASE * 1000), "1" if watched_here else "0", WATCHED)
+        async with asyncio.timeout(TICK):
+            mine, watched = await self._redis.eval(HOLD, 2, LIVE_LEADER, LIVE_WATCHED, *arguments)
+        if self._wake_others:
+            self._wake_others = False
+            if not mine:
+                await self._redis.publish(LIVE_WAKE, "")
+        return bool(mine), bool(watched)
+
+    async def _pause(self, started: float, beat: float) -> None:
+        """Sleep for the rest of the beat, unless something happens; a storm gets a tick each EARLY and no more."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), max(EARLY, started + beat - monotonic()))
+        except TimeoutError:
+            return
+        await asyncio.sleep(max(0.0, started + EARLY - monotonic()))
+
+    async def _tick(self, *, shared: bool) -> None:
+        readings = await self.pollers.read(patience=0.8 * TICK)
+        now = wall()
+        before = self._newest
+        if before is not None and shared == before.epoch.endswith("-here"):
+            before = None  # Redis has gone or come back: what follows is another history.
+        document = state.build(readings, before.state if before else self._last_known(), now)
+        at = round(now, 3)
+        if before is None:
+            epoch = await self._new_epoch(now) if shared else f"{int(now * 1000)}-here"
+            snapshot = Snapshot(epoch, 1, at, document)
+            if shared:
+                await self._append(snapshot, None)
+            else:
+                await self.hub.restart(snapshot)
+            self._newest = snapshot
+            return
+        delta = Delta(before.epoch, before.seq + 1, at, diff(before.state, document))
+        snapshot = Snapshot(delta.epoch, delta.seq, at, document)
+        if shared:
+            await self._append(snapshot, delta)
+        else:
+            await self.hub.add(delta)
+        self._newest = snapshot
+
+    def _last_known(self) -> Document:
+        snapshot = self.hub.history.snapshot
+        return snapshot.state if snapshot else {}
+
+    async def _new_epoch(self, now: float) -> str:
+        """Later than every epoch in the stream, whatever another machine's clock said."""
+        assert self._redis is not None  # noqa: S101
+        tip = await self._redis.xrevrange(LIVE_FRAMES, count=1)
+        last = int(tip[0][0].partition("-")[0]) if tip else 0
+        return str(max(int(now * 1000), last + 1))
+
+    async def _append(self, snapshot: Snapshot, delta: Delta | None) -> None:
+        assert self._redis is not None  # noqa: S101
+        fields = {"epoch": snapshot.epoch, "seq": snapshot.seq, "kind": "snapshot" if delta is None else "delta"}
+        body: Document = {"at": snapshot.at}
+        if delta is not None:
+            body["patch"] = delta.patch
+        if delta is None or snapshot.seq % KEYFRAME == 0:
+            body["state"] = snapshot.state
+        await self._redis.xadd(
+            LIVE_FRAMES,
+            {**fields, "body": encode(body)},
+            id=f"{snapshot.epoch}-{snapshot.seq}",
+            maxlen=KEPT,
+            approximate=True,
+        )
+
+    # -- following --------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        assert self._redis is not None  # noqa: S101
+        last = ""
+        while True:
+            try:
+                if not last:
+                    last = await self._catch_up()
+                answer = await self._redis.xread({LIVE_FRAMES: last}, count=50, block=2000)
+                for _, entries in answer or ():
+                    for entry, fields in entries:
+                        last = entry if await self._take(fields) else ""
+                        if not last:
+                            break
+            except (redis.RedisError, OSError):
+                last = ""
+                await asyncio.sleep(TICK)
+
+    async def _catch_up(self) -> str:
+        """Rebuild the history from the newest whole state and the deltas after it. Returns where the stream ends."""
+        assert self._redis is not None  # noqa: S101
+        newest = await self._redis.xrevrange(LIVE_FRAMES, count=2 * KEYFRAME)
+        entries = [(entry, fields, json.loads(fields["body"])) for entry, fields in reversed(newest)]
+        whole = next((n for n in range(len(entries) - 1, -1, -1) if "state" in entries[n][2]), None)
+        if whole is None:
+            return newest[0][0] if newest else "0-0"
+        _, fields, body = entries[whole]
+        snapshot = Snapshot(fields["epoch"], int(fields["seq"]), body["at"], body["state"])
+        for _, later, more in entries[whole + 1 :]:
+            snapshot = snapshot.advance(Delta(later["epoch"], int(later["seq"]), more["at"], more["patch"]))
+        held = self.hub.history.snapshot
+        if held is None or (held.epoch, held.seq) != (snapshot.epoch, snapshot.seq):
+            await self.hub.restart(snapshot, live=False)
+        return entries[-1][0]
+
+    async def _take(self, fields: dict[str, Any]) -> bool:
+        """Hand one entry of the stream to the hub; False when frames before it are missing."""
+        body = json.loads(fields["body"])
+        epoch, seq = fields["epoch"], int(fields["seq"])
+        if "patch" in body and await self.hub.add(Delta(epoch, seq, body["at"], body["patch"])):
+            return True
+        if "state" not in body:
+            return False
+        await self.hub.restart(Snapshot(epoch, seq, body["at"], body["state"]))
+        return True
+
+    # -- listening --------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Tick early when a verdict, a breaker or the configuration changes, or a browser comes elsewhere."""
+        assert self._redis is not None  # noqa: S101
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(HEALTH_CHANNEL, BREAKER_OPENED, CONFIG_CHANNEL, LIVE_WAKE)
+                    while True:
+                        if await channel.get_message(timeout=30.0) is not None:
+                            self.pollers.hurry()
+                            self._wake.set()
+            except (redis.RedisError, OSError):
+                await asyncio.sleep(TICK)
+
+
+@lru_cache(maxsize=1)
+def feed() -> Feed:
+    """This process's feed."""
+    return Feed(settings.REDIS_URL)

@@ -1,0 +1,339 @@
+"""The pages. Each renders what is known now; its module in static/js keeps it current.
+
+Reads through the rooms' queries; changes nothing (buttons act through the REST API).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth import views as auth
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+
+from apps.dashboard import sources, state, waterfall, words
+from apps.dashboard.access import Throttle, page
+from apps.dashboard.feed import feed
+from apps.dashboard.frames import Document
+from apps.gateway.models import ApiKey, BreakerPolicy, Consumer, RateLimitPolicy, Route
+from apps.gateway.revisions import ConfigRevision
+from apps.health import queries as health
+from apps.lib import roles
+from apps.lib.clock import monotonic, wall
+from apps.registry.models import Service
+from apps.telemetry import queries as telemetry
+
+TRACE_ID = re.compile(r"^[0-9a-f]{32}$")
+TRACES = 100
+"""Traces listed at most."""
+SPANS = 2000
+"""Spans drawn at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A span of time that a page can show, by the name it has in the address."""
+
+    name: str
+    title: str
+    seconds: float
+
+
+RANGES = (
+    Range("15m", "last 15 minutes", 900),
+    Range("1h", "last hour", 3600),
+    Range("6h", "last 6 hours", 6 * 3600),
+    Range("24h", "last 24 hours", 24 * 3600),
+)
+
+
+def chosen(request: HttpRequest, fallback: str = "1h") -> Range:
+    """The range in the address; the fallback for none, or for one that does not exist."""
+    by_name = {choice.name: choice for choice in RANGES}
+    return by_name.get(request.GET.get("range", ""), by_name[fallback])
+
+
+def current() -> Document:
+    """The live feed's state; built here when no feed runs or it has fallen silent."""
+    return feed().recent_state() or state.build(sources.read_all(), {}, wall())
+
+
+def tiles(document: Document) -> list[tuple[str, Document]]:
+    """Services worst first, the gateway among them, else by name."""
+    services: dict[str, Document] = document["services"]
+    return sorted(services.items(), key=lambda item: (state.RANK[item[1]["state"]], item[0]))
+
+
+BLANK: Document = {"title": "", "state": "unknown", "why": "", "instances": {}, "spark": [], "bar": []}
+
+
+# -- pages --------------------------------------------------------------------------------------
+
+
+@never_cache
+@page
+def overview(request: HttpRequest) -> HttpResponse:
+    document = current()
+    registered = any(name != "gateway" for name in document["services"])
+    return render(
+        request,
+        "overview.html",
+        {
+            "nav": "overview",
+            "state": document,
+            "tiles": tiles(document),
+            "registered": registered,
+            "now": wall(),
+            "blank": BLANK,
+        },
+    )
+
+
+@never_cache
+@page
+def services(request: HttpRequest) -> HttpResponse:
+    document = current()
+    rows = [(name, service) for name, service in tiles(document) if name != "gateway"]
+    return render(
+        request, "services.html", {"nav": "services", "state": document, "tiles": rows, "registered": bool(rows)}
+    )
+
+
+@never_cache
+@page
+def service(request: HttpRequest, name: str) -> HttpResponse:
+    about = Service.objects.filter(name=name).first()
+    if about is None:
+        raise Http404(f"There is no service {name}.")
+    document = current()
+    live = document["services"].get(name, BLANK)
+    now = wall()
+    unknown: Document = {"state": "unknown"}
+    instances = [
+        {
+            "pk": instance.pk,
+            "name": instance.name,
+            "url": instance.url,
+            "enabled": instance.enabled,
+            "live": live["instances"].get(instance.name, unknown),
+        }
+        for instance in about.instances.all()
+    ]
+    check = getattr(about, "health_check", None)
+    try:
+        operations = telemetry.red_by_operation(name, chosen(request).seconds, 30)
+    except telemetry.TelemetryAway:
+        operations = []
+    return render(
+        request,
+        "service.html",
+        {
+            "nav": "services",
+            "state": document,
+            "name": name,
+            "about": about,
+            "service": live,
+            "instances": instances,
+            "check": f"{check}, {check.timeout_s:g} s at most" if check else "checked by the defaults",
+            "bar": health.history(name, now - 86400, now, 72),
+            "transitions": health.transitions(service=name, limit=20),
+            "spells": health.breaker_timeline(name, now - 3600, worker="*"),
+            "operations": operations,
+            "now": now,
+            "range": chosen(request),
+            "ranges": RANGES,
+            "may_act": roles.has(request.user, roles.OPERATOR),
+        },
+    )
+
+
+@never_cache
+@page
+def red(request: HttpRequest, name: str) -> HttpResponse:
+    """The numbers behind a service's charts, as columns: at, rate, errors, p50, p95, p99."""
+    span = chosen(request).seconds
+    step = max(10.0, span / 180)
+    until = wall()
+    until -= until % step
+    try:
+        points = telemetry.red_series(name, until - span, until, step)
+    except telemetry.TelemetryAway:
+        return JsonResponse({"error": "ClickHouse does not answer; the charts come back when it does."}, status=503)
+    return JsonResponse(
+        {
+            "step": step,
+            "since": until - span,
+            "until": until,
+            "at": [point.at for point in points],
+            "rate": [round(point.requests / step, 3) for point in points],
+            "errors": [round(point.errors / step, 3) for point in points],
+            "p50": [point.p50_ms for point in points],
+            "p95": [point.p95_ms for point in points],
+            "p99": [point.p99_ms for point in points],
+        }
+    )
+
+
+@never_cache
+@page
+def traces(request: HttpRequest) -> HttpResponse:
+    span = chosen(request, "15m" if request.GET.get("range") == "15m" else "1h")
+    raw = request.GET.get("min_ms", "").strip()
+    filters = {
+        "service": request.GET.get("service", "").strip()[:200],
+        "name": request.GET.get("name", "").strip()[:200],
+        "errors": request.GET.get("errors") == "1",
+        "min_ms": raw[:20],
+    }
+    problem, found = "", []
+    try:
+        least = float(raw) if raw else None
+    except ValueError:
+        least = math.nan
+    if least is not None and not (math.isfinite(least) and least >= 0):
+        problem = "“At least” is a number of milliseconds, such as 250."
+    else:
+        try:
+            found = telemetry.recent_traces(
+                since=wall() - span.seconds,
+                service=filters["service"] or None,
+                name=filters["name"] or None,
+                errors_only=bool(filters["errors"]),
+                min_ms=least,
+                limit=TRACES,
+            )
+        except telemetry.TelemetryAway:
+            problem = "ClickHouse does not answer, so no trace can be read. Reload in a moment."
+    names = sorted({"gateway", filters["service"], *Service.objects.values_list("name", flat=True)} - {""})
+    return render(
+        request,
+        "traces.html",
+        {
+            "nav": "traces",
+            "traces": found,
+            "problem": problem,
+            "filters": filters,
+            "filtered": any(filters.values()),
+            "names": names,
+            "range": span,
+            "ranges": RANGES,
+            "limit": TRACES,
+        },
+        status=400 if problem and not problem.startswith("Click") else 200,
+    )
+
+
+@never_cache
+@page
+def trace(request: HttpRequest, trace_id: str) -> HttpResponse:
+    context: dict[str, Any] = {"nav": "traces", "trace_id": trace_id}
+    if not TRACE_ID.match(trace_id):
+        raise Http404("A trace id is 32 hexadecimal digits.")
+    try:
+        spans = telemetry.trace(trace_id)
+    except telemetry.TelemetryAway:
+        context |= {"problem": "ClickHouse does not answer.", "advice": "Reload in a moment."}
+        return render(request, "trace.html", context, status=503)
+    if not spans:
+        context |= {
+            "problem": "No span of this trace is stored.",
+            "advice": "Spans arrive a second or two after the request; older ones go when their retention ends.",
+        }
+        return render(request, "trace.html", context, status=404)
+    drawn = waterfall.draw(spans[:SPANS])
+    first = next(span for span in spans if span.span_id == drawn.rows[0].span_id)
+    context |= {
+        "root": first,
+        "spans": drawn.rows,
+        "services": drawn.services,
+        "ticks": drawn.ticks,
+        "duration_ms": drawn.duration_ms,
+        "failed": drawn.failed,
+        "total": len(spans),
+        "cut": len(spans) > SPANS,
+        "details": {span.span_id: _detail(span, drawn.started_at) for span in spans[:SPANS]},
+    }
+    return render(request, "trace.html", context)
+
+
+def _detail(span: Any, started_at: float) -> dict[str, Any]:
+    return {
+        "name": span.name,
+        "service": span.service,
+        "kind": span.kind,
+        "status": span.status,
+        "message": span.status_message,
+        "offset_ms": round((span.started_at - started_at) * 1000, 3),
+        "duration_ms": span.duration_ms,
+        "attributes": span.attributes,
+        "resource": span.resource,
+        "events": span.events,
+    }
+
+
+@never_cache
+@page
+def plane(request: HttpRequest) -> HttpResponse:
+    document = current()
+    keys = ApiKey.objects.filter(revoked_at=None).count()
+    revisions = [
+        {
+            "number": revision.number,
+            "created_at": revision.created_at,
+            "author": revision.author,
+            "summary": revision.summary,
+        }
+        for revision in ConfigRevision.objects.defer("document").order_by("-number")[:15]
+    ]
+    return render(
+        request,
+        "gateway.html",
+        {
+            "nav": "gateway",
+            "state": document,
+            "service": document["services"]["gateway"],
+            "routes": Route.objects.select_related("service", "rate_limit").order_by("path", "name"),
+            "limits": RateLimitPolicy.objects.order_by("name"),
+            "policies": BreakerPolicy.objects.order_by("name"),
+            "consumers": Consumer.objects.count(),
+            "keys": words.plural(keys, "live key"),
+            "revisions": revisions,
+            "feed_counts": sorted((key.replace("_", " "), count) for key, count in feed().counts().items()),
+        },
+    )
+
+
+# -- login --------------------------------------------------------------------------------------
+
+_by_user = Throttle(most=5, window=300)
+_by_address = Throttle(most=30, window=300)
+
+
+@method_decorator(never_cache, name="dispatch")
+class Login(auth.LoginView):
+    """Django's login, with a wait after five failures for one name from one address, or thirty from the address."""
+
+    template_name = "registration/login.html"
+    redirect_authenticated_user = True
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        address = request.META.get("REMOTE_ADDR", "")
+        user = f"{address} {request.POST.get('username', '').strip().lower()[:150]}"
+        wait = max(_by_user.wait(user, monotonic()), _by_address.wait(address, monotonic()))
+        if wait > 0:
+            detail = f"Too many failed logins. Try again in {words.ago(wait)}."
+            response = render(request, "message.html", {"title": "Wait a moment", "detail": detail}, status=429)
+            response["Retry-After"] = str(math.ceil(wait))
+            return response
+        response = super().post(request, *args, **kwargs)
+        if request.user.is_authenticated:
+            _by_user.forget(user)
+        else:
+            _by_user.failed(user, monotonic())
+            _by_address.failed(address, monotonic())
+        return response

@@ -1,0 +1,108 @@
+"""Ask each source on its own beat, so that a slow one delays nobody and an absent one only ages.
+
+One question to a source at a time; an answer that comes late is taken at the next tick. The database is asked in
+Django's thread, Redis and ClickHouse in a small pool of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from apps.dashboard import sources
+from apps.dashboard.state import Reading, Readings
+from apps.lib.aio import in_thread
+from apps.lib.clock import monotonic, wall
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Poller(Generic[T]):
+    """One source: what it last said, and when to ask again."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], empty: T, every: float) -> None:
+        self.reading: Reading[T] = Reading(empty)
+        self.due_at = float("-inf")
+        self._ask = ask
+        self._every = every
+        self._task: asyncio.Task[T] | None = None
+        self._asked_at = 0.0
+
+    def start(self) -> asyncio.Task[T] | None:
+        """The question now under way, asked if it was due."""
+        if self._task is None and monotonic() >= self.due_at:
+            self._asked_at = wall()
+            self.due_at = monotonic() + self._every
+            self._task = asyncio.ensure_future(self._ask())
+        return self._task
+
+    def collect(self) -> str:
+        """Take the answer if there is one; what happened, in a word, else nothing."""
+        task = self._task
+        if task is None or not task.done():
+            return "late" if task is not None else ""
+        self._task = None
+        error = task.exception()
+        if error is None:
+            self.reading = Reading(task.result(), self._asked_at)
+            return ""
+        if not self.reading.error:
+            if isinstance(error, sources.AWAY):
+                log.warning("%s (%s)", sources.sentence(error), error)
+            else:
+                log.error("A source of the live feed failed", exc_info=error)
+        self.reading = Reading(self.reading.value, self.reading.at, sources.sentence(error))
+        return "failed"
+
+    def cancel(self) -> asyncio.Task[T] | None:
+        """Give up the question under way."""
+        if self._task is not None:
+            self._task.cancel()
+        return self._task
+
+
+class Pollers:
+    """All sources of the state document."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="live")
+        empty = Readings()
+        telemetry = sources.TelemetrySource()
+        changes = sources.ChangeSource()
+        self._pollers: dict[str, Poller[Any]] = {
+            "health": Poller(lambda: in_thread(sources.read_health), empty.health.value, 0.9),
+            "breakers": Poller(lambda: self._in_pool(sources.read_gateway), empty.breakers.value, 0.9),
+            "telemetry": Poller(lambda: self._in_pool(telemetry.read), empty.telemetry.value, 1.9),
+            "changes": Poller(lambda: in_thread(changes.read), empty.changes.value, 1.9),
+        }
+
+    async def _in_pool(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def hurry(self) -> None:
+        """Something changed: what is cheap to ask is due at once."""
+        for name in ("health", "breakers", "changes"):
+            self._pollers[name].due_at = float("-inf")
+
+    async def read(self, patience: float) -> Readings:
+        """What every source last said, after ``patience`` seconds at most for those that are due."""
+        tasks = [task for poller in self._pollers.values() if (task := poller.start()) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+        for name, poller in self._pollers.items():
+            if what := poller.collect():
+                self.counts[f"{name}_{what}"] += 1
+        return Readings(**{name: poller.reading for name, poller in self._pollers.items()})
+
+    async def close(self) -> None:
+        """Give up every question under way and end the threads."""
+        tasks = [task for poller in self._pollers.values() if (task := poller.cancel()) is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,110 @@
+"""How the pages say things: durations, shares, counts, lists. Pure; the browser's twin is static/js/words.js."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def ago(seconds: float) -> str:
+    """A duration in its largest unit: ``4 s``, ``3 min``, ``2 h``, ``5 d``."""
+    seconds = max(0.0, seconds)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} d"
+
+
+def percent(share: float | None) -> str:
+    """0.384 → ``38%``; below ten with one decimal; nothing known is an en dash."""
+    if share is None:
+        return "–"
+    value = share * 100
+    return f"{value:.0f}%" if value >= 9.95 else f"{value:.1f}%"
+
+
+def milliseconds(value: float | None) -> str:
+    """A latency as a number in milliseconds: two significant digits below ten, thousands grouped."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """Requests per second as a number."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def and_list(names: Sequence[str], most: int = 3) -> str:
+    """``a``, ``a and b``, ``a, b and c``, ``a, b and 4 more``."""
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def spark(rates: Sequence[float]) -> str:
+    """An SVG polyline's points in a box of 100 by 26, oldest left; empty for no rates."""
+    if len(rates) < 2:
+        return ""
+    top = max(*rates, 0.1)
+    step = 100 / (len(rates) - 1)
+    return " ".join(f"{n * step:.1f},{24.5 - rate / top * 22:.1f}" for n, rate in enumerate(rates))
+
+
+def bar_words(bar: Sequence[str]) -> str:
+    """A health bar for who can't see it."""
+    bad, warn, unknown = (sum(1 for worst in bar if worst == state) for state in ("unhealthy", "degraded", "unknown"))
+    parts = [
+        f"{count} {word}" for count, word in ((bad, "unhealthy"), (warn, "degraded"), (unknown, "unknown")) if count
+    ]
+    return f"Health over time, {len(bar)} stretches: {', '.join(parts) if parts else 'all healthy'}"
+
+
+def breaker(state: Mapping[str, Any] | None, name: str) -> str:
+    """The breaker in a few words."""
+    if name == "gateway":
+        return "data plane"
+    if not state:
+        return "breaker unknown"
+    word = {"closed": "closed", "open": "open", "half_open": "half-open"}.get(str(state["state"]), str(state["state"]))
+    return f"breaker held {word}" if state.get("forced") else f"breaker {word}"
+
+
+def up(instances: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """``1 of 2 up``: how many of those that should serve do."""
+    if name == "gateway":
+        return plural(len(instances), "worker")
+    wanted = [instance for instance in instances.values() if instance.get("state") != "drained"]
+    healthy = sum(1 for instance in wanted if instance.get("state") == "healthy")
+    drained = len(instances) - len(wanted)
+    return f"{healthy} of {len(wanted)} up" + (f", {drained} drained" if drained else "")
+
+
+def tally(services: Mapping[str, Mapping[str, Any]]) -> str:
+    """``1 failing · 4 healthy``."""
+    order = ("failing", "degraded", "unknown", "maintenance", "healthy")
+    counts = {state: sum(1 for service in services.values() if service["state"] == state) for state in order}
+    return " · ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def labels(marks: Sequence[tuple[float, str]], room: float = 15.0) -> list[tuple[float, str, str]]:
+    """Which marks of the ribbon get a label, as (percent, anchor, text): the newest, and those with room beside it."""
+    found: list[tuple[float, str, str]] = []
+    last = 1000.0
+    for x, title in sorted(marks, key=lambda mark: -mark[0]):
+        if last - x >= room:
+            found.append((x, "end" if x > 92 else "start" if x < 8 else "middle", title))
+            last = x if x <= 92 else x - room / 2
+    return found

@@ -1,0 +1,157 @@
+// The overview: verdict, what changed, tiles worst first, who is affected.
+import { attribute, field, fillBar, fillInstances, fillService, svg, text } from "./parts.js";
+import { live } from "./shell.js";
+import { ago, icon, labels, plural, RANK, serverNow, time } from "./words.js";
+
+const verdict = document.getElementById("verdict");
+const tiles = document.getElementById("tiles");
+const changes = document.getElementById("changes");
+const affected = document.getElementById("affected");
+const plane = document.getElementById("plane");
+const sources = document.getElementById("sources");
+const template = document.getElementById("tile");
+
+const url = (name) => (name === "gateway" ? "/gateway/" : `/services/${encodeURIComponent(name)}/`);
+
+function drawVerdict(now) {
+  attribute(verdict, "data-state", now.state);
+  attribute(verdict.querySelector(".sign use"), "href", `#s-${now.state}`);
+  text(field(verdict, "title"), now.title);
+  text(field(verdict, "detail"), now.detail ?? "");
+  const since = field(verdict, "since");
+  const key = String(now.since ?? "");
+  if (since.dataset.key !== key) {
+    since.dataset.key = key;
+    since.replaceChildren(...(now.since ? [" since ", time(now.since), " (", time(now.since, "age"), ")"] : []));
+  }
+  field(verdict, "failed").hidden = now.state === "healthy";
+  const open = field(verdict, "open");
+  const first = now.services?.[0];
+  open.hidden = !first;
+  if (first) {
+    attribute(open, "href", url(first));
+    text(field(open, "first"), first);
+  }
+  const rows = now.affected ?? [];
+  const table = affected.querySelector("table");
+  table.hidden = !rows.length;
+  affected.querySelector("p").hidden = rows.length > 0;
+  const seen = JSON.stringify(rows.map(({ service, name, failed }) => [service, name, failed]));
+  if (table.dataset.key === seen) return;
+  table.dataset.key = seen;
+  table.tBodies[0].replaceChildren(...rows.map((row) => {
+    const line = document.createElement("tr");
+    const link = document.createElement("a");
+    link.href = `/traces/?${new URLSearchParams({ errors: "1", service: row.service, name: row.name, range: "15m" })}`;
+    const code = document.createElement("code");
+    code.textContent = row.name;
+    link.append(code);
+    line.insertCell().append(link);
+    line.insertCell().append(row.service);
+    const number = line.insertCell();
+    number.className = "num";
+    number.append(row.failed.toLocaleString("en"));
+    return line;
+  }));
+}
+
+function drawChanges(list) {
+  const ribbon = field(changes, "ribbon");
+  const now = serverNow();
+  const minute = Math.floor(now / 15);
+  const key = `${minute} ${list.map((change) => change.id).join()}`;
+  if (ribbon.dataset.key === key) return;
+  ribbon.dataset.key = key;
+  ribbon.querySelectorAll("svg, text").forEach((mark) => mark.remove());
+  const places = [];
+  for (const change of list) {
+    const x = Math.min(100, 100 - (now - change.at) / 36);
+    if (x < 0) continue;
+    places.push([x, change.title]);
+    const mark = svg("svg", { x: `${x.toFixed(2)}%`, y: 4, width: 11, height: 11, overflow: "visible", "data-kind": change.kind });
+    const title = svg("title", {});
+    title.textContent = `${change.title}, ${ago(now - change.at)} ago`;
+    mark.append(title, svg("use", { href: icon(change.kind), x: -5.5, y: 0, width: 11, height: 11, color: "var(--tone)" }));
+    ribbon.append(mark);
+  }
+  for (const [x, anchor, title] of labels(places)) {
+    const label = svg("text", { x: `${x.toFixed(2)}%`, y: 32, "text-anchor": anchor });
+    label.textContent = title;
+    ribbon.append(label);
+  }
+  text(field(changes, "count"), plural(list.length, "change"));
+  field(changes, "list").replaceChildren(...list.map((change) => {
+    const row = document.createElement("li");
+    row.dataset.kind = change.kind;
+    const at = document.createElement("span");
+    at.className = "muted";
+    at.append(time(change.at));
+    const mark = svg("svg", { class: "icon", "aria-hidden": "true" });
+    mark.append(svg("use", { href: icon(change.kind) }));
+    const words = document.createElement("span");
+    words.append(change.title);
+    if (change.detail) {
+      const why = document.createElement("span");
+      why.className = "muted";
+      why.textContent = ` · ${change.detail}`;
+      words.append(why);
+    }
+    row.append(at, mark, words);
+    return row;
+  }));
+}
+
+function newTile(name) {
+  const tile = template.content.firstElementChild.cloneNode(true);
+  tile.dataset.service = name;
+  tile.href = url(name);
+  field(tile, "instances").replaceChildren();
+  if (name === "gateway") field(tile, "bar").remove();
+  return tile;
+}
+
+function drawTiles(services) {
+  const have = new Map([...tiles.children].map((tile) => [tile.dataset.service, tile]));
+  const order = Object.entries(services).sort(([a, x], [b, y]) => RANK[x.state] - RANK[y.state] || (a < b ? -1 : 1));
+  let before = null;
+  for (const [name, service] of order) {
+    const tile = have.get(name) ?? newTile(name);
+    have.delete(name);
+    text(field(tile, "title"), name);
+    fillService(tile, name, service);
+    fillBar(field(tile, "bar"), service.bar);
+    fillInstances(field(tile, "instances"), service.instances);
+    const right = before ? before.nextElementSibling : tiles.firstElementChild;
+    if (right !== tile) tiles.insertBefore(tile, right); // Moved only when the order has changed.
+    before = tile;
+  }
+  for (const tile of have.values()) tile.remove();
+  document.getElementById("nothing").hidden = order.length > 1;
+}
+
+function drawPlane(gateway) {
+  const workers = Object.values(gateway.workers ?? {});
+  const on = workers.filter((worker) => worker.revision === gateway.revision).length;
+  text(field(plane, "revision"), String(gateway.revision ?? "–"));
+  text(field(plane, "acked"), workers.length ? `${on} of ${workers.length}` : "–");
+  text(field(plane, "dropped"), (gateway.dropped ?? 0).toLocaleString("en"));
+}
+
+const NAMES = { health: "health verdicts", breakers: "breakers and workers", telemetry: "traffic", changes: "what changed" };
+
+function drawSources(all) {
+  const stale = Object.entries(all).filter(([, source]) => source.stale);
+  sources.hidden = !stale.length;
+  text(sources, stale.map(([name, source]) => {
+    const age = source.at ? `last known ${ago(serverNow() - source.at)} ago` : "not known";
+    return `No news of ${NAMES[name] ?? name} (${age}). ${source.error ?? ""}`;
+  }).join(" "));
+}
+
+live(["verdict", "services", "gateway", "changes"], (state) => {
+  drawVerdict(state.verdict);
+  drawTiles(state.services);
+  drawChanges(state.changes ?? []);
+  drawPlane(state.gateway);
+  drawSources(state.sources);
+});

@@ -1,0 +1,133 @@
+// How the pages say things: the browser's twin of apps/dashboard/words.py.
+
+export const STATE_WORDS = {
+  healthy: "Healthy", degraded: "Degraded", failing: "Failing", unhealthy: "Unhealthy", maintenance: "Maintenance",
+  drained: "Drained", unknown: "Unknown", closed: "Closed", open: "Open", half_open: "Half-open", gone: "Gone",
+};
+const ICONS = {
+  healthy: "healthy", closed: "healthy", ok: "healthy", degraded: "degraded", half_open: "degraded", warn: "degraded",
+  failing: "failing", unhealthy: "failing", open: "failing", bad: "failing",
+  maintenance: "maintenance", drained: "maintenance", deploy: "deploy", info: "deploy",
+};
+export const RANK = { failing: 0, degraded: 1, unknown: 2, maintenance: 3, healthy: 4 };
+
+export const icon = (state) => `#i-${ICONS[state] ?? "unknown"}`;
+
+const grouped = (value) => Math.round(value).toLocaleString("en");
+
+export function ago(seconds) {
+  seconds = Math.max(0, seconds);
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} d`;
+}
+
+export function percent(share) {
+  if (share === undefined || share === null) return "–";
+  const value = share * 100;
+  return value >= 9.95 ? `${value.toFixed(0)}%` : `${value.toFixed(1)}%`;
+}
+
+export function milliseconds(value) {
+  if (value === undefined || value === null) return "–";
+  return value < 9.95 ? value.toFixed(1) : grouped(value);
+}
+
+export function rate(value) {
+  if (value === undefined || value === null) return "–";
+  return value > 0 && value < 9.95 ? value.toFixed(1) : grouped(value);
+}
+
+export const plural = (count, noun) => `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+export function breaker(state, name) {
+  if (name === "gateway") return "data plane";
+  if (!state) return "breaker unknown";
+  const word = { closed: "closed", open: "open", half_open: "half-open" }[state.state] ?? state.state;
+  if (state.forced) return `breaker held ${word}`;
+  if (state.state === "open" && state.retry_at) {
+    const left = state.retry_at - serverNow();
+    if (left > 0.5) return `breaker open · ${Math.ceil(left)} s to trial`;
+  }
+  return `breaker ${word}`;
+}
+
+export function up(instances, name) {
+  const all = Object.values(instances ?? {});
+  if (name === "gateway") return plural(all.length, "worker");
+  const wanted = all.filter((instance) => instance.state !== "drained");
+  const healthy = wanted.filter((instance) => instance.state === "healthy").length;
+  const drained = all.length - wanted.length;
+  return `${healthy} of ${wanted.length} up${drained ? `, ${drained} drained` : ""}`;
+}
+
+export function tally(services) {
+  const counts = {};
+  for (const service of Object.values(services)) counts[service.state] = (counts[service.state] ?? 0) + 1;
+  return Object.keys(RANK).filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`).join(" · ");
+}
+
+export function spark(rates) {
+  if (!rates || rates.length < 2) return "";
+  const top = Math.max(...rates, 0.1);
+  const step = 100 / (rates.length - 1);
+  return rates.map((value, n) => `${(n * step).toFixed(1)},${(24.5 - (value / top) * 22).toFixed(1)}`).join(" ");
+}
+
+export function barWords(bar) {
+  const count = (state) => bar.filter((worst) => worst === state).length;
+  const parts = ["unhealthy", "degraded", "unknown"].filter(count).map((state) => `${count(state)} ${state}`);
+  return `Health over time, ${bar.length} stretches: ${parts.length ? parts.join(", ") : "all healthy"}`;
+}
+
+/** Which marks of the ribbon get a label: the newest, and those with room beside it. */
+export function labels(marks, room = 15) {
+  const found = [];
+  let last = 1000;
+  for (const [x, title] of [...marks].sort((a, b) => b[0] - a[0])) {
+    if (last - x < room) continue;
+    found.push([x, x > 92 ? "end" : x < 8 ? "start" : "middle", title]);
+    last = x <= 92 ? x : x - room / 2;
+  }
+  return found;
+}
+
+// -- time: ages are told by the server's clock, so that a browser whose clock is wrong still tells them right --------
+
+let skew = 0;
+export const learnClock = (serverAt) => { skew = serverAt - Date.now() / 1000; };
+export const serverNow = () => Date.now() / 1000 + skew;
+
+const two = (number) => String(number).padStart(2, "0");
+
+export function clock(at, precision = "minutes") {
+  const moment = new Date(at * 1000);
+  const time = `${two(moment.getHours())}:${two(moment.getMinutes())}`;
+  const far = Math.abs(Date.now() / 1000 - at) > 72000;
+  const day = far ? `${moment.toLocaleDateString("en", { day: "numeric", month: "short" })} ` : "";
+  return day + (precision === "seconds" ? `${time}:${two(moment.getSeconds())}` : time);
+}
+
+export const utc = (at) => `${new Date(at * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+
+/** Rewrite the text of every <time> below `root` whose turn it is; silent for screen readers. */
+export function tellTimes(root = document) {
+  const now = serverNow();
+  for (const element of root.querySelectorAll("time[data-at]")) {
+    const at = Number(element.dataset.at);
+    const text = element.dataset.as === "age" ? ago(now - at) : clock(at, element.dataset.as);
+    if (element.textContent !== text) element.textContent = text;
+  }
+}
+
+/** A <time> element: `as` is "age", "minutes" or "seconds". */
+export function time(at, as = "minutes") {
+  const element = document.createElement("time");
+  element.dataset.at = at;
+  element.dataset.as = as;
+  element.dateTime = new Date(at * 1000).toISOString();
+  element.title = utc(at);
+  element.textContent = as === "age" ? ago(serverNow() - at) : clock(at, as);
+  return element;
+}
