@@ -175,7 +175,7 @@ class Tokens:
         return Identity(subject, "jwt", consumer.rate_limit if consumer else None, expires_at)
 
     def _verify(self, token: str, header: dict[str, Any], issuer: Issuer) -> None:
-        """Check the signature under the issuer's own keys and algorithms; the header's ``jku x5u jwk x5c`` mean nothing."""
+        """Check the signature under the issuer's own keys and algorithms; ``jku x5u jwk x5c`` mean nothing."""
         if header.get("alg") not in issuer.algorithms:
             raise denied(
                 "signature", f"The token is not signed by {' or '.join(issuer.algorithms)}, as its issuer does."

@@ -13,12 +13,26 @@ from apps.gateway.core.config import Document, Route
 Hosts = dict[str, "Methods"]
 
 
+class Way:
+    """A route, ready for use."""
+
+    __slots__ = ("_cut", "route")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self._cut = len(route.path.rstrip("/")) if route.strip_prefix and route.match == "prefix" else 0
+
+    def forward(self, path: str) -> str:
+        """The path that the upstream sees: the prefix is cut off when the route says so."""
+        return path[self._cut :] or "/"
+
+
 @dataclass(slots=True)
 class Methods:
     """The routes of one path and host, by method; ``any`` takes the methods that nobody names."""
 
-    named: dict[str, Route] = field(default_factory=dict)
-    any: Route | None = None
+    named: dict[str, Way] = field(default_factory=dict)
+    any: Way | None = None
 
 
 @dataclass(slots=True)
@@ -60,12 +74,13 @@ class Routes:
         self.by_host = any(route.hosts for route in document.routes)
         """False when no route names a host, so callers may skip reading it."""
         for route in document.routes:
+            way = Way(route)
             slot = self._exact.setdefault(route.path, Slot()) if route.match == "exact" else self._prefix(route.path)
             for methods in _places(slot, route.hosts):
                 for method in route.methods:
-                    methods.named.setdefault(method, route)
+                    methods.named.setdefault(method, way)
                 if not route.methods and methods.any is None:
-                    methods.any = route
+                    methods.any = way
 
     def _prefix(self, path: str) -> Slot:
         node = self._root
@@ -75,15 +90,15 @@ class Routes:
             node.slot = Slot()
         return node.slot
 
-    def match(self, host: str, method: str, path: str) -> Route | Miss:
+    def match(self, host: str, method: str, path: str) -> Way | Miss:
         """The route for a normalised ``path``; ``host`` is lower case and without port."""
         refused: Methods | None = None
         others: list[Methods] = []
         for slot in self._candidates(path):
             for methods in _by_host(slot, host):
-                route = methods.named.get(method) or methods.any
-                if route is not None:
-                    return route
+                way = methods.named.get(method) or methods.any
+                if way is not None:
+                    return way
                 if refused is None:
                     refused = methods
                 else:
@@ -143,11 +158,3 @@ def _by_host(slot: Slot, host: str) -> list[Methods]:
     if slot.any is not None:
         found.append(slot.any)
     return found
-
-
-def forward_path(route: Route, path: str) -> str:
-    """The path that the upstream sees: the prefix is cut off when the route says so."""
-    if not route.strip_prefix or route.match == "exact":
-        return path
-    rest = path[len(route.path.rstrip("/")) :]
-    return rest if rest.startswith("/") else "/" + rest

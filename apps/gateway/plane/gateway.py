@@ -26,18 +26,18 @@ from redis.backoff import NoBackoff
 
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane.breakers import Breakers
+from apps.gateway.plane.exchange import Exchange
 from apps.gateway.plane.health import Verdicts
 from apps.gateway.plane.jwks import KeyStore
 from apps.gateway.plane.limiter import Limiter
 from apps.gateway.plane.listener import Listener
-from apps.gateway.plane.proxy import Exchange
 from apps.gateway.plane.report import Reporter
 from apps.gateway.plane.server import ClientConnection
 from apps.gateway.plane.snapshot import Snapshots
 from apps.gateway.plane.table import Builder, Table
 from apps.lib import wire
 from apps.lib.clock import monotonic
-from apps.lib.problem import CONTENT_TYPE, Problem
+from apps.lib.problem import Problem
 
 SWEEP_SECONDS = 0.05
 """How often deadlines are looked at while a request is in flight; a deadline is at most this much late."""
@@ -220,31 +220,19 @@ class Gateway:
 
     def answer_own(self, exchange: Exchange, path: str) -> None:
         """The gateway's own addresses, all under ``/-/`` so that they can't shadow a route."""
+        table = self.table
         if path == "/-/health":
-            status, body = (
-                200,
-                {
-                    "status": "ok",
-                    "service": "gateway",
-                    "version": self.settings.version,
-                    "uptime_s": round(monotonic() - self.started_at, 1),
-                },
-            )
-        elif path == "/-/ready" and self.table is not None and not self.draining:
-            status, body = 200, {"status": "ready", "revision": self.table.document.revision}
-        elif path == "/-/ready":
-            reason = "It is draining." if self.draining else "No configuration has reached this gateway yet."
-            problem = Problem(503, "not_ready", reason, 1)
-            exchange.respond(503, CONTENT_TYPE, problem.encode(exchange.trace_id.decode()))
-            exchange.done(503)
-            return
+            uptime = round(monotonic() - self.started_at, 1)
+            body = {"status": "ok", "service": "gateway", "version": self.settings.version, "uptime_s": uptime}
+            exchange.respond(200, json.dumps(body).encode())
+        elif path != "/-/ready":
+            exchange.refuse_own(Problem(404, "not_found", "There is nothing at this address."))
+        elif self.draining:
+            exchange.refuse_own(Problem(503, "not_ready", "It is draining.", 1))
+        elif table is None:
+            exchange.refuse_own(Problem(503, "not_ready", "No configuration has reached this gateway yet.", 1))
         else:
-            problem = Problem(404, "not_found", "There is nothing at this address.")
-            exchange.respond(404, CONTENT_TYPE, problem.encode(exchange.trace_id.decode()))
-            exchange.done(404)
-            return
-        exchange.respond(status, "application/json", json.dumps(body).encode())
-        exchange.done(status)
+            exchange.respond(200, json.dumps({"status": "ready", "revision": table.document.revision}).encode())
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -91,18 +92,12 @@ class Parent:
         self._born[pid] = time.monotonic()
 
     def _become_worker(self) -> None:
-        """The child's whole life; never returns."""
-        code = 1
-        try:
-            os.close(self._watch)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            uvloop.run(self._work())
-            code = 0
-        except Exception:  # the last frame of this process: say what happened, then end it
-            log.exception("A gateway worker died of a fault")
-        finally:
-            os._exit(code)
+        """The child's whole life; never returns. A fault unwinds to the interpreter, which shows it and exits 1."""
+        os.close(self._watch)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        uvloop.run(self._work())
+        sys.exit(0)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

@@ -19,8 +19,8 @@ from apps.gateway.plane.metrics import encode
 from apps.lib.clock import monotonic
 
 if TYPE_CHECKING:
+    from apps.gateway.plane.exchange import Exchange
     from apps.gateway.plane.gateway import Gateway
-    from apps.gateway.plane.proxy import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Reporter:
 
     def record(self, exchange: Exchange, status: int, seconds: float) -> None:
         """One finished request."""
-        route = exchange.route
+        route = exchange.routed
         key = (
             (route.name, route.service, exchange.method, status, exchange.failure)
             if route is not None
@@ -141,7 +141,7 @@ class Reporter:
     def _shape(self, key: tuple[str, str, bytes, int, str], exchange: Exchange) -> Shape:
         name, service, raw, status, failure = key
         method = raw.decode("latin-1") if raw.decode("latin-1") in METHODS else "_OTHER"
-        route = exchange.route
+        route = exchange.routed
         attributes: dict[str, Value] = {"http.request.method": method, "http.response.status_code": status}
         if route is not None:
             attributes |= {"http.route": route.path, "mc.route": name, "mc.service": service}

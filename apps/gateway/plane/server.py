@@ -16,7 +16,8 @@ import httptools
 from apps.gateway.core.headers import MAX_FIELDS, MAX_HEAD, Fields
 from apps.gateway.core.paths import MAX_TARGET
 from apps.gateway.core.trace import Text
-from apps.gateway.plane.proxy import Exchange
+from apps.gateway.plane.exchange import Exchange
+from apps.gateway.plane.proxy import ProxyExchange
 from apps.lib.clock import monotonic
 from apps.lib.problem import Problem
 
@@ -69,15 +70,15 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.transport: Any = None
-        self.exchange: Exchange | None = None
+        self.exchange: ProxyExchange | None = None
         """The one being answered."""
         self.blocked = False
         self.deadline = 0.0
         """When the sweep closes this connection, unless an exchange is under way."""
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._receiving: Exchange | None = None
-        self._fresh: Exchange | None = None
-        self._waiting: deque[Exchange] = deque()
+        self._receiving: ProxyExchange | None = None
+        self._fresh: ProxyExchange | None = None
+        self._waiting: deque[ProxyExchange] = deque()
         self._paused = False
         self._linger = -1
         self._head_size = 0
@@ -137,7 +138,7 @@ class ClientConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self._receiving = self._fresh = None
         for waiting in self._waiting:
-            waiting.vanish()
+            waiting.client_lost()
         self._waiting.clear()
         if exchange is not None:
             exchange.client_lost()
@@ -219,7 +220,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_broke(problem)
             return
         if exchange is None:
-            exchange = self._receiving = Exchange(self, b"", b"", [], False, False)
+            exchange = self._receiving = ProxyExchange(self, b"", b"", [], False, False)
             if self.exchange is None:
                 self.exchange = exchange
             else:
@@ -247,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
         parser = self._parser
         fields = self._fields
         old = parser.get_http_version() == "1.0"
-        exchange = Exchange(self, parser.get_method(), self._target, fields, parser.should_keep_alive(), old)
+        exchange = ProxyExchange(self, parser.get_method(), self._target, fields, parser.should_keep_alive(), old)
         if len(self._target) > MAX_TARGET:
             exchange.refusal = Problem(414, "target_too_long", f"The request target is over {MAX_TARGET} bytes.")
         elif len(fields) > MAX_FIELDS:

@@ -1,0 +1,140 @@
+"""Heads as they are sent on: the request toward an instance, the answer toward the client. Pure bytes.
+
+Owns RFC 9112 section 6 framing on the way out and the order of fields; what may pass was decided in
+apps.gateway.core.headers.
+"""
+
+from __future__ import annotations
+
+from binascii import hexlify
+from http import HTTPStatus
+from typing import Literal
+
+from apps.gateway.core.headers import VIA_LINE, RequestHead, ResponseHead
+from apps.lib.problem import Problem, Refused
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+Framing = Literal["none", "length", "chunked", "close"]
+"""How a body's end is told: there is no body, by Content-Length, by chunks, by closing the connection."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def status_line(status: int) -> bytes:
+    """The first line of an answer."""
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body; ``data`` is not empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def split_target(method: bytes, target: bytes, head: RequestHead, *, old: bool) -> tuple[bytes, bytes]:
+    """The raw path and the query with its ``?``. Sets ``head.host`` when the target names one.
+
+    Refused (400) without a host in HTTP/1.1 (RFC 9112 section 3.2), 501 for CONNECT.
+    """
+    if target.startswith(b"/"):
+        if not head.host and not old:
+            raise Refused(Problem(400, "framing", "The request has no Host field."))
+    else:
+        if method == b"CONNECT":
+            raise Refused(Problem(501, "connect_unsupported", "This gateway does not tunnel."))
+        scheme, separator, rest = target.partition(b"://")
+        if not separator or scheme.lower() not in {b"http", b"https"}:
+            raise Refused(Problem(400, "path_invalid", "The request target must be a path that starts with '/'."))
+        # The absolute form's authority is the host, whatever Host says (RFC 9112 section 3.2.2).
+        slash = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        head.host = rest[:slash]
+        target = rest[slash:]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    path, mark, query = target.partition(b"?")
+    return path, mark + query
+
+
+def request_head(
+    method: bytes,
+    path: str,
+    query: bytes,
+    instance: bytes,
+    head: RequestHead,
+    origin: bytes,
+    identity: bytes,
+    trace_id: bytes,
+    span_id: bytes,
+    sampled: bool,
+) -> bytes:
+    """The request's head for an instance. ``instance``, ``origin`` and ``identity`` are lines ready to send."""
+    parts = [
+        method,
+        b" ",
+        path.encode("ascii"),
+        query,
+        b" HTTP/1.1\r\n",
+        instance,
+        *head.lines,
+        VIA_LINE,
+        origin,
+        b"X-Forwarded-Host: %b\r\ntraceparent: 00-%b-%b-0%d\r\n" % (head.host, trace_id, hexlify(span_id), sampled),
+        identity,
+    ]
+    if head.authorization is not None:
+        parts.append(b"Authorization: %b\r\n" % head.authorization)
+    if head.length is not None:
+        parts.append(b"Content-Length: %b\r\n" % head.length)
+    elif head.coding is not None:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def framing(status: int, head: ResponseHead, *, head_only: bool, complete: bool, old: bool) -> Framing:
+    """How the answer's body goes to the client (RFC 9112 section 6.3). ``complete``: all of it is here already."""
+    if head_only or status in {204, 304}:
+        return "none"
+    if head.length is not None or complete:
+        return "length"
+    return "close" if old else "chunked"
+
+
+def answer_head(
+    status: int,
+    head: ResponseHead,
+    how: Framing,
+    size: int,
+    date: bytes,
+    trace_id: bytes,
+    extra: bytes,
+    *,
+    keep: bool,
+    old: bool,
+) -> list[bytes]:
+    """An instance's answer as the client will read it, in parts. ``size`` is the body's when it is complete."""
+    parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *head.lines]
+    if not head.date:
+        parts.append(date)
+    parts += (b"X-Trace-Id: ", trace_id, b"\r\n", extra)
+    if how == "length":
+        parts += (b"Content-Length: ", head.length if head.length is not None else b"%d" % size, b"\r\n")
+    elif how == "chunked":
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif how == "none" and head.length is not None and status != 204:
+        parts += (b"Content-Length: ", head.length, b"\r\n")  # what a GET would have got
+    if not keep:
+        parts.append(b"Connection: close\r\n")
+    elif old:
+        parts.append(b"Connection: keep-alive\r\n")
+    parts.append(b"\r\n")
+    return parts
+
+
+def own_answer(
+    status: int, content_type: str, body: bytes, date: bytes, trace_id: bytes, extra: bytes, *, keep: bool, old: bool
+) -> bytes:
+    """An answer of the gateway's own: its head, for the body to follow unless the method was HEAD."""
+    head = ResponseHead()
+    head.lines = [b"Content-Type: ", content_type.encode(), b"\r\n", b"Cache-Control: no-store\r\n"]
+    return b"".join(answer_head(status, head, "length", len(body), date, trace_id, extra, keep=keep, old=old))
