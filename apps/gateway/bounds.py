@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import msgspec.inspect as shapes
@@ -49,15 +49,17 @@ def default(struct: type[msgspec.Struct], name: str) -> Any:
 
 
 def choices(struct: type[msgspec.Struct], name: str) -> list[str]:
-    """The words that member ``name`` may hold (or that its list may)."""
-    kind = _member(struct, name).type
-    options = kind.types if isinstance(kind, shapes.UnionType) else (kind,)
-    for option in options:
-        if isinstance(option, shapes.VarTupleType):
-            option = option.item_type
-        if isinstance(option, shapes.LiteralType):
-            return [str(value) for value in option.values]
-    raise LookupError(f"{struct.__name__}.{name} is not one of a few words.")
+    """The words that member ``name`` may hold (or that its list may), in the order in which they are declared."""
+    found = _words(get_type_hints(struct)[name])
+    if not found:
+        raise LookupError(f"{struct.__name__}.{name} is not one of a few words.")
+    return found
+
+
+def _words(hint: Any) -> list[str]:
+    if get_origin(hint) is Literal:
+        return [str(value) for value in get_args(hint)]
+    return [word for part in get_args(hint) for word in _words(part)]
 
 
 def _member(struct: type[msgspec.Struct], name: str) -> shapes.Field:

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.widgets import UnfoldAdminCheckboxSelectMultiple, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from apps.lib.roles import OPERATOR, has
 from apps.registry.fields import WordsField
@@ -38,7 +38,7 @@ class WordsWidgets:
         if isinstance(db_field, WordsField):
             ticks = db_field.words is not None
             return db_field.formfield(
-                widget=UnfoldAdminCheckboxSelectMultiple() if ticks else UnfoldAdminTextInputWidget()
+                widget=UnfoldAdminCheckboxSelectMultipleWidget() if ticks else UnfoldAdminTextInputWidget()
             )
         return super().formfield_for_dbfield(db_field, request, **kwargs)  # type: ignore[misc]
 

@@ -77,6 +77,8 @@ class WordsField(models.JSONField):
             "label": kwargs.get("label") or self._label(),
             "help_text": self.help_text,
         }
+        if callable(self.default):
+            common["initial"] = self.default
         if self.words is None:
             return WordsInput(**common, widget=kwargs.get("widget", forms.TextInput))
         choices = [(word, word) for word in self.words]
