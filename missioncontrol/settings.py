@@ -174,6 +174,8 @@ SPECTACULAR_SETTINGS = {
         "apps.lib.schema.add_problems",
     ],
     "ENUM_NAME_OVERRIDES": {
+        "HealthState": "apps.health.models.STATES",
+        "BreakerHistoryState": "apps.health.models.BREAKER_STATES",
         "BreakerStateEnum": ["closed", "half_open", "open", "unknown"],
         "OverrideStateEnum": ["open", "closed"],
         "KeyStateEnum": ["active", "expired", "revoked"],
@@ -185,6 +187,8 @@ SPECTACULAR_SETTINGS = {
         {"name": "consumers", "description": "Who may call: consumers, their API keys, and JWT issuers."},
         {"name": "breakers", "description": "Breakers as gateway workers report them, and the hand on them."},
         {"name": "gateway", "description": "The workers that carry the traffic."},
+        {"name": "health", "description": "Health checks, verdicts, and time in state of instances and breakers."},
+        {"name": "events", "description": "What happened: the event store."},
         {"name": "revisions", "description": "Published configuration and what each publication changed."},
     ],
     "SWAGGER_UI_DIST": "SIDECAR",

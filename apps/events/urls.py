@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from rest_framework.routers import SimpleRouter
 
-urlpatterns: list[Any] = []
+from apps.events.api import EventViewSet
+
+router = SimpleRouter(trailing_slash=False)
+router.register("events", EventViewSet)
+
+urlpatterns = router.urls

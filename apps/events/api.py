@@ -1,0 +1,54 @@
+"""REST: the event store, to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework import mixins, serializers, viewsets
+
+from apps.events.models import Event
+from apps.events.patterns import PatternError
+from apps.events.queries import matching
+from apps.events.serializers import EventSerializer
+
+
+class Events(filters.FilterSet):
+    type = filters.CharFilter(
+        method="by_pattern",
+        max_length=128,
+        help_text="A type or a pattern: `*` is one segment, `#` any number, such as `system.#`.",
+    )
+    subject = filters.CharFilter(max_length=255)
+    source = filters.CharFilter(max_length=255)
+    correlation_id = filters.CharFilter(max_length=64)
+    since = filters.IsoDateTimeFilter(field_name="time", lookup_expr="gte")
+    until = filters.IsoDateTimeFilter(field_name="time", lookup_expr="lt")
+
+    class Meta:
+        model = Event
+        fields: list[str] = []
+
+    def by_pattern(self, rows: Any, name: str, value: str) -> Any:
+        """400 beside the field for what is no pattern."""
+        try:
+            return matching(rows, [value])
+        except PatternError as error:
+            raise serializers.ValidationError({name: [str(error)]}) from None
+
+
+@extend_schema_view(
+    list=extend_schema(summary="List events", tags=["events"]),
+    retrieve=extend_schema(summary="Get an event", tags=["events"]),
+)
+class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Event]):
+    """Everything that was published, newest first. Events never change."""
+
+    queryset = Event.objects.select_related("outbox")
+    serializer_class = EventSerializer
+    filterset_class = Events
+    lookup_field = "event_id"
+    lookup_url_kwarg = "id"
+    lookup_value_converter = "uuid"
+    lookup_value_regex = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"

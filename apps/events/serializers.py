@@ -1,0 +1,37 @@
+"""How events look in the API."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from apps.events.models import Event
+
+
+class EventSerializer(serializers.ModelSerializer):
+    id = serializers.UUIDField(source="event_id", help_text="The CloudEvents id.")
+    data = serializers.DictField()
+    sent_at = serializers.DateTimeField(
+        source="outbox.sent_at",
+        default=None,
+        allow_null=True,
+        help_text="When the bus took it; null: not yet, or long ago",
+    )
+
+    class Meta:
+        model = Event
+        fields = [
+            "id",
+            "position",
+            "type",
+            "source",
+            "subject",
+            "time",
+            "datacontenttype",
+            "data",
+            "partition_key",
+            "sequence",
+            "correlation_id",
+            "causation_id",
+            "traceparent",
+            "sent_at",
+        ]
