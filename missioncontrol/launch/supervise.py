@@ -206,7 +206,8 @@ def configuration(settings: Settings, processes: list[Process], socket_path: Pat
             "stopasgroup=false",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={ini(logs / (process.name + '.log'))}",
+            # Expanded twice by supervisord, unlike every other value.
+            f"stdout_logfile={ini(ini(logs / (process.name + '.log')))}",
             "stdout_logfile_maxbytes=5MB",
             "stdout_logfile_backups=2",
         ]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import configparser
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from supervisor.options import ServerOptions
 
 from missioncontrol.launch import supervise
 from missioncontrol.launch.processes import Ping, Process
@@ -18,15 +19,22 @@ def settings(home: Path) -> Settings:
 
 
 def test_paths_with_blanks_and_percent_signs_survive_the_configuration(tmp_path: Path) -> None:
-    home = tmp_path / "100% my home"
+    home = tmp_path / "100% my hóme's"
     argv = (str(home / "bin" / "redis server"), "--save", "", "it's")
     text = supervise.configuration(settings(home), [Process("redis", argv, 10, Ping())], home / "run" / "s.sock")
-    parsed = configparser.ConfigParser()
-    parsed.read_string(text)
-    program = parsed["program:redis"]
-    assert tuple(shlex.split(program["command"])) == argv
-    assert program["stdout_logfile"] == str(home / "logs" / "redis.log")
-    assert program["autostart"] == "false"
+    (home / "run").mkdir(parents=True)
+    (home / "logs").mkdir()
+    written = home / "run" / "supervisord.conf"
+    written.write_text(text)
+    options = ServerOptions()
+    options.realize(["-c", str(written), "-n"])
+    program = options.process_group_configs[0].process_configs[0]
+    assert tuple(shlex.split(program.command)) == argv
+    assert program.stdout_logfile == str(home / "logs" / "redis.log")
+    assert program.directory == str(home)
+    assert not program.autostart
+    assert options.logfile == str(home / "logs" / "supervisord.log")
+    assert options.serverurl == f"unix://{home / 'run' / 's.sock'}"
 
 
 def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
