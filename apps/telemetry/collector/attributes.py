@@ -43,6 +43,8 @@ def as_text(value: Any) -> str:
     kind = value.WhichOneof("value")
     if kind == "string_value":
         return str(value.string_value)
+    if kind == "int_value":
+        return str(value.int_value)
     if kind is None:
         return ""
     plain = _plain(value)
@@ -69,11 +71,13 @@ class Pairs(dict[bytes, Pair]):
         self._size = 0
 
     def __missing__(self, data: bytes) -> Pair:
-        try:
-            parsed = KeyValue.FromString(data)
-        except DecodeError:
-            raise Malformed("an attribute is not a valid KeyValue") from None
-        pair = self.encode(parsed.key, parsed.value)
+        pair = _cut(data)
+        if pair is None:
+            try:
+                parsed = KeyValue.FromString(data)
+            except DecodeError:
+                raise Malformed("an attribute is not a valid KeyValue") from None
+            pair = self.encode(parsed.key, parsed.value)
         if len(data) <= LONGEST_CACHED:
             if len(self) >= CACHE_ENTRIES or self._size > CACHE_BYTES:
                 self.clear()
@@ -96,6 +100,35 @@ class Pairs(dict[bytes, Pair]):
             self._counter.left_out += len(attributes) - MOST_ATTRIBUTES
             attributes = attributes[:MOST_ATTRIBUTES]
         return [self.encode(item.key, item.value) for item in attributes]
+
+
+def _cut(data: bytes) -> Pair | None:
+    """A short ASCII key with a short ASCII string or a small integer, cut from the wire without parsing.
+
+    Protobuf and ClickHouse both write a string as its LEB128 length and its bytes, so a slice of the one is
+    a cell of the other. Anything else (order, length, kind) is None: protobuf itself reads it then.
+    """
+    size = len(data)
+    if size < 6 or data[0] != 0x0A or data[1] > 127:
+        return None
+    key_end = 2 + data[1]
+    value = key_end + 3
+    if value >= size or data[key_end] != 0x12 or data[key_end + 1] != size - key_end - 2:
+        return None
+    if data[key_end + 2] == 0x0A:
+        if data[value] == size - value - 1 and data.isascii():
+            return data[1:key_end], data[value:]
+    elif data[key_end + 2] == 0x18 and size - value <= 4:
+        number = 0
+        for index, byte in enumerate(data[value:]):
+            number |= (byte & 127) << (7 * index)
+            if byte < 128:
+                break
+        key = data[1:key_end]
+        if byte < 128 and value + index == size - 1 and key.isascii():
+            words = str(number).encode()
+            return key, bytes((len(words),)) + words
+    return None
 
 
 class Origin:

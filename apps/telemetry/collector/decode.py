@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -35,8 +36,10 @@ CODES = tuple(native.text(code) for code in ("Unset", "Ok", "Error"))
 ZERO_TRACE, ZERO_SPAN = bytes(16), bytes(8)
 MAP = "Map(String, String)"
 
-_row = attrgetter("trace_id", "span_id", "parent_span_id", "name", "kind", "start", "end", "status", "trace_state")
-_lists = attrgetter("attributes", "events", "links")
+_row = attrgetter(
+    *("trace_id", "span_id", "parent_span_id", "name", "kind", "start", "end", "status", "trace_state"),
+    *("attributes", "events", "links"),
+)
 
 
 @dataclass(slots=True)
@@ -72,6 +75,11 @@ class _Names(dict[str, bytes]):
         return cell
 
 
+class _Kinds(dict[int, bytes]):
+    def __missing__(self, kind: int) -> bytes:
+        return KINDS[0]
+
+
 class _Statuses(dict[bytes, Pair]):
     def __missing__(self, data: bytes) -> Pair:
         try:
@@ -97,6 +105,7 @@ class TraceDecoder:
         self._origins = Origins(self._pairs)
         self._scopes = Scopes()
         self._names = _Names()
+        self._kinds = _Kinds(enumerate(KINDS))
         self._statuses = _Statuses()
 
     def decode(self, body: bytes, now: float) -> Decoded:
@@ -110,20 +119,19 @@ class TraceDecoder:
         for group in request.resource_spans:
             origin = self._origins[group.resource]
             for scope_spans in group.scope_spans:
-                spans = list(scope_spans.spans)
-                rows = self._checked(spans, list(map(_row, spans)), int(now * 1e9), decoded)
+                rows = self._checked(list(map(_row, scope_spans.spans)), int(now * 1e9), decoded)
                 if not rows:
                     continue
                 scope = self._scopes[scope_spans.scope]
                 columns.origins.append((len(rows), origin.service, origin.count, origin.keys, origin.values, *scope))
-                self._add(columns, spans, rows)
+                self._add(columns, rows)
         if columns.rows:
             decoded.blocks.append(Block("otel_traces", columns.rows, columns.block()))
             decoded.accepted = columns.rows
         return decoded
 
-    def _checked(self, spans: list[Any], rows: list[Any], now: int, decoded: Decoded) -> list[Any]:
-        """``rows`` without those that can't be stored (``spans`` is cut to match)."""
+    def _checked(self, rows: list[Any], now: int, decoded: Decoded) -> list[Any]:
+        """``rows`` without those that can't be stored."""
         if not rows:
             return rows
         oldest, newest = now - self._keep, now + DAY
@@ -131,8 +139,8 @@ class TraceDecoder:
         sound = ids <= {(16, 8, 8), (16, 8, 0)} and min(starts) >= oldest and max(starts) <= newest
         if sound and not any(row[0] == ZERO_TRACE or row[1] == ZERO_SPAN for row in rows):
             return rows
-        kept, kept_spans = [], []
-        for span, row in zip(spans, rows, strict=True):
+        kept = []
+        for row in rows:
             if len(row[0]) != 16 or row[0] == ZERO_TRACE:
                 decoded.reject(1, "a trace id must be 16 bytes, not all zero")
             elif len(row[1]) != 8 or row[1] == ZERO_SPAN:
@@ -144,33 +152,30 @@ class TraceDecoder:
                 decoded.reject(1, f"a start time must lie within the {days} days kept, and not over a day ahead")
             else:
                 kept.append(row)
-                kept_spans.append(span)
-        spans[:] = kept_spans
         return kept
 
-    def _add(self, columns: _Columns, spans: list[Any], rows: list[Any]) -> None:
+    def _add(self, columns: _Columns, rows: list[Any]) -> None:
         columns.rows += len(rows)
-        trace_ids, span_ids, parents, names, kinds, starts, ends, statuses, states = zip(*rows, strict=True)
+        cells = zip(*rows, strict=True)
+        trace_ids, span_ids, parents, names, kinds, starts, ends, statuses, states, attributes, events, links = cells
         columns.trace_ids += trace_ids
         columns.span_ids += span_ids
         columns.parents += parents
         columns.starts += starts
         columns.durations += [end - start if end > start else 0 for start, end in zip(starts, ends, strict=True)]
-        known = self._names
-        columns.names += [known[name] for name in names]
-        columns.kinds += [KINDS[kind] if 0 <= kind < 6 else KINDS[0] for kind in kinds]
-        known_statuses = self._statuses
-        columns.statuses += [known_statuses[status] for status in statuses]
+        columns.names += map(self._names.__getitem__, names)
+        columns.kinds += map(self._kinds.__getitem__, kinds)
+        columns.statuses += map(self._statuses.__getitem__, statuses)
         columns.states += states
-        pairs = self._pairs
-        for attributes, events, links in map(_lists, spans):
-            if len(attributes) > MOST_ATTRIBUTES:
-                self.counter.left_out += len(attributes) - MOST_ATTRIBUTES
-                attributes = attributes[:MOST_ATTRIBUTES]
-            columns.attribute_counts.append(len(attributes))
-            columns.attributes += [pairs[item] for item in attributes]
-            columns.events.append(self._events(events) if events else ())
-            columns.links.append(self._links(links) if links else ())
+        counts = list(map(len, attributes))
+        if max(counts) > MOST_ATTRIBUTES:
+            attributes = tuple(items[:MOST_ATTRIBUTES] for items in attributes)
+            self.counter.left_out += sum(counts) - sum(map(len, attributes))
+            counts = list(map(len, attributes))
+        columns.attribute_counts += counts
+        columns.attributes += map(self._pairs.__getitem__, chain.from_iterable(attributes))
+        columns.events += map(self._events, events) if any(events) else repeat((), len(rows))
+        columns.links += map(self._links, links) if any(links) else repeat((), len(rows))
 
     def _events(self, events: Sequence[bytes]) -> tuple[_Event, ...]:
         self.counter.left_out += max(0, len(events) - MOST_EVENTS)
@@ -227,6 +232,7 @@ class _Columns:
     def block(self) -> bytes:
         """The columns in Native format. Those that are empty throughout are left to their defaults."""
         origins = self.origins
+        codes, messages = zip(*self.statuses, strict=True)
         columns = [
             ("Timestamp", "DateTime64(9)", native.unsigned(self.starts)),
             # A length of 32 is the byte 0x20 and one of 16 is 0x10: the separators are the lengths.
@@ -247,8 +253,8 @@ class _Columns:
             ("ScopeVersion", "String", b"".join([item[6] * item[0] for item in origins])),
             ("SpanAttributes", MAP, native.offsets(self.attribute_counts) + _cells(self.attributes)),
             ("Duration", "UInt64", native.unsigned(self.durations)),
-            ("StatusCode", "String", b"".join([code for code, _ in self.statuses])),
-            ("StatusMessage", "String", b"".join([message for _, message in self.statuses])),
+            ("StatusCode", "String", b"".join(codes)),
+            ("StatusMessage", "String", b"".join(messages)),
         ]
         if any(self.states):
             columns.append(("TraceState", "String", native.strings(state[:LONGEST_KEY] for state in self.states)))
@@ -268,7 +274,10 @@ def _parents(parents: list[bytes]) -> bytes:
 
 
 def _cells(pairs: list[Pair]) -> bytes:
-    return b"".join([key for key, _ in pairs]) + b"".join([value for _, value in pairs])
+    if not pairs:
+        return b""
+    keys, values = zip(*pairs, strict=True)
+    return b"".join(keys) + b"".join(values)
 
 
 def _nested_map(counts: bytes, maps: list[list[Pair]]) -> bytes:

@@ -42,6 +42,10 @@ def profile(limits: Limits) -> dict[str, int]:
         "max_result_bytes": limits.result,
         "max_insert_threads": 1,
         "insert_deduplicate": 0,
+        # The views' output is grouped already, and merges build the skip indexes of what lives long enough.
+        "optimize_on_insert": 0,
+        "materialize_skip_indexes_on_insert": 0,
+        "input_format_parallel_parsing": 0,
         "log_queries": 0,
         "use_uncompressed_cache": 0,
         "compile_expressions": 0,
@@ -82,7 +86,10 @@ def config_xml(limits: Limits, users_file: str) -> str:
         # Small parts arrive several times a second; merged soon, and dropped soon after that.
         "old_parts_lifetime": 60,
         "merge_selecting_sleep_ms": 2000,
-        "max_bytes_to_merge_at_max_space_in_pool": 4096 * MIB,
+        # Every merge rewrites its rows. Wide merges with a ceiling rewrite a row two or three times, not five.
+        "min_parts_to_merge_at_once": 8,
+        "max_bytes_to_merge_at_max_space_in_pool": 1024 * MIB,
+        "min_bytes_for_wide_part": 64 * MIB,
         "number_of_free_entries_in_pool_to_lower_max_size_of_merge": 1,
         "number_of_free_entries_in_pool_to_execute_mutation": 1,
         "number_of_free_entries_in_pool_to_execute_optimize_entire_partition": 1,
