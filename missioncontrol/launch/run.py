@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import select
+import shlex
 import signal
 import subprocess
 import time
@@ -109,6 +110,8 @@ class Run:
             report.done(f"secrets made in {settings.home / 'secrets'}")
 
     def _boot(self, lock: layout.Lock) -> None:
+        # The database, the logs, the ledger: for the owner alone, also where MC_HOME itself is open to others.
+        os.umask(0o077)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
         if soft < wanted:
@@ -234,8 +237,8 @@ class Run:
             lines += [f"  OTLP/HTTP    {base['MC_OTLP_HTTP_PORT']}"]
         lines += [f"  credentials  {secrets}", f"  logs         {settings.home / 'logs'}", ""]
         if {"gateway", "nexus"} <= here:
-            ask = f"""json.load(open("{secrets}"))["demo_api_key"]"""
-            lines += [f"  KEY=$(python3 -c 'import json; print({ask})')"]
+            ask = """import json, sys; print(json.load(open(sys.argv[1]))["demo_api_key"])"""
+            lines += [f"  KEY=$(python3 -c '{ask}' {shlex.quote(str(secrets))})"]
             lines += ["""  curl -H "X-API-Key: $KEY" -H 'Content-Type: application/json' \\"""]
             lines += [f"""       -d '{{"text":"send 25 AZR to thandi"}}' {gateway}/nexus/v1/intents""", ""]
         self.report.say("\n".join([*lines, "Ctrl-C stops everything."]))
