@@ -22,8 +22,6 @@ from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.settings import Settings
 from missioncontrol.launch.supervise import GONE, Supervisor, tail
 
-PATIENCE = 60.0
-"""Seconds for every process to be ready."""
 SETTLE = 15.0
 """Seconds after which a service that its health check still finds failing is reported and not waited for."""
 LOOK = 5.0
@@ -179,7 +177,9 @@ class Run:
                 self.report.note(f"{len(up)} of {len(processes)} ready; waiting for {', '.join(left)}", every=2)
 
         began = time.monotonic()
-        late = ready.wait_for(processes, self.settings.redis_url, self.began, PATIENCE, on_ready, self._hopeless)
+        late = ready.wait_for(
+            processes, self.settings.redis_url, self.began, self.settings.patience, on_ready, self._hopeless
+        )
         if late:
             raise Stop(self._blame(late))
         names = " ".join(process.name for process in processes)
@@ -217,7 +217,11 @@ class Run:
         name = culprit.process.name
         log = self.settings.home / "logs" / f"{name}.log"
         others = [answer.process.name for answer in late if answer is not culprit]
-        what = "ended again and again" if name == dead else f"was not ready within {PATIENCE:.0f} s ({culprit.reason})"
+        what = (
+            "ended again and again"
+            if name == dead
+            else f"was not ready within {self.settings.patience:.0f} s ({culprit.reason})"
+        )
         also = f" Not ready either: {', '.join(others)}." if others else ""
         return f"{name} {what}. Its last lines:\n{tail(log, 12)}\nThe whole log is {log}.{also}"
 

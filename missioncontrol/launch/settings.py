@@ -44,6 +44,8 @@ class Settings:
     ports: Mapping[str, int]
     redis_url: str
     clickhouse_url: str
+    patience: float
+    """Seconds for every process to be ready (``MC_START_SECONDS``)."""
     only: frozenset[str]
     """The processes that run on this machine (``MC_PROCESSES``); empty means all."""
 
@@ -97,6 +99,7 @@ def read() -> Settings:
             ports=ports,
             redis_url=env.redis_url(),
             clickhouse_url=env.clickhouse_url(),
+            patience=env.number("MC_START_SECONDS", 60.0),
             only=frozenset(env.words("MC_PROCESSES")),
         )
     except env.EnvError as error:
