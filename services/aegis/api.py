@@ -103,6 +103,8 @@ async def _fields(request: Request) -> dict[str, str]:
     """The parameters of a form (or, tolerated, a JSON object); each at most once (RFC 6749 section 3.2)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     raw = await request.body()
+    if not raw:
+        return {}
     try:
         if kind == "application/json":
             found = json.loads(raw)

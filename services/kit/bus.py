@@ -32,7 +32,7 @@ from services.kit.store import Migration, Store, StoreAway
 STREAM_PREFIX: Final = "mc:events:"
 DOMAINS: Final = "mc:events"
 DEAD_PREFIX: Final = "mc:events:dead:"
-MAX_LENGTH: Final = 1_000_000
+MAX_LENGTH: Final = 100_000
 """About as many events are kept in a stream; the event store keeps them for ever."""
 
 BLOCK_SECONDS = 5.0

@@ -67,20 +67,20 @@ NOT_NAMES: Final = frozenset(
         """
         a an the my your his her their our its this that these those some any all more money cash funds payment
         payments request me you him it them us i he she we they who what where when how why which and or but not no
-        yes to for from with in on at by of as into over via using about up out off back down right now today
-        tomorrow tonight yesterday please asap immediately quickly soon later again then so if because is are was
-        were be been do does did can could would should will shall may might must have has had need want like go get
-        let make take put account accounts wallet card bank transfer transfers transaction transactions balance rent
-        lunch dinner breakfast coffee taxi gift food groceries electricity water bill bills phone internet insurance
-        school fees everyone someone anyone somebody anybody nobody everything something anything nothing one once
-        twice here there home work holiday trip person people wrong half rest amount total last next first week
-        month year day monday tuesday wednesday thursday friday saturday sunday january february march april june
-        july august september october november december hi hey hello thanks thank just only also too very really
-        well ok okay sure exactly around approximately roughly send pay give wire owe owes owed ask hundred thousand
-        million grand k each per worth less than receive collect reimburse see know open close check show change buy
-        sell exchange convert borrow lend spend save withdraw deposit cancel undo reverse stop start freeze block lock
+        yes to for from with in on at by of as into over via using about up out off back down right now today tomorrow
+        tonight yesterday please asap immediately quickly soon later again then so if because is are was were be been
+        do does did can could would should will shall may might must have has had need want like go get let make take
+        put account accounts wallet card bank transfer transfers transaction transactions balance rent lunch dinner
+        breakfast coffee taxi gift food groceries electricity water bill bills phone internet insurance school fees
+        everyone someone anyone somebody anybody nobody everything something anything nothing one once twice here
+        there home work holiday trip person people wrong half rest amount total last next first week month year day
+        monday tuesday wednesday thursday friday saturday sunday january february march april june july august
+        september october november december hi hey hello thanks thank just only also too very really well ok okay sure
+        exactly around approximately roughly send pay give wire owe owes owed ask hundred thousand number million
+        grand k each per worth less than receive collect reimburse see know open close check show change buy sell
+        exchange convert borrow lend spend save withdraw deposit cancel undo reverse stop start freeze block lock
         unlock talk speak help find look figure keep move shift share split set raise lower increase create add remove
-        update use try think say tell settle repay return refund charge invoice remind chase forward shoot drop do
+        update use try think say tell settle repay return refund charge invoice remind chase forward shoot drop
         """
     )
 )

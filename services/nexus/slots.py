@@ -98,7 +98,7 @@ def _amounts(text: str) -> Iterator[Span]:
             continue
         if match.start() < covered or re.match(r"(?:st|nd|rd|th|am|pm|%|:\d|/\d)", after, re.IGNORECASE):
             continue
-        if before.rstrip().endswith("-") and not before.rstrip()[:-1].rstrip()[-1:].isalpha():
+        if re.search(r"(?:^|\s)[-−]\s?$", before):
             continue  # a negative amount is no amount to send
         value = read_digits(match.group())
         if value is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -64,14 +63,11 @@ class ModelStore:
 
 
 async def _train(path: Path) -> None:
-    # One thread: the data is small, and every other one would only hold memory and a core.
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "services.nexus.train",
         str(path),
-        env={**os.environ, **single},
         cwd=_ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

@@ -21,6 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import FeatureUnion
+from threadpoolctl import threadpool_limits
 
 from services.nexus.corpus import ACTING, OUT_OF_SCOPE, Utterance, load
 from services.nexus.features import BLOCKS
@@ -41,7 +42,9 @@ def fit(utterances: list[Utterance]) -> tuple[FeatureUnion, LogisticRegression]:
     vectorizer = FeatureUnion(blocks)
     matrix = vectorizer.fit_transform([utterance.text for utterance in utterances])
     classifier = LogisticRegression(C=10.0, max_iter=200, tol=1e-3)
-    classifier.fit(matrix, [utterance.intent for utterance in utterances])
+    # The matrices are small: more threads would spend their time waiting for each other.
+    with threadpool_limits(1):
+        classifier.fit(matrix, [utterance.intent for utterance in utterances])
     return vectorizer, classifier
 
 
