@@ -37,14 +37,14 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._all: list[subprocess.Popen[bytes]] = []
+        self.all: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *arguments], cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **(env or {})}
             )
-        self._all.append(process)
+        self.all.append(process)
         return process
 
     def upstream(self, port: int, name: str = "one") -> subprocess.Popen[bytes]:
@@ -53,11 +53,11 @@ class Processes:
         return process
 
     def stop(self) -> None:
-        for process in self._all:
+        for process in self.all:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
-        for process in self._all:
+        for process in self.all:
             try:
                 process.wait(12)
             except subprocess.TimeoutExpired:
@@ -215,7 +215,7 @@ class Wire:
     def raw(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def _more(self) -> bool:
+    def more(self) -> bool:
         data = self.sock.recv(65_536)
         self.buffer += data
         return bool(data)
@@ -223,7 +223,7 @@ class Wire:
     def read(self, method: str = "GET") -> Answer:
         """One whole answer, by its own framing."""
         while b"\r\n\r\n" not in self.buffer:
-            if not self._more():
+            if not self.more():
                 raise EOFError(f"closed after {self.buffer!r}")
         head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
         self.raw_head = head
@@ -238,14 +238,14 @@ class Wire:
         elif fields.get("transfer-encoding") == "chunked":
             body = self._chunks()
         else:
-            while self._more():
+            while self.more():
                 pass
             body, self.buffer = self.buffer, b""
         return Answer((status, fields, body))
 
     def _exactly(self, size: int) -> bytes:
         while len(self.buffer) < size:
-            if not self._more():
+            if not self.more():
                 raise EOFError(f"{size - len(self.buffer)} bytes short")
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         return data
@@ -264,7 +264,7 @@ class Wire:
         body = b""
         while True:
             while b"\r\n" not in self.buffer:
-                if not self._more():
+                if not self.more():
                     raise EOFError("a chunk is missing")
             size, self.buffer = self.buffer.split(b"\r\n", 1)
             data = self._exactly(int(size, 16) + 2)[:-2]

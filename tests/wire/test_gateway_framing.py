@@ -263,7 +263,7 @@ def test_a_client_that_reads_slowly_holds_back_the_upstream_and_not_the_memory(g
         connection.send(f"GET /open/bytes/{size} HTTP/1.1", "Host: a")
         pid = gateway.worker_pids()[0]
         before = rss(pid)
-        until(lambda: b"\r\n\r\n" in connection.buffer or connection._more(), 5)
+        until(lambda: b"\r\n\r\n" in connection.buffer or connection.more(), 5)
         for _ in range(20):
             assert gateway.get("/open/x").status == 200  # others are served meanwhile
         assert rss(pid) - before < 20_000_000

@@ -11,6 +11,8 @@ class Target(Protocol):
 
     weight: int
     in_flight: int
+    avoid_until: float
+    """It could not be reached a moment ago: others are asked first until then."""
 
 
 T = TypeVar("T", bound=Target)
@@ -30,24 +32,27 @@ class Rotation(Generic[T]):
         self._order = spread(self.targets) if method == "round_robin" else ()
         self._turn = 0
 
-    def choose(self, tried: Collection[T] = ()) -> T | None:
-        """The next instance; one not yet tried while there is one; None when there is nothing to choose."""
+    def choose(self, now: float, tried: Collection[T] = ()) -> T | None:
+        """The next instance: one that was neither tried nor lately out of reach while there is one, else one that
+        was not tried, else any; None when there is nothing to choose."""
         targets = self.targets
         if len(targets) == 1:
             return targets[0]
         if not targets:
             return None
-        fresh = [target for target in targets if target not in tried] if tried else targets
-        if not fresh:
-            fresh = targets
         if not self._order:
-            return self._less_busy(fresh)
+            untried = [target for target in targets if target not in tried] or targets
+            return self._less_busy([target for target in untried if target.avoid_until <= now] or untried)
+        second_best: T | None = None
         for _ in self._order:
             self._turn = (self._turn + 1) % len(self._order)
             target = self._order[self._turn]
-            if not tried or target in fresh:
+            if target in tried:
+                continue
+            if target.avoid_until <= now:
                 return target
-        return fresh[0]
+            second_best = second_best or target
+        return second_best or self._order[self._turn]
 
     def _less_busy(self, targets: Sequence[T]) -> T:
         """The power of two choices: two at random, the less busy of them for its weight."""

@@ -201,7 +201,7 @@ class ProxyExchange(Exchange):
             wait = max(1, int(breaker.retry_at - now + 0.999)) if breaker.state == "open" else 1
             self._refuse(Problem(503, "breaker_open", f"The breaker of {service.name} is open.", wait))
             return
-        instance = service.rotation.choose(self._tried)
+        instance = service.rotation.choose(now, self._tried)
         if instance is None:
             breaker.record(permit, True, 0.0, now)
             self._refuse(Problem(503, "no_healthy_upstream", f"No instance of {service.name} is healthy.", 1))

@@ -20,6 +20,10 @@ IDLE_SECONDS = 4.0
 """A kept connection is not used again after this long: common servers close theirs at 5 s, and a request
 written into that race is lost."""
 
+AVOID_SECONDS = 1.0
+"""An instance that can't be reached is asked last for so long, which spares the others' callers a failed attempt
+each, and the breaker the count, until the monitor's verdict."""
+
 WRITE_HIGH = 131_072
 """Bytes waiting to be written upstream at which the client is no longer read."""
 
@@ -60,6 +64,7 @@ class Instance:
         "_guard",
         "_loop",
         "_tls",
+        "avoid_until",
         "connect_timeout",
         "connections",
         "head",
@@ -86,6 +91,7 @@ class Instance:
         self.head = b""
         """Fields that every request to this instance carries, Host above all."""
         self.in_flight = 0
+        self.avoid_until = 0.0
         self.retired = False
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
@@ -137,6 +143,8 @@ class Instance:
             connection.close()
             failure, detail = "upstream_connect_failed", f"The address of {self.key} is not allowed."
             self.in_flight -= ticket.user is not None
+        if failure:
+            self.avoid_until = monotonic() + AVOID_SECONDS
         user = ticket.user
         if user is None:
             if connection is not None and not failure:

@@ -1,0 +1,252 @@
+"""Who may pass the gateway, and what the others are told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
+
+from apps.gateway.core import config
+from tests.waiting import until
+from tests.wire.gateway import KEY, Gateway, hashed, running
+
+EXPIRED, REVOKED, DISABLED = ("mc_expired__" + "e" * 40, "mc_revoked__" + "r" * 40, "mc_disabled_" + "d" * 40)
+ISSUER = "http://issuer.test"
+
+
+class Keys(ThreadingHTTPServer):
+    """An issuer's key set over HTTP."""
+
+    def __init__(self, port: int) -> None:
+        self.asked = 0
+        self.keys: list[dict[str, Any]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:
+                self.asked += 1
+                body = json.dumps({"keys": self.keys}).encode()
+                handler.send_response(200)
+                handler.send_header("Content-Length", str(len(body)))
+                handler.end_headers()
+                handler.wfile.write(body)
+
+            def log_message(handler, *arguments: object) -> None:
+                return
+
+        super().__init__(("127.0.0.1", port), Handler)
+
+    def add(self, kid: str, key: Ed25519PrivateKey | RSAPrivateKey, alg: str) -> None:
+        algorithm = OKPAlgorithm if isinstance(key, Ed25519PrivateKey) else RSAAlgorithm
+        self.keys.append({**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": alg, "use": "sig"})
+
+
+ED = Ed25519PrivateKey.generate()
+RSA = generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Iterator[Gateway]:
+    with running(tmp_path_factory.mktemp("gateway"), redis_process) as found:
+        server = Keys(found.jwks_port)
+        server.add("ed", ED, "EdDSA")
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{found.jwks_port}/jwks.json"
+        old = found.document
+        found.publish(
+            consumers=(*old.consumers, config.Consumer("off", enabled=False)),
+            keys=(
+                *old.keys,
+                config.Key(hashed(EXPIRED), EXPIRED[:11], "tester", expires_at=time.time() - 1),
+                config.Key(hashed(REVOKED), REVOKED[:11], "tester", revoked=True),
+                config.Key(hashed(DISABLED), DISABLED[:11], "off"),
+            ),
+            issuers=(config.Issuer("test", ISSUER, "mission-control", ("EdDSA",), url, leeway=0),),
+        )
+        found.server = server  # type: ignore[attr-defined]
+        try:
+            yield found
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def token(
+    key: Any = ED, alg: str = "EdDSA", kid: str = "ed", headers: dict[str, Any] | None = None, **claims: Any
+) -> str:
+    now = int(time.time())
+    body = {"iss": ISSUER, "aud": "mission-control", "sub": "robot", "iat": now, "exp": now + 60, **claims}
+    body = {name: value for name, value in body.items() if value is not None}
+    return jwt.encode(body, key, algorithm=alg, headers={"kid": kid, **(headers or {})})
+
+
+def bearer(gateway: Gateway, text: str) -> tuple[int, str, dict[str, str]]:
+    answer = gateway.get("/up/echo", f"Authorization: Bearer {text}")
+    return answer.status, "" if answer.status == 200 else answer.failure, answer.fields
+
+
+def test_no_credentials_names_what_to_send(gateway: Gateway) -> None:
+    answer = gateway.get("/up/echo")
+    assert (answer.status, answer.failure) == (401, "credentials_missing")
+    assert answer.fields["www-authenticate"].startswith("Bearer")
+    assert "X-API-Key" in answer.json()["detail"] and "JWT" in answer.json()["detail"]
+    assert gateway.get("/up/echo", "Authorization: Basic dXNlcjpwYXNz").failure == "credentials_missing"
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "failure"),
+    [
+        ("mc_unknown__" + "u" * 40, 401, "key_unknown"),
+        ("", 401, "key_unknown"),
+        (EXPIRED, 401, "key_expired"),
+        (REVOKED, 401, "key_revoked"),
+        (DISABLED, 403, "consumer_disabled"),
+    ],
+)
+def test_a_key_that_does_not_open_says_why(gateway: Gateway, key: str, status: int, failure: str) -> None:
+    for _ in range(2):
+        answer = gateway.get("/up/echo", f"X-API-Key: {key}")
+        assert (answer.status, answer.failure) == (status, failure)
+
+
+def test_a_key_opens_by_either_field_and_is_not_passed_on(gateway: Gateway) -> None:
+    for field in (f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}"):
+        echo = gateway.get("/up/echo", field).json()
+        names = dict(echo["fields"])
+        assert names["x-consumer"] == "tester" and "authorization" not in names and "x-api-key" not in names
+
+
+def test_a_key_revoked_while_in_use_stops_with_the_next_revision(gateway: Gateway) -> None:
+    key = "mc_shortly__" + "s" * 40
+    keys = gateway.document.keys
+    gateway.publish(keys=(*keys, config.Key(hashed(key), key[:11], "tester")))
+    assert gateway.get("/up/echo", f"X-API-Key: {key}").status == 200
+    gateway.publish(keys=(*keys, config.Key(hashed(key), key[:11], "tester", revoked=True)))
+    assert gateway.get("/up/echo", f"X-API-Key: {key}").failure == "key_revoked"
+    gateway.publish(keys=keys)
+
+
+def test_a_key_that_expires_while_remembered_stops_on_time(gateway: Gateway) -> None:
+    key = "mc_expiring_" + "x" * 40
+    keys = gateway.document.keys
+    gateway.publish(keys=(*keys, config.Key(hashed(key), key[:11], "tester", expires_at=time.time() + 0.6)))
+    assert gateway.get("/up/echo", f"X-API-Key: {key}").status == 200
+    until(lambda: gateway.get("/up/echo", f"X-API-Key: {key}").status == 401, 2)
+    gateway.publish(keys=keys)
+
+
+def test_a_good_token_opens_at_the_first_request(gateway: Gateway) -> None:
+    answer = gateway.get("/up/echo", f"Authorization: Bearer {token()}")
+    assert answer.status == 200
+    names = dict(answer.json()["fields"])
+    assert names["x-consumer"] == "robot" and "authorization" not in names
+
+
+def alg_none() -> str:
+    _, body, _ = token().split(".")
+    return (
+        f"{base64.urlsafe_b64encode(json.dumps({'alg': 'none', 'kid': 'ed'}).encode()).rstrip(b'=').decode()}.{body}."
+    )
+
+
+def signed_with_the_public_key() -> str:
+    public = ED.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return token(public, "HS256")
+
+
+def tampered() -> str:
+    head, _, signature = token().split(".")
+    forged = base64.urlsafe_b64encode(
+        json.dumps({"iss": ISSUER, "aud": "mission-control", "sub": "admin", "exp": 2**40}).encode()
+    )
+    return f"{head}.{forged.rstrip(b'=').decode()}.{signature}"
+
+
+@pytest.mark.parametrize(
+    ("make", "failure"),
+    [
+        (lambda: "not.a.token", "token_malformed"),
+        (lambda: "x" * 9000, "token_malformed"),
+        (lambda: token(exp=int(time.time()) - 10), "token_expired"),
+        (lambda: token(exp=None), "token_malformed"),
+        (lambda: token(exp="soon"), "token_malformed"),
+        (lambda: token(aud="someone-else"), "token_audience"),
+        (lambda: token(aud=None), "token_audience"),
+        (lambda: token(iss="http://other.test"), "token_issuer"),
+        (lambda: token(nbf=int(time.time()) + 60), "token_not_yet_valid"),
+        (lambda: token(sub=None), "token_malformed"),
+        (lambda: token(sub="evil\r\nX-Consumer: admin"), "token_malformed"),
+        (lambda: token(Ed25519PrivateKey.generate()), "token_signature"),
+        (lambda: token(RSA, "RS256", "rsa"), "token_signature"),
+        (lambda: token(kid="unknown"), "token_signature"),
+        (lambda: token(headers={"crit": ["x"], "x": 1}), "token_malformed"),
+        (alg_none, "token_signature"),
+        (signed_with_the_public_key, "token_signature"),
+        (tampered, "token_signature"),
+    ],
+)
+def test_a_token_that_does_not_open_says_why(gateway: Gateway, make: Callable[[], str], failure: str) -> None:
+    status, said, fields = bearer(gateway, make())
+    assert (status, said) == (401, failure)
+    assert 'error="invalid_token"' in fields["www-authenticate"]
+
+
+def test_keys_named_in_the_tokens_own_header_mean_nothing(gateway: Gateway) -> None:
+    mine = Ed25519PrivateKey.generate()
+    public = OKPAlgorithm.to_jwk(mine.public_key(), as_dict=True)
+    headers = {"jwk": public, "jku": f"http://127.0.0.1:{gateway.jwks_port}/mine", "x5u": "http://127.0.0.1/x"}
+    assert bearer(gateway, token(mine, headers=headers))[:2] == (401, "token_signature")
+
+
+def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it(gateway: Gateway) -> None:
+    server: Keys = gateway.server  # type: ignore[attr-defined]
+    fresh = Ed25519PrivateKey.generate()
+    server.add("fresh", fresh, "EdDSA")
+    # The set may have been fetched a moment ago for another unknown key: then the next one waits its 5 s.
+    until(lambda: bearer(gateway, token(fresh, kid="fresh"))[0] == 200, 8, every=0.2, what="the new key")
+    asked = server.asked
+    for _ in range(20):
+        bearer(gateway, token(kid="never"))
+    assert server.asked - asked <= 2  # a flood of unknown keys is not a flood of fetches
+
+
+def test_a_consumer_switched_off_is_403_by_token_too(gateway: Gateway) -> None:
+    assert bearer(gateway, token(sub="off"))[:2] == (403, "consumer_disabled")
+
+
+def test_a_remembered_token_ends_when_it_expires(gateway: Gateway) -> None:
+    brief = token(exp=time.time() + 1.0)
+    assert bearer(gateway, brief)[0] == 200
+    until(lambda: bearer(gateway, brief)[:2] == (401, "token_expired"), 3)
+
+
+def test_routes_take_only_the_credentials_they_name(gateway: Gateway) -> None:
+    routes = gateway.document.routes
+    gateway.publish(
+        routes=(
+            *routes,
+            config.Route("jwt", "up", "/jwt", auth=("jwt",)),
+            config.Route("key", "up", "/key", auth=("key",)),
+        )
+    )
+    assert gateway.get("/jwt/x", f"X-API-Key: {KEY}").failure == "credentials_missing"
+    assert gateway.get("/jwt/x", f"Authorization: Bearer {token()}").status == 200
+    assert gateway.get("/key/x", f"Authorization: Bearer {token()}").failure == "credentials_missing"
+    assert gateway.get("/key/x", f"X-API-Key: {KEY}").status == 200
+
+
+def test_a_public_route_passes_credentials_to_its_service(gateway: Gateway) -> None:
+    names = dict(gateway.get("/open/echo", "Authorization: Basic dXNlcjpwYXNz").json()["fields"])
+    assert names["authorization"] == "Basic dXNlcjpwYXNz" and "x-consumer" not in names
