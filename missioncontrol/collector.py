@@ -11,6 +11,7 @@ from granian.http import HTTP1Settings
 from granian.server import Server
 
 from apps.telemetry.collector.asgi import Collector, Limits
+from apps.telemetry.collector.buffer import PATIENCE
 from apps.telemetry.collector.store import Store, Target
 from missioncontrol import VERSION, env
 
@@ -27,7 +28,11 @@ def build() -> Collector:
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
     target = Target(env.clickhouse_url(), env.text("CLICKHOUSE_DATABASE", "mission"))
-    limits = Limits(body=env.integer("MC_OTLP_MAX_BODY", 16 * 1024 * 1024, low=1024))
+    limits = Limits(
+        body=env.integer("MC_OTLP_MAX_BODY", 16 * 1024 * 1024, low=1024),
+        body_seconds=env.number("MC_OTLP_BODY_TIMEOUT", 10.0),
+        patience=env.number("MC_OTLP_PATIENCE", PATIENCE),
+    )
     return Collector(
         Store(target), fleet_token=env.secret("MC_FLEET_TOKEN"), version=VERSION, keep_days=KEEP_DAYS, limits=limits
     )

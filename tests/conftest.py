@@ -16,6 +16,7 @@ import redis
 
 from missioncontrol.launch.engines import redis_server
 from tests import machine
+from tests.clickhouse import Engine
 from tests.fleet import Fleet, fleet
 from tests.waiting import free_port, until
 
@@ -116,3 +117,15 @@ def _answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The embedded ClickHouse in a process of its own, or the server that CLICKHOUSE_URL names; its URL."""
+    given = os.environ.get("CLICKHOUSE_URL", "")
+    if given:
+        yield given
+        return
+    folder = tmp_path_factory.mktemp("clickhouse")
+    with Engine(folder) as engine:
+        yield engine.url

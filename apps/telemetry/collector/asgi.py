@@ -17,7 +17,7 @@ from typing import Any
 
 from apps.lib import clock
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
-from apps.telemetry.collector.buffer import Buffer
+from apps.telemetry.collector.buffer import PATIENCE, Buffer
 from apps.telemetry.collector.ingest import Ingest
 from apps.telemetry.collector.report import prometheus, statistics
 from apps.telemetry.collector.store import Store
@@ -44,6 +44,8 @@ class Limits:
     """Of all request bodies together, until they are answered."""
     body_seconds: float = 10.0
     """Longest wait for the next piece of a body."""
+    patience: float = PATIENCE
+    """Longest wait for ClickHouse to take a request's rows."""
 
 
 class HungUp(Exception):
@@ -77,7 +79,9 @@ class Collector:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._ingest = Ingest(
-                    Buffer(self._store.insert), unpacked_limit=self.limits.unpacked, keep_days=self._keep_days
+                    Buffer(self._store.insert, patience=self.limits.patience),
+                    unpacked_limit=self.limits.unpacked,
+                    keep_days=self._keep_days,
                 )
                 self._preparing = asyncio.create_task(self._store.prepare(), name="schema")
                 await send({"type": "lifespan.startup.complete"})

@@ -74,12 +74,13 @@ class Tally:
 class Buffer:
     """One per process, on its event loop."""
 
-    def __init__(self, insert: Insert, *, capacity: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, insert: Insert, *, capacity: int = 64 * 1024 * 1024, patience: float = PATIENCE) -> None:
         self.tally = Tally()
         self.held = 0
         """Bytes waiting or being inserted."""
         self._insert = insert
         self._capacity = capacity
+        self._patience = patience
         self._queues: dict[str, deque[_Waiting]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -161,7 +162,7 @@ class Buffer:
                 return
             except Away as error:
                 self.tally.failed_inserts += 1
-                late = [item for item in batch if self._closing or started - item.since + pause > PATIENCE]
+                late = [item for item in batch if self._closing or started - item.since + pause > self._patience]
                 if late:
                     self._fail(late, error)
                     batch = [item for item in batch if item not in late]
