@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp
 
 from services.kit import logs, problem, telemetry
 from services.kit.auth import FleetOnly
@@ -70,18 +69,17 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
+        telemetry=telemetry.of_requests(),
     )
+    # The last one added is met first: who may call, then how much and for how long.
+    app.add_middleware(Limits)
+    app.add_middleware(FleetOnly, token=settings.fleet_token)
     problem.install(app)
     app.include_router(health.router())
     for router in routers:
         app.include_router(router)
     app.state.health = health
     return app
-
-
-def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
-    """``app`` behind the limits, the fleet token and, outermost, the tracer."""
-    return telemetry.traced(FleetOnly(Limits(app), settings.fleet_token), app)
 
 
 def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> None:
@@ -94,7 +92,7 @@ def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> N
     flush = telemetry.start(settings)
     app = build(settings)
     config = uvicorn.Config(
-        guarded(app, settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -110,9 +108,8 @@ def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> N
         limit_concurrency=MAX_CONNECTIONS,
     )
     server = _Server(config, app.state.health)
-    try:
-        server.run()
-    finally:
+    server.run()
+    if not server.force_exit:
         flush()
 
 
