@@ -7,10 +7,13 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from missioncontrol import errors, health
+from missioncontrol.login import AdminLogin
 
 urlpatterns = [
     path("health", health.health),
     path("ready", health.ready),
+    # One login for all: admin's own would let passwords be guessed at any speed.
+    path("admin/login/", AdminLogin.as_view()),
     path("admin/", admin.site.urls),
     re_path("^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(

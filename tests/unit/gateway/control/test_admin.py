@@ -284,3 +284,18 @@ def test_a_viewer_looks_and_an_operator_drains(world: World) -> None:
     assert Instance.objects.get().enabled is True
     operator.post(listing(Instance), drain)
     assert Instance.objects.get().enabled is False and newest().content["services"][0]["instances"] == []
+
+
+def test_admin_has_no_second_login_by_which_to_guess_passwords(db: Any) -> None:
+    User.objects.create_superuser("someone", password="a long enough password")
+    client, place = Client(), reverse("admin:login")
+    assert client.get("/admin/", follow=True).redirect_chain[-1][0].startswith(place)
+    for _ in range(5):
+        assert client.post(place, {"username": "someone", "password": "wrong"}).status_code == 200
+    assert client.post(place, {"username": "someone", "password": "wrong"}).status_code == 429
+
+
+def test_who_is_logged_in_but_no_staff_is_told_so(db: Any) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("plain"))
+    assert client.get("/admin/", follow=True).status_code == 403
