@@ -6,11 +6,13 @@ Owns the WebSocket's life; the hub owns what is sent.
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
 
 from channels.auth import get_user
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 from django.db import DatabaseError
 from opentelemetry import metrics
 
@@ -32,6 +34,9 @@ from apps.dashboard.hub import Subscriber
 from apps.lib import roles
 from apps.lib.aio import in_thread
 from apps.lib.clock import monotonic
+
+Session = import_module(settings.SESSION_ENGINE).SessionStore
+"""Reads a session anew: the one that the handshake loaded would never hear of a logout."""
 
 SILENCE = 60.0
 """Seconds that frames may wait for an acknowledgement."""
@@ -118,7 +123,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 await self._end(SILENT, f"No acknowledgement for {SILENCE:.0f} s.")
                 return
             try:
-                user = await get_user(self.scope)
+                user = await get_user(self.scope | {"session": Session(self.scope["session"].session_key)})
                 allowed = await in_thread(_may_listen, user)
             except DatabaseError:
                 continue  # Who may listen is not known now; the next sweep asks again.
@@ -130,7 +135,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self._forget()
         feed().hub.counts[f"closed_{code}"] += 1
         _closed.add(1, {"code": code})
-        await self.close(code=code, reason=reason)
+        # A close frame has room for 123 bytes of reason (RFC 6455 section 5.5).
+        await self.close(code=code, reason=reason.encode()[:120].decode(errors="ignore"))
 
     def _forget(self) -> None:
         if self.subscriber is not None:

@@ -31,6 +31,8 @@ from apps.telemetry import queries as telemetry
 TRACE_ID = re.compile(r"^[0-9a-f]{32}$")
 TRACES = 100
 """Traces listed at most."""
+BARS = 60
+"""Stretches of time in a health bar."""
 SPANS = 2000
 """Spans drawn at most."""
 
@@ -112,7 +114,7 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
         raise Http404(f"There is no service {name}.")
     document = current()
     live = document["services"].get(name, BLANK)
-    now = wall()
+    now, span = wall(), chosen(request)
     unknown: Document = {"state": "unknown"}
     instances = [
         {
@@ -126,7 +128,7 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
     ]
     check = getattr(about, "health_check", None)
     try:
-        operations = telemetry.red_by_operation(name, chosen(request).seconds, 30)
+        operations = telemetry.red_by_operation(name, span.seconds, 30)
     except telemetry.TelemetryAway:
         operations = []
     return render(
@@ -140,12 +142,13 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
             "service": live,
             "instances": instances,
             "check": f"{check}, {check.timeout_s:g} s at most" if check else "checked by the defaults",
-            "bar": health.history(name, now - 86400, now, 72),
+            "bar": health.history(name, now - span.seconds, now, BARS),
+            "bar_s": span.seconds / BARS,
             "transitions": health.transitions(service=name, limit=20),
             "spells": health.breaker_timeline(name, now - 3600, worker="*"),
             "operations": operations,
             "now": now,
-            "range": chosen(request),
+            "range": span,
             "ranges": RANGES,
             "may_act": roles.has(request.user, roles.OPERATOR),
         },

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+from django.db import close_old_connections
+
 from apps.dashboard import sources
 from apps.dashboard.state import Reading, Readings
 from apps.lib.aio import in_thread
@@ -67,6 +69,12 @@ class Poller(Generic[T]):
         return self._task
 
 
+def _asked(call: Callable[[], T]) -> T:
+    """Ask the database on a connection that works: outside a request nobody else replaces one that broke."""
+    close_old_connections()
+    return call()
+
+
 class Pollers:
     """All sources of the state document."""
 
@@ -77,10 +85,10 @@ class Pollers:
         telemetry = sources.TelemetrySource()
         changes = sources.ChangeSource()
         self._pollers: dict[str, Poller[Any]] = {
-            "health": Poller(lambda: in_thread(sources.read_health), empty.health.value, 0.9),
+            "health": Poller(lambda: in_thread(_asked, sources.read_health), empty.health.value, 0.9),
             "breakers": Poller(lambda: self._in_pool(sources.read_gateway), empty.breakers.value, 0.9),
             "telemetry": Poller(lambda: self._in_pool(telemetry.read), empty.telemetry.value, 1.9),
-            "changes": Poller(lambda: in_thread(changes.read), empty.changes.value, 1.9),
+            "changes": Poller(lambda: in_thread(_asked, changes.read), empty.changes.value, 1.9),
         }
 
     async def _in_pool(self, call: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError
 from redis import RedisError
 
 from apps.dashboard import blame
@@ -52,7 +52,6 @@ TITLES = {
 
 def read_health() -> Health:
     """Services as registered and the last verdict on each instance. The ORM."""
-    close_old_connections()
     default = HealthCheck._meta.get_field("interval_s").default
     checks = {check.service_id: check for check in HealthCheck.objects.only("service_id", "interval_s", "enabled")}
     services = []
@@ -112,7 +111,6 @@ class ChangeSource:
 
     def read(self) -> Changes:
         """DatabaseError when the database does not answer."""
-        close_old_connections()
         now, at = monotonic(), wall()
         if now >= self._bars_due:
             names = Service.objects.values_list("name", flat=True)

@@ -104,7 +104,7 @@ def state(value: str) -> SafeString:
 
 @register.simple_tag
 def nav_item(key: str, href: str, title: str, current: str) -> SafeString:
-    mark = format_html(' aria-current="page"') if key == current else ""
+    mark = SafeString(' aria-current="page"') if key == current else ""
     return format_html('<a class="item" href="{}"{}>{}</a>', href, mark, title)
 
 
@@ -122,7 +122,7 @@ def at_time(value: Any, precision: str = "minutes") -> SafeString:
     """A clock time; the browser turns it into local time, the title stays UTC."""
     moment = _moment(value)
     if moment is None:
-        return format_html("–")
+        return SafeString("–")
     form = "%H:%M:%S" if precision == "seconds" else "%H:%M"
     return format_html(
         '<time datetime="{}" data-at="{}" data-as="{}" title="{}">{}</time>',
@@ -139,7 +139,7 @@ def age(value: Any) -> SafeString:
     """How long ago, kept current by the browser."""
     moment = _moment(value)
     if moment is None:
-        return format_html("–")
+        return SafeString("–")
     return format_html(
         '<time datetime="{}" data-at="{}" data-as="age" title="{}">{}</time>',
         moment.isoformat(),
@@ -153,7 +153,7 @@ def age(value: Any) -> SafeString:
 def checked(instance: Mapping[str, Any]) -> SafeString:
     """When an instance was last checked, and how long it took."""
     if not instance.get("checked_at"):
-        return format_html("not checked")
+        return SafeString("not checked")
     took = instance.get("latency_ms")
     latency = f" · {words.milliseconds(took)} ms" if took is not None else ""
     return format_html("{}{}", age(instance["checked_at"]), latency)
@@ -232,7 +232,7 @@ def timeline(spells: Sequence[Any], now: float) -> SafeString:
         ),
     )
     if not spells:
-        return format_html('<p class="muted">No change of state in the last hour.</p>')
+        return SafeString('<p class="muted">No change of state in the last hour.</p>')
     return format_html(
         '<svg class="timeline" role="img" aria-label="Breaker states in the last hour, by worker">{}</svg>', rects
     )

@@ -1,0 +1,178 @@
+"""The pages as the server draws them: who sees which, what they say when engines are away, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from apps.gateway.models import RateLimitPolicy, Route
+from apps.lib import roles
+from apps.registry.models import Instance, Service
+
+pytestmark = pytest.mark.django_db
+
+PAGES = ["/", "/services/", "/services/covenant/", "/traces/", "/gateway/"]
+
+
+def user(role: str | None) -> User:
+    made = User.objects.create_user("ann", password="long enough to pass")
+    if role:
+        made.groups.add(Group.objects.get_or_create(name=role)[0])
+    return made
+
+
+@pytest.fixture
+def covenant() -> Service:
+    service = Service.objects.create(
+        name="covenant", title="Covenant", description="A ledger.", owner="the ledger team"
+    )
+    Instance.objects.create(service=service, name="covenant-1", url="http://127.0.0.1:7102")
+    limit = RateLimitPolicy.objects.create(name="standard", requests=200)
+    Route.objects.create(name="covenant", service=service, path="/covenant", rate_limit=limit)
+    return service
+
+
+@pytest.fixture
+def away(settings: Any) -> None:
+    """Neither Redis nor ClickHouse answers: ports that nobody listens on."""
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    settings.CLICKHOUSE_URL = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    client.force_login(user(roles.VIEWER))
+    return client
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_stranger_is_sent_to_log_in_and_back(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 302
+    assert answer["Location"] == f"/login/?next={path}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_who_has_no_role_is_told_so(client: Client, path: str) -> None:
+    client.force_login(user(None))
+    answer = client.get(path)
+    assert answer.status_code == 403
+    assert "You have no role yet" in answer.content.decode()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_drawn_while_the_engines_are_away(
+    viewer: Client, covenant: Service, away: None, path: str
+) -> None:
+    answer = viewer.get(path)
+    text = answer.content.decode()
+    assert answer.status_code == 200
+    assert '<html lang="en">' in text
+    assert 'data-state="healthy"' not in text.replace(' data-f="state"', ""), "nothing is known, so nothing is green"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_carries_inline_script_or_style(viewer: Client, covenant: Service, away: None, path: str) -> None:
+    answer = viewer.get(path)
+    text = answer.content.decode()
+    assert "style=" not in text
+    assert "<style" not in text
+    assert " on" + "click=" not in text
+    assert text.count("<script") == text.count("<script src=") + text.count('<script type="module" src=')
+    policy = answer["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert "script-src 'self'" in policy
+
+
+def test_an_empty_system_says_what_to_do_next(viewer: Client, away: None) -> None:
+    assert "No services yet" in viewer.get("/").content.decode()
+    assert "No routes yet" in viewer.get("/gateway/").content.decode()
+
+
+def test_only_who_may_act_gets_the_buttons(client: Client, covenant: Service, away: None) -> None:
+    ann = user(roles.VIEWER)
+    client.force_login(ann)
+    assert "data-act=" not in client.get("/services/covenant/").content.decode()
+    ann.groups.add(Group.objects.get_or_create(name=roles.OPERATOR)[0])
+    text = client.get("/services/covenant/").content.decode()
+    assert "/api/v1/breakers/covenant/open" in text
+    assert f"/api/v1/instances/{covenant.instances.get().pk}/disable" in text
+
+
+def test_names_are_escaped(viewer: Client, covenant: Service, away: None) -> None:
+    Service.objects.filter(pk=covenant.pk).update(description="<script>alert(1)</script>")
+    text = viewer.get("/services/covenant/").content.decode()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_an_unknown_service_is_not_found(viewer: Client) -> None:
+    answer = viewer.get("/services/nobody/")
+    assert answer.status_code == 404
+    assert "There is nothing at this address" in answer.content.decode()
+
+
+@pytest.mark.parametrize("trace_id", ["nothex", "4BF92F3577B34DA6A3CE929D0E0E4736", "0" * 31, "<script>"])
+def test_what_is_no_trace_id_is_not_found(viewer: Client, trace_id: str) -> None:
+    assert viewer.get(f"/traces/{trace_id}/").status_code == 404
+
+
+def test_a_trace_says_that_clickhouse_is_away(viewer: Client, away: None) -> None:
+    answer = viewer.get(f"/traces/{'a' * 32}/")
+    assert answer.status_code == 503
+    assert "ClickHouse does not answer" in answer.content.decode()
+
+
+@pytest.mark.parametrize("least", ["abc", "-5", "nan", "inf", "1e999"])
+def test_a_wrong_filter_is_said_beside_the_list(viewer: Client, away: None, least: str) -> None:
+    answer = viewer.get("/traces/", {"min_ms": least})
+    assert answer.status_code == 400
+    assert "is a number of milliseconds" in answer.content.decode()
+
+
+def test_charts_say_that_clickhouse_is_away(viewer: Client, covenant: Service, away: None) -> None:
+    answer = viewer.get("/services/covenant/red.json")
+    assert answer.status_code == 503
+    assert "ClickHouse" in answer.json()["error"]
+
+
+def test_login_takes_the_right_password_and_returns_to_the_page(client: Client) -> None:
+    user(roles.VIEWER)
+    form = {"username": "ann", "password": "long enough to pass", "next": "/gateway/"}
+    answer = client.post("/login/", form)
+    assert (answer.status_code, answer["Location"]) == (302, "/gateway/")
+
+
+def test_login_never_leads_to_another_host(client: Client) -> None:
+    user(roles.VIEWER)
+    form = {"username": "ann", "password": "long enough to pass", "next": "https://example.org/"}
+    assert client.post("/login/", form)["Location"] == "/"
+
+
+def test_failed_logins_are_slowed_down(client: Client) -> None:
+    user(roles.VIEWER)
+    for _ in range(5):
+        answer = client.post("/login/", {"username": "ann", "password": "wrong"})
+        assert answer.status_code == 200
+    answer = client.post("/login/", {"username": "ANN ", "password": "long enough to pass"})
+    assert answer.status_code == 429
+    assert 0 < int(answer["Retry-After"]) <= 300
+    answer = client.post("/login/", {"username": "bob", "password": "wrong"})
+    assert answer.status_code == 200, "another name from the same address still may"
+
+
+def test_logout_is_no_link(viewer: Client) -> None:
+    assert viewer.get("/logout/").status_code == 405
+    assert viewer.post("/logout/").status_code == 302
+    assert viewer.get("/").status_code == 302
+
+
+def test_the_feed_tells_its_counts_to_who_may_read(client: Client, viewer: Client) -> None:
+    body = viewer.get("/api/v1/live").json()
+    assert body["counts"]["browsers"] == 0
+    assert body["running"] is False
+    client.logout()
+    assert client.get("/api/v1/live").status_code == 401
