@@ -8,6 +8,7 @@ import sys
 
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server import Server
 
 from apps.telemetry.collector.asgi import Collector, Limits
@@ -61,7 +62,7 @@ def main() -> int:
         websockets=False,
         backlog=1024,
         backpressure=1024,
-        log_level="warning",
+        log_level=LogLevels.warning,
         respawn_failed_workers=True,
         respawn_interval=0.2,
         workers_kill_timeout=DRAIN,

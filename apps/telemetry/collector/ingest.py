@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter as Tallies
 from dataclasses import dataclass, field
 
@@ -11,12 +10,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from apps.lib import clock
 from apps.lib.problem import Problem, Refused
+from apps.telemetry import coding
 from apps.telemetry.collector.attributes import Malformed
 from apps.telemetry.collector.buffer import Away, Buffer, Full, Rejected
 from apps.telemetry.collector.decode import Decoded, TraceDecoder
 from apps.telemetry.collector.metrics import MetricDecoder
-
-STEP = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -43,9 +41,9 @@ class Ingest:
         self.traces = TraceDecoder(keep_days=keep_days)
         self.metrics = MetricDecoder(keep_days=keep_days)
 
-    async def export(self, signal: str, body: bytes, coding: str) -> bytes:
+    async def export(self, signal: str, body: bytes, packing: str) -> bytes:
         """Store one request; the encoded OTLP response. Raises Refused with the problem to send."""
-        plain = unpack(body, coding, self._limit)
+        plain = unpack(body, packing, self._limit)
         decoder = self.traces if signal == "traces" else self.metrics
         try:
             decoded = decoder.decode(plain, clock.wall())
@@ -72,28 +70,16 @@ class Ingest:
             raise Refused(Problem(400, "not_storable", f"ClickHouse refuses these rows: {error}.")) from None
 
 
-def unpack(body: bytes, coding: str, limit: int) -> bytes:
+def unpack(body: bytes, packing: str, limit: int) -> bytes:
     """The body without its content coding, never more than ``limit`` bytes; Refused otherwise."""
-    if coding in {"", "identity"}:
-        return body
-    if coding != "gzip":
-        raise Refused(Problem(415, "unsupported_encoding", f"Content-Encoding {coding[:40]!r} is not taken; use gzip."))
-    machine = zlib.decompressobj(31)
-    parts: list[bytes] = []
-    size, data = 0, body
     try:
-        while data and not machine.eof:
-            part = machine.decompress(data, STEP)
-            size += len(part)
-            if size > limit:
-                raise Refused(Problem(413, "too_large", f"The body unpacks to more than {limit} bytes."))
-            parts.append(part)
-            data = machine.unconsumed_tail
-    except zlib.error:
-        raise Refused(Problem(400, "malformed_gzip", "The body is not valid gzip.")) from None
-    if not machine.eof or machine.unused_data:
-        raise Refused(Problem(400, "malformed_gzip", "The gzip body ends too early or too late."))
-    return b"".join(parts)
+        return coding.decode(body, packing, limit)
+    except coding.Unsupported as error:
+        raise Refused(Problem(415, "unsupported_encoding", str(error))) from None
+    except coding.TooLarge as error:
+        raise Refused(Problem(413, "too_large", str(error))) from None
+    except coding.CodingError as error:
+        raise Refused(Problem(400, "malformed_encoding", str(error))) from None
 
 
 def _answer(signal: str, decoded: Decoded) -> bytes:

@@ -19,7 +19,7 @@ from python_multipart.multipart import parse_form
 
 from apps.lib import clock
 from apps.lib.problem import CONTENT_TYPE, Problem
-from apps.telemetry.engine import coding
+from apps.telemetry import coding
 from apps.telemetry.engine.embedded import Answer, Embedded
 from apps.telemetry.engine.errors import EngineError, refusal
 from apps.telemetry.engine.request import Request, read

@@ -7,6 +7,7 @@ keywords); the engine itself parses and judges the rest.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 READS = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK", "FROM", "("})
@@ -80,8 +81,11 @@ def split(query: bytes, body: bytes) -> Statement:
 
 @dataclass(slots=True)
 class _Marks:
+    """What a scan noticed at the outermost level."""
+
     format: str | None = None
     format_at: int | None = None
+    """Where an INSERT's FORMAT stands; None when its data are not streamed."""
     data_at: int = 0
     values: bool = False
     selects: bool = False
@@ -89,61 +93,77 @@ class _Marks:
 
 
 def _scan(text: bytes) -> tuple[str, _Marks]:
-    verb, marks, depth, ended = "", _Marks(), 0, False
-    position, previous, want_format = 0, "", False
-    limit = min(len(text), LONGEST_HEAD)
+    verb, marks, tail = "", _Marks(), _Tail()
+    depth, previous = 0, ""
+    for kind, word, start, end in _tokens(text):
+        if kind == "word" and word == "PYTHON" and text[end : end + 1] == b"(":
+            raise StatementError(497, "ACCESS_DENIED", "The Python table function is not served over HTTP.")
+        depth = max(0, depth + (kind == "open") - (kind == "close"))
+        verb = verb or word or text[start:end].decode("latin-1")
+        if depth == 0 and kind == "word":
+            _note(word, previous, marks)
+            if verb == "INSERT" and (marks.values or marks.selects):
+                break
+        tail.see(kind, word if depth == 0 else "", text[start:end], start)
+        if verb == "INSERT" and tail.name:
+            marks.format, marks.format_at, marks.data_at = tail.name, tail.at, _data_start(text, end)
+            break
+        previous = word
+    else:
+        marks.format = tail.name
+    return verb, marks
+
+
+class _Tail:
+    """Watches for ``FORMAT name`` at a statement's end, where only SETTINGS may follow it.
+
+    ``SELECT 1 AS format FROM t`` holds the word too; what comes after tells the two apart.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.at = 0
+        self._wanted = False
+        self._settled = False
+
+    def see(self, kind: str, word: str, raw: bytes, start: int) -> None:
+        if self._settled:
+            return
+        if self.name is not None and word == "SETTINGS":
+            self._settled = True
+        elif word == "FORMAT":
+            self.name, self._wanted, self.at = None, True, start
+        elif self._wanted and kind == "word":
+            self.name, self._wanted = raw.decode(), False
+        else:
+            self.name, self._wanted = None, False
+
+
+def _tokens(text: bytes) -> Iterator[tuple[str, str, int, int]]:
+    """Kind, upper-case word, start and end of every token that is no blank or comment."""
+    position, limit, ended = 0, min(len(text), LONGEST_HEAD), False
     while position < limit:
         match = _TOKEN.match(text, position)
         if match is None:
-            break
-        start, position = position, match.end()
-        kind = match.lastgroup
+            return
+        start, position = match.span()
+        kind = match.lastgroup or ""
         if kind == "space":
             continue
         if ended:
             raise StatementError(62, "SYNTAX_ERROR", "Multi-statements are not allowed.")
         if kind == "end":
-            ended = depth == 0
+            ended = True
             continue
-        if kind == "open":
-            depth += 1
-            verb = verb or match.group().decode()
-        elif kind == "close":
-            depth = max(0, depth - 1)
-        elif kind == "word":
-            word = match.group().decode().upper()
-            verb = verb or word
-            if want_format:
-                marks.format, want_format = match.group().decode(), False
-                if verb == "INSERT":
-                    marks.data_at = _data_start(text, position)
-                    return verb, marks
-            elif word == "PYTHON" and text[position : position + 1] == b"(":
-                raise StatementError(497, "ACCESS_DENIED", "The Python table function is not served over HTTP.")
-            elif depth == 0:
-                _note(word, previous, marks, start)
-                want_format = word == "FORMAT" and marks.format_at == start
-                if verb == "INSERT" and (marks.values or marks.selects):
-                    return verb, marks
-            previous = word
-            continue
-        else:
-            verb = verb or "?"
-        previous, want_format = "", False
-    return verb, marks
+        yield kind, match.group().decode().upper() if kind == "word" else "", start, position
 
 
-def _note(word: str, previous: str, marks: _Marks, start: int) -> None:
+def _note(word: str, previous: str, marks: _Marks) -> None:
     if word in {"OUTFILE", "INFILE"} and previous in {"INTO", "FROM"}:
         raise StatementError(48, "NOT_IMPLEMENTED", f"{previous} {word} is for clickhouse-client, not for a server.")
-    if word == "FORMAT":
-        marks.format_at = start
-    elif word == "VALUES":
-        marks.values = True
-    elif word in {"SELECT", "WITH", "WATCH"}:
-        marks.selects = True
-    elif word == "TEMPORARY":
-        marks.temporary = True
+    marks.values |= word == "VALUES"
+    marks.selects |= word in {"SELECT", "WITH", "WATCH"}
+    marks.temporary |= word == "TEMPORARY"
 
 
 def _data_start(text: bytes, position: int) -> int:

@@ -10,7 +10,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+
+from clickhouse_connect.driver.client import Client
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -28,16 +29,6 @@ ORDER BY Name
 
 class SchemaError(RuntimeError):
     """The database and the files disagree; the message says which file and what to do."""
-
-
-class Client(Protocol):
-    """What the runner needs of clickhouse-connect's client."""
-
-    database: str | None
-
-    def command(self, cmd: str, parameters: Any = None, **options: Any) -> Any: ...
-
-    def query(self, query: str, parameters: Any = None, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,8 @@ def apply(client: Client, database: str, migrations: list[File] | None = None) -
     client.command(f"CREATE DATABASE IF NOT EXISTS {database}", use_database=False)
     client.database = database
     client.command(TABLE)
-    done = dict(client.query("SELECT Name, Checksum FROM mc_migrations FINAL").result_rows)
+    rows = client.query("SELECT Name, Checksum FROM mc_migrations FINAL").result_rows
+    done: dict[str, str] = {name: checksum for name, checksum in rows}
     fresh = []
     for migration in files() if migrations is None else migrations:
         if migration.name in done:

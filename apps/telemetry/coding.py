@@ -1,4 +1,4 @@
-"""Content codings of the HTTP interface: gzip, deflate, lz4 (frame) and zstd; what comes out is bounded.
+"""Content codings of HTTP bodies: gzip, deflate, lz4 (frame) and zstd; what comes out is bounded.
 
 Pure. Knows nothing of HTTP beyond the names in Content-Encoding and Accept-Encoding.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lz4.frame
-import zstandard
+from backports import zstd
 
 STEP = 1024 * 1024
 
@@ -39,8 +39,8 @@ def decode(data: bytes, coding: str, limit: int) -> bytes:
         if coding == "lz4":
             return _drain(lz4.frame.LZ4FrameDecompressor(), data, limit)
         if coding == "zstd":
-            return _unzstd(data, limit)
-    except (zlib.error, RuntimeError, EOFError, zstandard.ZstdError) as error:
+            return _drain(zstd.ZstdDecompressor(), data, limit)
+    except (zlib.error, RuntimeError, EOFError, zstd.ZstdError) as error:
         raise CodingError(f"The body is not valid {coding}: {error}.") from None
     raise Unsupported(f"Content-Encoding {coding!r} is not supported; use gzip, deflate, lz4 or zstd.")
 
@@ -62,7 +62,7 @@ def choose(accepted: str) -> str:
 
 _ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lambda data: bytes(lz4.frame.compress(data)),
-    "zstd": lambda data: zstandard.ZstdCompressor(level=1).compress(data),
+    "zstd": lambda data: bytes(zstd.compress(data, 1)),
     "gzip": lambda data: gzip.compress(data, compresslevel=1),
     "deflate": lambda data: zlib.compress(data, 1),
 }
@@ -71,23 +71,22 @@ _ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 def _inflate(data: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while data:
-        machine = zlib.decompressobj(window)
-        while data and not machine.eof:
-            part = machine.decompress(data, STEP)
-            size += len(part)
-            if size > limit:
-                raise TooLarge(f"The body unpacks to more than {limit} bytes.")
-            parts.append(part)
-            if machine.eof:
-                data = machine.unused_data
-            elif not part and not machine.unconsumed_tail:
-                raise EOFError("it ends too early")
-            else:
-                data = machine.unconsumed_tail
-    if not machine.eof:
-        raise EOFError("it ends too early")
-    return b"".join(parts)
+    machine = zlib.decompressobj(window)
+    while True:
+        part = machine.decompress(data, STEP)
+        size += len(part)
+        if size > limit:
+            raise TooLarge(f"The body unpacks to more than {limit} bytes.")
+        parts.append(part)
+        if machine.eof:
+            data = machine.unused_data
+            if not data:
+                return b"".join(parts)
+            machine = zlib.decompressobj(window)  # RFC 1952 section 2.2: members follow one another.
+        elif part or machine.unconsumed_tail:
+            data = machine.unconsumed_tail
+        else:
+            raise EOFError("it ends too early")
 
 
 def _drain(machine: Any, data: bytes, limit: int) -> bytes:
@@ -104,15 +103,3 @@ def _drain(machine: Any, data: bytes, limit: int) -> bytes:
             return b"".join(parts)
         if machine.needs_input and not part:
             raise EOFError("it ends too early")
-
-
-def _unzstd(data: bytes, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(data, read_across_frames=True) as reader:
-        while part := reader.read(STEP):
-            size += len(part)
-            if size > limit:
-                raise TooLarge(f"The body unpacks to more than {limit} bytes.")
-            parts.append(part)
-    return b"".join(parts)
