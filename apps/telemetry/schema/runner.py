@@ -61,7 +61,7 @@ def apply(client: Client, database: str, migrations: list[File] | None = None) -
     client.database = database
     client.command(TABLE)
     rows = client.query("SELECT Name, Checksum FROM mc_migrations FINAL").result_rows
-    done: dict[str, str] = {name: checksum for name, checksum in rows}
+    done = {str(name): str(checksum) for name, checksum in rows}
     fresh = []
     for migration in files() if migrations is None else migrations:
         if migration.name in done:
