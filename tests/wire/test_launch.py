@@ -124,10 +124,16 @@ def refused_beside(fleet: Fleet) -> str:
     return done.stderr
 
 
+PARTS = "redis clickhouse collector worker beat relay aegis covenant nexus mint control gateway"
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    return {line.split()[0]: line.split()[1] for line in fleet.ctl("status").splitlines()}
+
+
 def test_every_process_runs_and_secrets_are_for_the_owner_alone(fleet: Fleet) -> None:
-    states = dict(line.split()[:2] for line in fleet.ctl("status").splitlines())
-    expected = "redis clickhouse collector worker beat relay aegis covenant nexus mint control gateway"
-    assert states == dict.fromkeys(expected.split(), "RUNNING")
+    expected = dict.fromkeys(PARTS.split(), "RUNNING")
+    until(lambda: states(fleet) == expected, 15, every=0.5, what="every process running for some seconds")
     for path in (fleet.home / "secrets").iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
     assert (fleet.home / "credentials.json").stat().st_mode & 0o077 == 0
