@@ -18,7 +18,7 @@ SPEC_VERSION = "1.0"
 MAX_DATA = 256 * 1024
 """Bytes of ``data`` as JSON. CloudEvents promises 64 KB everywhere; our own brokers carry four times that."""
 MAX_TYPE = 128
-TYPE = re.compile(r"^[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}$")
+TYPE = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}")
 
 OURS = {"correlationid", "causationid", "traceparent", "partitionkey", "sequence"}
 CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"}
@@ -55,7 +55,7 @@ class CloudEvent:
 
 def check_type(event_type: str) -> None:
     """EventError unless ``event_type`` reads ``domain.noun.verb``."""
-    if not isinstance(event_type, str) or len(event_type) > MAX_TYPE or not TYPE.match(event_type):
+    if not isinstance(event_type, str) or len(event_type) > MAX_TYPE or not TYPE.fullmatch(event_type):
         raise EventError(
             f"Event type {event_type!r} must be three or more lower-case words joined by dots, "
             f"such as business.transaction.recorded ({MAX_TYPE} characters at most)."
@@ -141,6 +141,11 @@ def decode(raw: bytes | str) -> CloudEvent:
         if not isinstance(body.get(name, ""), str):
             raise EventError(f"The event's {name} must be text.")
     check_type(body["type"])
+    extensions = {name: value for name, value in body.items() if name not in CORE | OURS and isinstance(value, str)}
+    sequence = _read_sequence(body.get("sequence", 0))
+    if sequence is None:
+        # Somebody else's way of counting: carried through, not understood.
+        sequence, extensions["sequence"] = 0, str(body["sequence"])
     return CloudEvent(
         id=body["id"],
         type=body["type"],
@@ -149,12 +154,12 @@ def decode(raw: bytes | str) -> CloudEvent:
         data=body.get("data"),
         subject=body.get("subject", ""),
         partition_key=body.get("partitionkey", ""),
-        sequence=_read_sequence(body.get("sequence", 0)),
+        sequence=sequence,
         correlation_id=body.get("correlationid", ""),
         causation_id=body.get("causationid", ""),
         traceparent=body.get("traceparent", ""),
         datacontenttype=body.get("datacontenttype", "application/json"),
-        extensions={name: value for name, value in body.items() if name not in CORE | OURS and isinstance(value, str)},
+        extensions=extensions,
     )
 
 
@@ -170,11 +175,12 @@ def _read_time(value: Any) -> float:
     raise EventError(f"The event's time {value!r} is not an RFC 3339 timestamp.")
 
 
-def _read_sequence(value: Any) -> int:
-    try:
-        sequence = int(value)
-    except (TypeError, ValueError):
-        sequence = -1
-    if sequence < 0 or isinstance(value, bool | float):
-        raise EventError(f"The event's sequence {value!r} is not a whole number.")
-    return sequence
+def _read_sequence(value: Any) -> int | None:
+    """Our own sequences are decimal numbers; None for any other text (CloudEvents leaves the form open)."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+        return int(value) if int(value) < 2**63 else None
+    if isinstance(value, str):
+        return None
+    raise EventError(f"The event's sequence {value!r} is neither text nor a whole number.")

@@ -60,7 +60,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def matches(pattern: str, event_type: str) -> bool:
     """Whether ``event_type`` falls under ``pattern``; PatternError for a broken pattern."""
-    return _compiled(pattern).match(event_type) is not None
+    return _compiled(pattern).fullmatch(event_type) is not None
 
 
 def literal_prefix(pattern: str) -> str:

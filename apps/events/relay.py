@@ -165,7 +165,7 @@ class Relay:
         """Turn nudges into the event that ends the pause. Without Redis the poll alone does the work."""
         while True:
             try:
-                await self._listen_once(kv.async_client(self._redis_url))
+                await self._listen_once(kv.async_client(self._redis_url, socket_timeout=None))
             except (RedisError, OSError):
                 await asyncio.sleep(POLL_S * 2)
 

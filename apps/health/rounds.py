@@ -33,6 +33,8 @@ overtaken = meter.create_counter("mc.health.findings.overtaken", description="Fi
 
 SLACK_S = 0.3
 """A probe this close to due is due: rounds come once a second and not on the dot."""
+MISSED, GRACE_S = 3, 5.0
+"""So many intervals, and so many seconds more, without a check: nobody is looking."""
 CHUNK = 500
 """Rows per statement: SQLite bounds the parameters of one."""
 
@@ -62,6 +64,7 @@ class Row(NamedTuple):
     version: int
     next_at: datetime
     since: datetime
+    checked_at: datetime | None
 
     @property
     def key(self) -> str:
@@ -95,6 +98,7 @@ COLUMNS = (
     "health__version",
     "health__next_at",
     "health__since",
+    "health__checked_at",
 )
 
 
@@ -223,6 +227,7 @@ def _claim(rows: Sequence[Row], at: datetime) -> list[Target]:
     if claimed < len(due):
         mine = set(InstanceHealth.objects.filter(claim=claim).values_list("pk", flat=True))
         due = [row for row in due if row.pk in mine]
+    _own_up_to_gaps(due, at)
     return [
         Target(
             instance_id=row.pk,
@@ -237,6 +242,31 @@ def _claim(rows: Sequence[Row], at: datetime) -> list[Target]:
         )
         for row in due
     ]
+
+
+def _own_up_to_gaps(rows: Sequence[Row], at: datetime) -> None:
+    """Where nobody looked for a while, say so in the history: what was not checked is unknown, not healthy.
+
+    The verdict itself stands until the next check confirms or overturns it.
+    """
+    history = []
+    for row in rows:
+        if row.checked_at is None or row.state == "unknown":
+            continue
+        lapsed = row.checked_at + timedelta(seconds=MISSED * row.interval_s + GRACE_S)
+        if lapsed >= at:
+            continue
+        history += [
+            _change(row, row.state, "unknown", lapsed, "nobody checked: the monitor was not running"),
+            _change(row, "unknown", row.state, at, "the monitor runs again"),
+        ]
+    HealthTransition.objects.bulk_create(history)
+
+
+def _change(row: Row, before: State, after_: State, at: datetime, why: str) -> HealthTransition:
+    return HealthTransition(
+        service=row.service, key=row.key, from_state=before, to_state=after_, at=at, reason=why, version=row.version
+    )
 
 
 def _hurry(rows: Sequence[Row], at: datetime) -> None:

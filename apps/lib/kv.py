@@ -17,6 +17,13 @@ def client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=WAIT, socket_timeout=WAIT)
 
 
-def async_client(url: str, *, decode: bool = True) -> redis.asyncio.Redis:
-    """A new asyncio client for the running loop; whoever asks closes it. Blocking reads set their own timeout."""
-    return redis.asyncio.Redis.from_url(url, decode_responses=decode, socket_connect_timeout=WAIT)
+def async_client(url: str, *, decode: bool = True, socket_timeout: float | None = 5.0) -> redis.asyncio.Redis:
+    """A new asyncio client for the running loop; whoever asks closes it. Blocking reads set their own timeout.
+
+    ``socket_timeout`` None leaves all waiting to the caller's own ``asyncio.timeout``. Tasks that end by
+    being cancelled need that: the client guards its writes by ``asyncio.wait_for``, which before Python
+    3.12 loses a cancellation that arrives as the write completes (python/cpython issue 86296).
+    """
+    return redis.asyncio.Redis.from_url(
+        url, decode_responses=decode, socket_connect_timeout=WAIT, socket_timeout=socket_timeout
+    )

@@ -17,8 +17,16 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisGone
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisSilent
 
 from apps.events import patterns as types
@@ -42,20 +50,59 @@ LOOK_FOR_STREAMS_S = 1.0
 ANSWER_S = 5.0
 AWAY_FIRST_S, AWAY_MOST_S = 0.2, 5.0
 
-# Errors of the server as a whole, not of one command: full, read-only, loading, failing over.
-AWAY_WORDS = ("OOM", "LOADING", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN")
+TRIM_MOST = 5000
+"""Entries one trim takes away at most: the server does nothing else meanwhile."""
+
+# Errors of the server as a whole, not of one command: full, read-only, failing over.
+AWAY = (RedisGone, RedisSilent, OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
+AWAY_WORDS = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
+
+# Cuts a stream to its newest ARGV[1] entries, at most ARGV[2] at a time, and answers how many went,
+# then per group that lost some of them its name and their number: those it had not read, and those
+# it had read and not acknowledged. One script, so that nothing is read or acknowledged in between.
+TRIM = """
+local excess = math.min(redis.call('XLEN', KEYS[1]) - tonumber(ARGV[1]), tonumber(ARGV[2]))
+if excess <= 0 then return {0} end
+local function parts(id)
+  local time, count = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(time), tonumber(count)
+end
+local old = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', excess)
+local answer = {excess}
+for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #info, 2 do group[info[at]] = info[at + 1] end
+  local time, count = parts(group['last-delivered-id'])
+  local lost = 0
+  for at = #old, 1, -1 do
+    local its_time, its_count = parts(old[at][1])
+    if its_time < time or (its_time == time and its_count <= count) then break end
+    lost = lost + 1
+  end
+  if group['pending'] > 0 then
+    lost = lost + #redis.call('XPENDING', KEYS[1], group['name'], old[1][1], old[#old][1], excess)
+  end
+  if lost > 0 then
+    answer[#answer + 1] = group['name']
+    answer[#answer + 1] = lost
+  end
+end
+redis.call('XTRIM', KEYS[1], 'MAXLEN', redis.call('XLEN', KEYS[1]) - excess)
+return answer
+"""
 
 
 class RedisStreams:
     """The Transport on Redis Streams (Redis 6.2 or newer)."""
 
     def __init__(self, url: str, *, keep: int = KEEP, claim_idle_s: float = CLAIM_IDLE_S) -> None:
-        self._redis: redis.asyncio.Redis = kv.async_client(url, decode=False)
+        self._redis: redis.asyncio.Redis = kv.async_client(url, decode=False, socket_timeout=None)
         self._keep = keep
         self._claim_idle_ms = int(claim_idle_s * 1000)
         self._since_trim: dict[str, int] = {}
         self._known_domains: set[str] = set()
         self._trimmed = self._lost = self._malformed = 0
+        self._trimming = self._redis.register_script(TRIM)
         self._closed = asyncio.Event()
 
     def stats(self) -> Stats:
@@ -104,38 +151,12 @@ class RedisStreams:
         return min(TRIM_EVERY, max(self._keep // 10, 1))
 
     async def _trim(self, stream: str) -> None:
-        """Cut the stream to its bound, and count what some group had still to read."""
-        if await self._redis.xlen(stream) <= self._keep + self._every:
-            return
-        groups = await self._redis.xinfo_groups(stream)
-        first_kept = await self._redis.xrevrange(stream, count=1)
-        went = int(await self._redis.xtrim(stream, maxlen=self._keep, approximate=True))
-        if not went:
-            return
-        self._trimmed += went
-        oldest = await self._redis.xrange(stream, count=1)
-        edge = _id(oldest[0][0]) if oldest else _id(first_kept[0][0])
-        for group in groups:
-            lost = await self._unread_before(stream, group, edge, went)
-            if lost:
-                self._lost += lost
-                log.warning("Group %s lost %d events of %s: it reads too slowly.", group["name"], lost, stream)
-
-    async def _unread_before(self, stream: str, group: dict[str, Any], edge: tuple[int, int], went: int) -> int:
-        """How many entries before ``edge`` the group had not dealt with: not read, or read and never acknowledged."""
-        pending = 0
-        if group["pending"]:
-            below = f"({edge[0]}-{edge[1]}"
-            rows = await self._redis.xpending_range(stream, group["name"], min="-", max=below, count=went)
-            pending = len(rows)
-        read = _id(group["last-delivered-id"])
-        if read >= edge:
-            return pending
-        # Ids say when, not how many; the lag that Redis keeps says how many were unread. It is unknown
-        # after a group's place was set by hand: then everything that went counts.
-        lag = group.get("lag")
-        still_there = await self._redis.xlen(stream)
-        return pending + (min(went, max(int(lag) - still_there, 0)) if lag is not None else went)
+        """Cut the stream to its bound, and count what some group had still to deal with."""
+        went, *groups = await self._trimming(keys=[stream], args=[self._keep, TRIM_MOST])
+        self._trimmed += int(went)
+        for group, lost in zip(groups[::2], groups[1::2], strict=True):
+            self._lost += int(lost)
+            log.warning("Group %s lost %d events of %s: it reads too slowly.", group.decode(), lost, stream)
 
     # -- subscribing -----------------------------------------------------------------------------
 
@@ -154,7 +175,8 @@ class RedisStreams:
         away = False
         while not self._closed.is_set():
             try:
-                found = await reader.next_batch()
+                async with asyncio.timeout(BLOCK_MS / 1000 + ANSWER_S):
+                    found = await reader.next_batch()
             except (RedisError, OSError, TimeoutError) as error:
                 if self._closed.is_set():
                     return
@@ -217,10 +239,9 @@ class _Reader:
             return deque()
         block = BLOCK_MS if types.domains(self._patterns) else int(LOOK_FOR_STREAMS_S * 1000)
         block = max(min(block, int((self._claim_at - now) * 1000)), 10)
-        async with asyncio.timeout(block / 1000 + ANSWER_S):
-            answer = await self._bus.client.xreadgroup(
-                self._group, self._consumer, dict.fromkeys(self._streams, ">"), count=BATCH, block=block
-            )
+        answer = await self._bus.client.xreadgroup(
+            self._group, self._consumer, dict.fromkeys(self._streams, ">"), count=BATCH, block=block
+        )
         found: deque[Delivery] = deque()
         for stream, entries in _pairs(answer):
             found.extend(await self._deliveries(stream.decode(), entries, attempts={}))
@@ -326,15 +347,9 @@ class _Delivery:
 def _outcome(answer: object) -> Rejected | None:
     if not isinstance(answer, Exception):
         return None
-    if isinstance(answer, RedisGone | RedisSilent) or str(answer).startswith(AWAY_WORDS):
+    if isinstance(answer, AWAY) or str(answer).startswith(AWAY_WORDS):
         raise TransportAway(f"Redis takes nothing: {answer}")
     return Rejected(str(answer))
-
-
-def _id(raw: bytes | str) -> tuple[int, int]:
-    text = raw.decode() if isinstance(raw, bytes) else raw
-    time, _, count = text.partition("-")
-    return int(time), int(count or 0)
 
 
 def _pairs(answer: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:

@@ -1,0 +1,159 @@
+"""The border of the wire: what passes is a CloudEvent, and comes out as it went in."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.events.cloudevent import MAX_DATA, CloudEvent, EventError, check_data, check_type, decode, encode
+from apps.events.ids import uuid7
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    data=JSON,
+    subject=TEXT,
+    sequence=st.integers(0, 2**60),
+    time=st.floats(0, 4e9),
+    key=TEXT,
+)
+def test_an_event_comes_out_as_it_went_in(data: Any, subject: str, sequence: int, time: float, key: str) -> None:
+    event = CloudEvent(
+        id=str(uuid4()),
+        type="business.transaction.recorded",
+        source="covenant",
+        time=round(time, 6),
+        data=data,
+        subject=subject,
+        partition_key=key,
+        sequence=sequence,
+        correlation_id="c" * 32,
+        causation_id="x",
+        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        extensions={"tenant": "north"},
+    )
+    again = decode(encode(event))
+    assert again.time == pytest.approx(event.time, abs=2e-6)
+    assert {**vars_of(again), "time": 0} == {**vars_of(event), "time": 0}
+
+
+def vars_of(event: CloudEvent) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in CloudEvent.__slots__}
+
+
+@given(st.binary(max_size=200))
+def test_bytes_from_anywhere_are_an_event_or_an_event_error(raw: bytes) -> None:
+    try:
+        decode(raw)
+    except EventError as error:
+        assert str(error)
+
+
+GOOD = {"specversion": "1.0", "id": "1", "type": "a.b.c", "source": "s", "data": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"specversion": "0.3"}, "specversion"),
+        ({"id": ""}, "no id"),
+        ({"id": 5}, "no id"),
+        ({"type": "a.b"}, "three or more"),
+        ({"type": "A.b.c"}, "lower-case"),
+        ({"source": None}, "no source"),
+        ({"time": "yesterday"}, "RFC 3339"),
+        ({"time": 5}, "RFC 3339"),
+        ({"subject": 5}, "subject"),
+        ({"sequence": True}, "sequence"),
+        ({"sequence": 1.5}, "sequence"),
+        ({"traceparent": ["x"]}, "traceparent"),
+    ],
+)
+def test_a_broken_member_is_named(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(EventError, match=says):
+        decode(json.dumps(GOOD | change))
+
+
+@pytest.mark.parametrize("raw", [b"[]", b'"x"', b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(EventError):
+        decode(raw)
+
+
+def test_a_foreign_sequence_travels_through() -> None:
+    event = decode(json.dumps(GOOD | {"sequence": "2026-00017"}))
+    assert event.sequence == 0
+    assert json.loads(encode(event))["sequence"] == "2026-00017"
+
+
+@pytest.mark.parametrize("name", ["a.b.c", "system.breaker.half-opened", "business.transaction.recorded", "a.b.c.d.e"])
+def test_good_types(name: str) -> None:
+    check_type(name)
+
+
+@pytest.mark.parametrize("name", ["", "a", "a.b", "a.b.", ".a.b", "a..b.c", "a.b.C", "a.b.c\n", "a b.c.d", "a" * 200])
+def test_bad_types(name: str) -> None:
+    with pytest.raises(EventError, match="dots"):
+        check_type(name)
+
+
+@given(JSON)
+def test_json_is_accepted_unless_it_holds_nul(data: Any) -> None:
+    if "\\u0000" in json.dumps(data):
+        return
+    check_data(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"a": float("nan")},
+        {"a": [float("inf")]},
+        {"a": object()},
+        {"a": {1, 2}},
+        {1: "a"},
+        {"a": {None: 1}},
+        {"a": datetime(2026, 1, 1, tzinfo=UTC)},
+        {"a": uuid4()},
+        {"a": b"bytes"},
+        {"a": "\ud800"},
+        {"a": "\x00"},
+        {"a\x00": 1},
+        {"a": "x" * MAX_DATA},
+    ],
+)
+def test_data_that_has_no_safe_json_form_is_refused(data: Any) -> None:
+    with pytest.raises(EventError, match="data"):
+        check_data(data)
+
+
+def test_a_backslash_before_u0000_is_plain_text() -> None:
+    check_data({"a": "\\u0000"})
+
+
+def test_data_that_holds_itself_is_refused() -> None:
+    data: dict[str, Any] = {}
+    data["me"] = data
+    with pytest.raises(EventError):
+        check_data(data)
+
+
+@given(st.floats(0, 4e9), st.floats(0, 4e9), st.integers(0, 2**80), st.integers(0, 2**80))
+def test_ids_sort_by_time_and_are_version_7(one: float, other: float, a: int, b: int) -> None:
+    first, second = uuid7(one, a), uuid7(other, b)
+    assert first.version == second.version == 7
+    assert first.variant == "specified in RFC 4122"
+    if int(one * 1000) < int(other * 1000):
+        assert str(first) < str(second)
