@@ -20,7 +20,7 @@ from missioncontrol.launch import settings as environment
 from missioncontrol.launch.processes import SERVICES, STATE, Process, table
 from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.settings import Settings
-from missioncontrol.launch.supervise import GONE, Supervisor, tail
+from missioncontrol.launch.supervise import GONE, Status, Supervisor, tail
 
 SETTLE = 15.0
 """Seconds after which a service that its health check still finds failing is reported and not waited for."""
@@ -259,8 +259,8 @@ class Run:
                 )
             for name, status in self.supervisor.statuses().items():
                 before = known.get(name, status)
-                if status.state != before.state:
-                    self.report.done(f"{name} is {status.state.lower()}")
+                if _word(status) != _word(before):
+                    self.report.done(f"{name} is {_word(status)}")
                 elif status.pid != before.pid:
                     self.report.done(f"{name} was started again")
                 known[name] = status
@@ -314,6 +314,11 @@ class Run:
             self.supervisor.kill()
         else:
             self.supervisor.end()
+
+
+def _word(status: Status) -> str:
+    """The state in a word; the seconds that the supervisor calls starting are none of the reader's concern."""
+    return "running" if status.state in {"STARTING", "RUNNING"} else status.state.lower()
 
 
 def run(settings: Settings, report: Report) -> int:
