@@ -30,8 +30,11 @@ def test_traceparents_are_read(value: str, sampled: bool) -> None:
         f"00-{TRACE.upper()}-{SPAN}-01",
         f"ff-{TRACE}-{SPAN}-01",
         f"00-{'0' * 32}-{SPAN}-01",
-    ,
-     f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE}-{SPAN}-01-more", f"00-{TRACE}-{SPAN}-1", f"00-{TRACE}-{SPAN}-01\n"],
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00-{TRACE}-{SPAN}-01\n",
+    ],
 )
 def test_malformed_traceparents_are_ignored(value: str) -> None:
     assert parse_traceparent(value.encode()) is None
