@@ -180,8 +180,7 @@ def _record(connection: Connection, outbox: Outbox, draft: Draft, key: str | Non
         entry.public(),
         subject=entry.id,
         partitionkey="ledger",
-        # Of fixed width, so that text order is the order of the chain (CloudEvents' sequence extension).
-        sequence=f"{entry.height:020d}",
+        sequence=str(entry.height),
     )
     return entry, False
 

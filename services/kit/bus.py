@@ -47,7 +47,7 @@ MAX_RETRIES = 256
 SILENT_SECONDS = 10.0
 """A consumer that has not completed a read for so long is unwell."""
 
-TYPE_PATTERN: Final = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+")
+TYPE_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}")
 
 INBOX = Migration(
     (

@@ -1,0 +1,219 @@
+"""Both sides of the bus agree: what services write, Mission Control reads, and the other way round."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, text
+
+from apps.events import cloudevent
+from apps.events.transport import redis_streams
+from apps.lib import wire
+from services.kit import bus as kit
+from services.kit.bus import INBOX, BadEvent, Bus, Consumer, Event, decode
+from services.kit.health import Unwell
+from services.kit.outbox import OUTBOX, Outbox
+from services.kit.store import Migration, Store
+
+TYPE = "business.transaction.recorded"
+SEEN = Migration(("CREATE TABLE seen (event_id TEXT NOT NULL)",))
+
+
+def test_both_sides_use_the_same_names() -> None:
+    assert kit.STREAM_PREFIX == wire.EVENT_STREAM_PREFIX
+    assert kit.DOMAINS == wire.EVENT_DOMAINS
+    assert kit.MAX_LENGTH == redis_streams.KEEP
+    assert kit.TYPE_PATTERN.pattern == cloudevent.TYPE.pattern
+
+
+TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=12)
+
+
+@given(subject=TEXT, key=TEXT, sequence=st.integers(1, 2**40), data=st.dictionaries(TEXT, TEXT | st.integers(0, 9)))
+def test_what_the_kit_writes_mission_control_reads(subject: str, key: str, sequence: int, data: dict[str, Any]) -> None:
+    event = Event(
+        id="e1", source="covenant", type=TYPE, time="2026-01-02T03:04:05.000006+00:00", data=data, subject=subject,
+        partitionkey=key, sequence=str(sequence), correlationid="c", causationid="d", traceparent="00-1-2-01",
+    )  # fmt: skip
+    read = cloudevent.decode(event.encode())
+    assert (read.id, read.source, read.type, read.subject) == ("e1", "covenant", TYPE, subject)
+    assert (read.partition_key, read.sequence, read.data) == (key, sequence, data)
+    assert (read.correlation_id, read.causation_id, read.traceparent) == ("c", "d", "00-1-2-01")
+    assert decode(cloudevent.encode(read)) == Event(
+        **{name: getattr(event, name) for name in Event.__slots__} | {"time": "2026-01-02T03:04:05.000006Z"}
+    )
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda c: st.lists(c) | st.dictionaries(TEXT, c)))
+def test_any_json_is_an_event_or_is_refused(value: Any) -> None:
+    for candidate in (value, {"specversion": "1.0", "id": "1", "source": "s", "type": TYPE, "data": value}):
+        try:
+            assert isinstance(decode(json.dumps(candidate)), Event)
+        except BadEvent:
+            pass
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", [INBOX, OUTBOX, SEEN])
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def bus(redis_url: str) -> AsyncIterator[Bus]:
+    made = Bus(redis_url)
+    yield made
+    await made.stop()
+
+
+def note(connection: Connection, event: Event) -> None:
+    connection.execute(text("INSERT INTO seen VALUES (:id)"), {"id": event.id})
+
+
+async def seen(store: Store) -> list[str]:
+    return await store.read(lambda c: [row.event_id for row in c.execute(text("SELECT event_id FROM seen"))])
+
+
+async def eventually(store: Store, expected: list[str]) -> None:
+    await soon(lambda: seen(store), expected)
+
+
+async def soon(look: Callable[[], Awaitable[Any]], expected: Any) -> None:
+    """Until ``look`` finds what is expected, ten seconds at most."""
+    async with asyncio.timeout(10):
+        while True:
+            if await look() == expected:
+                return
+            await asyncio.sleep(0.02)
+
+
+def consumer(bus: Bus, store: Store, handler: kit.Handler = note, member: str = "one") -> Consumer:
+    return Consumer(bus, store, group="tests", member=member, type=TYPE, handler=handler)
+
+
+def encoded(identity: str, **changes: Any) -> str:
+    return Event(
+        **{"id": identity, "source": "tests", "type": TYPE, "time": "2026-01-01T00:00:00Z", "data": {}} | changes
+    ).encode()
+
+
+async def test_an_event_reaches_its_consumer_once_in_order_and_is_acknowledged(bus: Bus, store: Store) -> None:
+    await bus.publish((TYPE, encoded(f"e{number}")) for number in (1, 2, 2, 3, 1))
+    reader = consumer(bus, store)
+    await reader.start()
+    await eventually(store, ["e1", "e2", "e3"])
+    await bus.publish([(TYPE, encoded("e4")), ("business.other.thing", encoded("x", type="business.other.thing"))])
+    await eventually(store, ["e1", "e2", "e3", "e4"])
+    await reader.probe()
+    await reader.stop()
+    assert (await bus.redis.xpending(kit.stream_of(TYPE), "tests"))["pending"] == 0
+    assert await bus.redis.smembers(kit.DOMAINS) == {"business"}
+
+
+async def test_mission_controls_transport_reads_what_a_service_published(bus: Bus, redis_url: str) -> None:
+    await bus.publish([(TYPE, encoded("e1"))])
+    transport = redis_streams.RedisStreams(redis_url)
+    deliveries = transport.subscribe(["business.#"], "relay", "one")
+    async with asyncio.timeout(10):
+        delivery = await anext(aiter(deliveries))
+    assert delivery.event.id == "e1"
+    await delivery.ack()
+    await deliveries.aclose()
+    await transport.close()
+
+
+async def test_a_handler_that_fails_is_tried_again_and_holds_up_nobody(bus: Bus, store: Store) -> None:
+    failures = iter([ValueError("not yet"), ValueError("not yet")])
+
+    def moody(connection: Connection, event: Event) -> None:
+        note(connection, event)
+        if event.id == "moody" and (failure := next(failures, None)):
+            raise failure
+
+    await bus.publish([(TYPE, encoded("moody")), (TYPE, encoded("calm"))])
+    reader = consumer(bus, store, moody)
+    await reader.start()
+    await eventually(store, ["calm", "moody"])
+    await reader.stop()
+    assert (await bus.redis.xpending(kit.stream_of(TYPE), "tests"))["pending"] == 0
+
+
+async def test_an_event_whose_handler_was_cut_off_is_handled_by_the_next_start(bus: Bus, store: Store) -> None:
+    await bus.publish([(TYPE, encoded("e1"))])
+    await bus.redis.xgroup_create(kit.stream_of(TYPE), "tests", id="0")
+    await bus.redis.xreadgroup("tests", "one", {kit.stream_of(TYPE): ">"})
+    reader = consumer(bus, store)
+    await reader.start()
+    await eventually(store, ["e1"])
+    await reader.stop()
+
+
+async def test_an_event_that_ends_every_process_is_parked_in_the_end(bus: Bus, store: Store, redis_url: str) -> None:
+    await bus.publish([(TYPE, encoded("killer"))])
+    await bus.redis.xgroup_create(kit.stream_of(TYPE), "tests", id="0")
+    for start in [">", *["0"] * kit.MAX_CRASHES]:
+        await bus.redis.xreadgroup("tests", "one", {kit.stream_of(TYPE): start})
+    reader = consumer(bus, store)
+    await reader.start()
+    await soon(lambda: bus.redis.xlen(kit.DEAD_PREFIX + "tests"), 1)
+    await reader.stop()
+    assert await seen(store) == []
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.xpending(kit.stream_of(TYPE), "tests")["pending"] == 0
+
+
+async def test_a_bus_that_came_back_empty_is_joined_afresh(bus: Bus, store: Store) -> None:
+    reader = consumer(bus, store)
+    await reader.start()
+    await bus.publish([(TYPE, encoded("e1"))])
+    await eventually(store, ["e1"])
+    await bus.redis.flushall()
+    await bus.publish([(TYPE, encoded("e2"))])
+    await eventually(store, ["e1", "e2"])
+    await reader.stop()
+
+
+async def test_the_outbox_publishes_in_order_only_what_was_committed(bus: Bus, store: Store) -> None:
+    outbox = Outbox(store, bus, "tests")
+
+    def undone(connection: Connection) -> None:
+        outbox.record(connection, TYPE, {"number": -1})
+        raise KeyError("changed my mind")
+
+    with pytest.raises(KeyError):
+        await store.write(undone)
+    for number in range(300):
+        await store.write(lambda c, n=number: outbox.record(c, TYPE, {"number": n}, subject=str(n)))
+    await outbox.start()
+    stream = kit.stream_of(TYPE)
+    await soon(lambda: bus.redis.xlen(stream), 300)
+    await outbox.probe()
+    await outbox.stop()
+    entries = [decode(fields["e"]) for _, fields in await bus.redis.xrange(stream)]
+    assert [entry.data["number"] for entry in entries] == list(range(300))
+    assert len({entry.id for entry in entries}) == 300
+    assert await store.read(lambda c: c.execute(text("SELECT COUNT(*) FROM outbox")).scalar_one()) == 0
+    with pytest.raises(ValueError, match="dotted"):
+        await store.write(lambda c: outbox.record(c, "Recorded", {}))
+
+
+async def test_a_consumer_without_a_bus_says_so(store: Store) -> None:
+    away = Bus("redis://127.0.0.1:9/0")
+    reader = consumer(away, store)
+    await reader.start()
+    with pytest.raises(Unwell, match="can't be read"):
+        await reader.probe()
+    with pytest.raises(Unwell, match="does not answer"):
+        await away.probe()
+    await reader.stop()
+    await away.stop()
