@@ -23,6 +23,8 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from apps.registry.adminkit import ReadOnlyAdmin
 
+admin.site.index_title = "Configuration"
+
 # The schedule comes from settings; a copy edited here would be overwritten at the next start.
 for model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils.functional import lazy
 
@@ -54,6 +55,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": "Configuration",
     "SITE_SYMBOL": "satellite_alt",
     "SITE_URL": "/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("favicon.svg")}],
     "SHOW_BACK_BUTTON": True,
     "COLORS": {"primary": BLUE},
     "SIDEBAR": {
