@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.utils import timezone
 from knox.models import AuthToken
 from rest_framework.test import APIClient
@@ -487,3 +489,49 @@ def test_health_and_readiness(redis_url: str, settings: Any) -> None:
     assert "Redis" in document["detail"]
     settings.REDIS_URL = redis_url
     assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_writes_at_once_under_one_idempotency_key_one_acts(admin: APIClient) -> None:
+    started, answers = threading.Barrier(4), []
+
+    def write() -> None:
+        client = APIClient(raise_request_exception=False)
+        client.credentials(**admin._credentials)
+        started.wait(10)
+        try:
+            body = {"consumer": "demo", "name": "job"}
+            answers.append(client.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="one"))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [answer.status_code for answer in answers] == [201] * 4
+    assert len({answer.json()["key"] for answer in answers}) == 1 and ApiKey.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_writes_at_once_by_several_people_all_stand(admin: APIClient) -> None:
+    started, answers = threading.Barrier(4), []
+
+    def write(number: int) -> None:
+        client = APIClient(raise_request_exception=False)
+        client.credentials(**admin._credentials)
+        started.wait(10)
+        try:
+            names = [f"s{number}-{step}" for step in range(3)]
+            answers.extend(client.post("/api/v1/services", {"name": name}, format="json") for name in names)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [answer.status_code for answer in answers] == [201] * 12
+    assert len(newest().content["services"]) == 13 and newest().number == 13
