@@ -76,6 +76,8 @@ def config_xml(limits: Limits, users_file: str) -> str:
         "query_condition_cache_size": 16 * MIB,
         "compiled_expression_cache_size": MIB,
         "mmap_cache_size": 64,
+        # Asked every 50 ms by default, which is most of what an idle engine spends.
+        "memory_worker_period_ms": 1000,
         "background_pool_size": 2,
         "background_merges_mutations_concurrency_ratio": 1,
         "background_schedule_pool_size": 2,
@@ -87,7 +89,7 @@ def config_xml(limits: Limits, users_file: str) -> str:
         "old_parts_lifetime": 60,
         "merge_selecting_sleep_ms": 2000,
         # Every merge rewrites its rows. Wide merges with a ceiling rewrite a row two or three times, not five.
-        "min_parts_to_merge_at_once": 8,
+        "min_parts_to_merge_at_once": 4,
         "max_bytes_to_merge_at_max_space_in_pool": 1024 * MIB,
         "min_bytes_for_wide_part": 64 * MIB,
         "number_of_free_entries_in_pool_to_lower_max_size_of_merge": 1,
