@@ -1,0 +1,240 @@
+"""The gateways that P1 and P2 compare: ours and the peers, each on a core of its own with the same policies on.
+
+Upstream, telemetry sink, Redis and the load share the other core. Only the gateway under measurement works
+while it is measured; the others idle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import redis
+
+from apps.gateway.core import config
+from apps.lib import wire
+from benchmarks.report import Falsified
+from missioncontrol.env import ROOT
+from tests.waiting import free_ports, listening, until
+
+LOAD_CORE, GATEWAY_CORE = 0, 1
+PEERS = ("envoy", "caddy", "nginx")
+OURS = "ours"
+PATH = "/bench/thing"
+KEY = f"mc_benchmrk_{secrets.token_hex(20)}"
+FIELD = f"X-API-Key: {KEY}"
+TEMPLATES = ROOT / "benchmarks" / "peers"
+
+
+def quick() -> bool:
+    """A smoke test rather than a measurement."""
+    return os.environ.get("MC_BENCH_QUICK") == "1"
+
+
+@dataclass(slots=True)
+class Field:
+    """All that runs, and where."""
+
+    folder: Path
+    ports: dict[str, int]
+    processes: dict[str, psutil.Process]
+
+    def cpu(self, name: str) -> float:
+        """Processor seconds a gateway has used, with its children."""
+        process = self.processes[name]
+        family = [process, *process.children(recursive=True)]
+        total = 0.0
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = member.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def spans(self) -> int:
+        """Spans the sink has counted since it was last asked."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['otlp']}/count", timeout=5) as answer:
+            return int(answer.read())
+
+    def settle_spans(self, wanted: int, seconds: float = 8.0) -> int:
+        """Wait until ``wanted`` spans have come, or no more do; how many came."""
+        got, deadline = 0, time.monotonic() + seconds
+        while got < wanted and time.monotonic() < deadline:
+            got += self.spans()
+            time.sleep(0.2)
+        return got
+
+
+@contextlib.contextmanager
+def field() -> Iterator[Field]:
+    """Everything started, each gateway seen to let the key in and nobody else."""
+    programs = {name: find(name) for name in ("wrk", "taskset", "nginx", "redis-server", "envoy", "caddy")}
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Falsified("two cores are needed: one for the gateway, one for everything else")
+    folder = Path(tempfile.mkdtemp(prefix="mc-gateways-"))
+    names = ("upstream", "otlp", "redis", OURS, *PEERS)
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    found = Field(folder, ports, {})
+    try:
+        _start_all(found, programs)
+        for name in (OURS, *PEERS):
+            _check(name, ports[name])
+        yield found
+    finally:
+        family = [member for process in found.processes.values() if process.is_running() for member in _family(process)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.terminate()
+        for member in psutil.wait_procs(family, 10)[1]:
+            member.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def find(name: str) -> str:
+    """A program beside this Python or on PATH; Falsified when there is none."""
+    beside = Path(sys.executable).parent / name
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
+        raise Falsified(
+            f"{name} is not installed (pip install -r benchmarks/requirements.txt; apt-get install wrk nginx)"
+        )
+    return path
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _start_all(found: Field, programs: dict[str, str]) -> None:
+    folder, ports = found.folder, found.ports
+
+    def start(name: str, core: int, *command: str, **env: str) -> None:
+        with (folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command], cwd=ROOT, env={**os.environ, **env}, stdout=log, stderr=log
+            )
+        found.processes[name] = psutil.Process(process.pid)
+        if name in ports:
+            try:
+                until(lambda: listening(ports[name]), 20, what=name)
+            except AssertionError:
+                raise Falsified(f"{name} did not start: {(folder / f'{name}.log').read_text()[-2000:]}") from None
+
+    def template(file: str, name: str) -> str:
+        text = (TEMPLATES / file).read_text()
+        values = {"LISTEN_PORT": ports[name], "UPSTREAM_PORT": ports["upstream"], "OTLP_PORT": ports["otlp"]}
+        for word, value in {**values, "API_KEY": KEY, "FOLDER": folder}.items():
+            text = text.replace(word, str(value))
+        path = folder / f"{name}-{file}"
+        path.write_text(text)
+        return str(path)
+
+    start("upstream", LOAD_CORE, programs["nginx"], "-c", template("upstream.conf", "upstream"))
+    start("otlp", LOAD_CORE, sys.executable, "-m", "benchmarks.sink", str(ports["otlp"]))
+    start(
+        "redis", LOAD_CORE, programs["redis-server"], "--port", str(ports["redis"]), "--save", "", "--dir", str(folder)
+    )
+    collector = f"http://127.0.0.1:{ports['otlp']}"
+    start(
+        "envoy",
+        GATEWAY_CORE,
+        programs["envoy"],
+        "-c",
+        template("envoy.yaml", "envoy"),
+        "--concurrency",
+        "1",
+        "--log-level",
+        "error",
+        "--disable-hot-restart",
+    )
+    caddy = {
+        "GOMAXPROCS": "1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+    }
+    start(
+        "caddy",
+        GATEWAY_CORE,
+        programs["caddy"],
+        "run",
+        "--adapter",
+        "caddyfile",
+        "--config",
+        template("Caddyfile", "caddy"),
+        XDG_CONFIG_HOME=str(folder),
+        XDG_DATA_HOME=str(folder),
+        **caddy,
+    )
+    start("nginx", GATEWAY_CORE, programs["nginx"], "-c", template("nginx.conf", "nginx"))
+    pepper = secrets.token_hex(16)
+    publish(ports, pepper)
+    start(
+        OURS,
+        GATEWAY_CORE,
+        sys.executable,
+        "-m",
+        "missioncontrol.gateway",
+        MC_HOME=str(folder / "home"),
+        MC_KEY_PEPPER=pepper,
+        MC_FLEET_TOKEN=secrets.token_hex(16),
+        MC_GATEWAY_PORT=str(ports[OURS]),
+        MC_GATEWAY_WORKERS="1",
+        REDIS_URL=f"redis://127.0.0.1:{ports['redis']}/0",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector,
+    )
+
+
+def publish(ports: dict[str, int], pepper: str) -> None:
+    """Our configuration: the same policies, and 200 routes around the one that is measured."""
+    hashed = hmac.new(pepper.encode(), KEY.encode(), hashlib.sha256).hexdigest()
+    upstream = (config.Instance("one", f"http://127.0.0.1:{ports['upstream']}"),)
+    others = tuple(config.Route(f"other{n}", "bench", f"/team{n}/api/v1") for n in range(200))
+    document = config.Document(
+        revision=1,
+        created_at=time.time(),
+        services=(config.Service("bench", upstream, fleet=True),),
+        routes=(config.Route("bench", "bench", "/bench", rate_limit="limit"), *others),
+        rate_limits=(config.RateLimit("limit", 100_000_000),),
+        consumers=(config.Consumer("bench"),),
+        keys=(config.Key(hashed, KEY[:11], "bench"),),
+    )
+    config.check(document)
+    with redis.Redis(port=ports["redis"]) as client:
+        client.set(wire.CONFIG_CURRENT, config.encode(document))
+
+
+def _check(name: str, port: int) -> None:
+    """The gateway lets the key in, turns the keyless away and reaches the upstream."""
+
+    def ask(field: str) -> tuple[int, bytes]:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{PATH}", headers=dict([field.split(": ", 1)]))
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, b""
+
+    try:
+        until(lambda: ask(FIELD)[0] == 200, 10, what=f"{name} to serve")
+    except AssertionError as error:
+        raise Falsified(str(error)) from None
+    if ask(FIELD) != (200, b"0123456789"):
+        raise Falsified(f"{name} does not pass the upstream's answer on")
+    if ask("X-API-Key: wrong")[0] != 401:
+        raise Falsified(f"{name} lets a wrong key in")
