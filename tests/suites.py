@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from missioncontrol.launch import packages
+from missioncontrol.launch.report import Report
 from tests import machine, postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.run([*PYTEST, *arguments], cwd=ROOT, env=environment(), check=False).returncode
     began = time.monotonic()
-    fetch()
+    packages.install([package for package, marker in PACKAGES.items() if machine.lacks(marker)], Report())
     counts = Path(tempfile.mkstemp(prefix="mc-counts-")[1])
     env = environment() | {"MC_TEST_COUNTS": str(counts)}
     parallel = ["-n", "2", "-m", "not solo and not fleet", "tests/unit", "tests/contract"]
@@ -54,29 +55,6 @@ def pytest(arguments: list[str], env: dict[str, str]) -> int:
     print(f"\n== pytest {' '.join(arguments)}", flush=True)
     code = subprocess.run([*PYTEST, *arguments], cwd=ROOT, env=env, check=False).returncode
     return 0 if code == 5 else code
-
-
-def fetch() -> None:
-    """Install what is missing from the system's packages, where we may: root or sudo without a password, and apt."""
-    missing = [package for package, marker in PACKAGES.items() if machine.lacks(marker)]
-    if not missing:
-        return
-    if not shutil.which("apt-get"):
-        print(f"Missing and not installed, for there is no apt-get: {', '.join(missing)}.")
-        return
-    become = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if become and subprocess.run([*become, "true"], capture_output=True, check=False).returncode:
-        print(f"Missing and not installed, for this user may not: {', '.join(missing)}.")
-        return
-    print(f"Installing {', '.join(missing)} …", flush=True)
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    apt = [*become, "apt-get", "-q", "-y"]
-    subprocess.run([*apt, "update"], env=env, stdout=subprocess.DEVNULL, check=False)
-    done = subprocess.run(
-        [*apt, "install", "--no-install-recommends", *missing], env=env, capture_output=True, check=False
-    )
-    if done.returncode:
-        print(f"apt-get could not install them: {done.stderr.decode(errors='replace').strip()[-300:]}")
 
 
 def summary(codes: dict[str, int], counts: Path, seconds: float) -> int:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from missioncontrol.launch import layout, venv
+from missioncontrol.launch import layout, packages, venv
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.run import run
@@ -67,6 +67,8 @@ def install(settings: Settings, dev: bool, bench: bool, then: list[str], report:
     except OSError:
         log = Path(os.devnull)
     venv.ensure(settings.venv, wanted, log, report)
+    if bench:
+        packages.install(packages.lacking(packages.BENCH), report)
     if not then:
         return 0
     sys.stdout.flush()
