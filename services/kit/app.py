@@ -7,6 +7,7 @@ signal ends it at once.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -119,6 +120,19 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, health: Health) -> None:
         super().__init__(config)
         self._health = health
+        self._signalled = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """uvicorn's own wakes ten times a second to see whether to leave; this one is woken, and else once a second
+        renews the Date header."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._signalled.wait()
+            except TimeoutError:
+                pass
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: go. Signals are not raised again afterwards, so a drained exit is 0."""
@@ -126,6 +140,8 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._signalled.set)
 
 
 def _operation_id(route: APIRoute) -> str:
