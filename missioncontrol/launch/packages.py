@@ -1,4 +1,4 @@
-"""The system's packages: what tests and benchmarks want from them, installed where we may, and said where we may not."""
+"""The system's packages that tests and benchmarks want: installed where we may, and said where we may not."""
 
 from __future__ import annotations
 
