@@ -23,7 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from benchmarks.report import Falsified, Figure
 from tests.waiting import free_port, until
