@@ -1,0 +1,149 @@
+"""The main job through the whole system: one sentence, five processes, one trace; and a part killed under it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import jwt
+import pytest
+import requests
+
+from tests.fleet import Fleet
+from tests.waiting import until
+
+CHAIN = [
+    ("gateway", "Server"),
+    ("nexus", "Server"),
+    ("nexus", "Client"),
+    ("gateway", "Server"),
+    ("covenant", "Server"),
+    ("covenant", "Producer"),
+    ("mint", "Consumer"),
+]
+
+
+@pytest.fixture
+def call(fleet: Fleet) -> Callable[..., requests.Response]:
+    """A request to the gateway with the demo key."""
+
+    def ask(method: str, path: str, **rest: Any) -> requests.Response:
+        headers = {"X-API-Key": fleet.credentials["demo_api_key"]} | rest.pop("headers", {})
+        return requests.request(method, fleet.gateway + path, headers=headers, timeout=20, **rest)
+
+    return ask
+
+
+def say(call: Callable[..., requests.Response], text: str, **headers: str) -> requests.Response:
+    return call("POST", "/nexus/v1/intents", json={"text": text}, headers=headers)
+
+
+def held(call: Callable[..., requests.Response], account: str) -> Decimal:
+    answer = call("GET", f"/mint/v1/accounts/{account}")
+    return Decimal(answer.json()["balances"]["AZR"]) if answer.status_code == 200 else Decimal(0)
+
+
+def test_one_sentence_moves_money_and_leaves_one_trace(fleet: Fleet, call: Callable[..., requests.Response]) -> None:
+    before = held(call, "thandi")
+    answer = say(call, "send 25 AZR to thandi")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["status"] == "confirmed" and body["slots"] == {"amount": "25", "currency": "AZR", "name": "thandi"}
+    entry = call("GET", f"/covenant/v1/transactions/{body['confirmation']['id']}").json()
+    assert (entry["from"], entry["to"], entry["amount"]) == ("demo", "thandi", "25.00")
+    assert (entry["height"], entry["hash"]) == (body["confirmation"]["height"], body["confirmation"]["hash"])
+    until(lambda: held(call, "thandi") == before + 25, 10)
+    assert call("GET", "/covenant/v1/verify").json()["valid"]
+
+    address = f"{fleet.pages}/api/v1/traces/{answer.headers['X-Trace-Id']}"
+    token = {"Authorization": f"Token {fleet.credentials['api_token']}"}
+
+    def chain() -> list[tuple[str, str]]:
+        found = requests.get(address, headers=token, timeout=10)
+        if found.status_code != 200:
+            return []
+        spans = found.json()["spans"]
+        children = {span["parent_span_id"]: span for span in spans}
+        path: list[tuple[str, str]] = []
+        parent = ""
+        while span := children.get(parent):
+            path.append((span["service"], span["kind"]))
+            parent = span["span_id"]
+        return path if len(path) == len(spans) else []
+
+    until(lambda: chain() == CHAIN, 15, what="one unbroken chain of spans, and no span beside it")
+
+
+def test_aegis_tokens_open_the_same_routes_and_bad_ones_say_which(fleet: Fleet) -> None:
+    client = fleet.credentials["demo_client"]
+    address = f"{fleet.gateway}/aegis/v1/token"
+    form = {"grant_type": "client_credentials"}
+    issued = requests.post(address, data=form, auth=(client["id"], client["secret"]), timeout=10)
+    assert issued.status_code == 200, issued.text
+    refused = requests.post(address, data=form, auth=(client["id"], "wrong"), timeout=10)
+    assert refused.status_code == 401 and refused.json()["error"] == "invalid_client"
+    token = issued.json()["access_token"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    keys = requests.get(f"{fleet.gateway}/aegis/.well-known/jwks.json", timeout=10).json()
+    assert jwt.get_unverified_header(token)["kid"] in {key["kid"] for key in keys["keys"]}
+    assert claims["iss"] == f"http://localhost:{fleet.ports['MC_GATEWAY_PORT']}/aegis"
+
+    def read(bearer: str) -> requests.Response:
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        return requests.get(f"{fleet.gateway}/covenant/v1/head", headers=headers, timeout=10)
+
+    assert read(token).status_code == 200
+    failures = set()
+    for bad in ("", "nonsense", token[:-6] + "AAAAAA"):
+        answer = read(bad)
+        assert answer.status_code == 401, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        failures.add(answer.json()["failure"])
+    assert len(failures) >= 2, failures
+
+
+def test_services_do_not_answer_strangers(fleet: Fleet) -> None:
+    for name, path in (("covenant", "/v1/head"), ("mint", "/v1/accounts"), ("nexus", "/v1/intents")):
+        direct = requests.get(fleet.service(name) + path, timeout=5)
+        assert (direct.status_code, direct.json()["failure"]) == (401, "fleet_token_required")
+        forged = requests.get(fleet.service(name) + path, headers={"X-Consumer": "admin"}, timeout=5)
+        assert forged.status_code == 401
+
+
+@pytest.mark.solo
+@pytest.mark.parametrize("victim", ["covenant", "mint", "nexus"])
+def test_killing_a_part_loses_and_doubles_nothing(
+    fleet: Fleet, call: Callable[..., requests.Response], victim: str
+) -> None:
+    """Clients that repeat themselves under one key get there, and the money has moved once for each."""
+    payee = f"payee-{victim}"
+    pid = until(lambda: fleet.pid(victim), 20)
+    keys = [f"{victim}-{os.getpid()}-{number}" for number in range(12)]
+    confirmed: dict[str, str] = {}
+    deadline = time.monotonic() + 60
+    for turn, key in enumerate(keys):
+        if turn == 4:
+            os.kill(pid, signal.SIGKILL)
+        while key not in confirmed:
+            assert time.monotonic() < deadline, f"{len(confirmed)} of {len(keys)} got through"
+            body = {"from": "demo", "to": payee, "amount": "1.00", "currency": "AZR"}
+            if victim == "nexus":
+                answer = say(call, f"send 1 AZR to {payee}", **{"Idempotency-Key": key})
+            else:
+                answer = call("POST", "/covenant/v1/transactions", json=body, headers={"Idempotency-Key": key})
+            if answer.status_code in {200, 201}:
+                found = answer.json()
+                confirmed[key] = found.get("confirmation", found)["id"]
+            else:
+                assert answer.status_code in {502, 503, 504}, answer.text
+                assert answer.headers["content-type"] == "application/problem+json"
+                time.sleep(0.2)
+    assert len(set(confirmed.values())) == len(keys)
+    until(lambda: held(call, payee) == len(keys), 20, what=f"{len(keys)} AZR with {payee}")
+    assert call("GET", "/mint/v1/totals").json()["totals"]["AZR"] == "0.00"
+    assert call("GET", "/covenant/v1/verify").json()["valid"]
+    until(lambda: fleet.pid(victim) not in {0, pid}, 20, what=f"{victim} is started again")
