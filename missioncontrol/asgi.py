@@ -27,9 +27,11 @@ from twisted.internet.defer import Deferred  # noqa: E402
 
 from apps.dashboard.feed import feed  # noqa: E402
 from apps.dashboard.urls import websocket  # noqa: E402
+from missioncontrol import refusals  # noqa: E402
 
 UNTRACED = "/health,/ready,/static/"
 
+refusals.install()
 flush = observe.setup("control", endpoint=settings.OTLP_URL, version=settings.VERSION)
 
 

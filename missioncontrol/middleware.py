@@ -38,6 +38,12 @@ class Edge:
         length = request.META.get("CONTENT_LENGTH") or "0"
         if length.isdigit() and int(length) > limit and request.path.startswith(API):
             return problem(body_too_big(limit))
+        if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
+            # Django REST framework takes a request without a length for one without a body.
+            body = request.read(limit + 1)
+            if len(body) > limit:
+                return problem(body_too_big(limit))
+            request._body, request.META["CONTENT_LENGTH"] = body, str(len(body))
         path = request.path_info
         if path.startswith("/api/v1/") and path.endswith("/"):
             request.path_info = path.rstrip("/")
