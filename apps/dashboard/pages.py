@@ -29,6 +29,8 @@ from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
 
 TRACE_ID = re.compile(r"^[0-9a-f]{32}$")
+OWN = ("control",)
+"""The services of a trace that is Mission Control's own: somebody looked at a page."""
 TRACES = 100
 """Traces listed at most."""
 BARS = 60
@@ -208,11 +210,14 @@ def traces(request: HttpRequest) -> HttpResponse:
                 name=filters["name"] or None,
                 errors_only=bool(filters["errors"]),
                 min_ms=least,
-                limit=TRACES,
+                limit=TRACES if filters["service"] else 4 * TRACES,
             )
+            if not filters["service"]:
+                # An open page makes requests of its own; they would crowd out everybody else's.
+                found = [one for one in found if one.services != OWN][:TRACES]
         except telemetry.TelemetryAway:
             problem = "ClickHouse does not answer, so no trace can be read. Reload in a moment."
-    names = sorted({"gateway", filters["service"], *Service.objects.values_list("name", flat=True)} - {""})
+    names = sorted({"gateway", "control", filters["service"], *Service.objects.values_list("name", flat=True)} - {""})
     return render(
         request,
         "traces.html",

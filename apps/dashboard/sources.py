@@ -28,6 +28,8 @@ HOUR = 3600.0
 SPARK_POINTS, BAR_BUCKETS = 60, 60
 AFFECTED_S = 300.0
 """Seconds of failed requests behind "who is affected"."""
+SETTLED_S = 2.0
+"""Seconds until every process has sent its spans of a trace."""
 RECENT = 40
 """Changes kept in the document."""
 
@@ -72,7 +74,7 @@ class TelemetrySource:
 
     def __init__(self) -> None:
         self._sparks: dict[str, list[float]] = {}
-        self._sparks_due = self._blame_due = float("-inf")
+        self._sparks_due = self._blame_due = self._failed_at = float("-inf")
         self._blame: dict[str, str] = {}
         self._affected: Sequence[Mapping[str, Any]] = ()
 
@@ -86,20 +88,22 @@ class TelemetrySource:
             self._sparks = telemetry.sparks(until - HOUR, until, step)
             self._sparks_due = now + 15.0
         if any(service.errors for service in red.values()):
-            if now >= self._blame_due:
-                self._investigate(at)
-                self._blame_due = now + 5.0
-        else:
+            self._failed_at = now
+        if now - self._failed_at > AFFECTED_S:
             self._blame, self._affected = {}, ()
-            self._blame_due = float("-inf")
+        elif now >= self._blame_due:
+            self._investigate(at)
+            self._blame_due = now + 5.0
         return Telemetry(red, self._sparks, self._blame, self._affected)
 
     def _investigate(self, at: float) -> None:
         """Who meets the failures, and which dependency they come from: read from the failed traces themselves."""
         failed = telemetry.recent_traces(since=at - AFFECTED_S, errors_only=True, limit=200)
         self._affected = blame.affected(failed)
-        young = [summary.trace_id for summary in failed if at - summary.started_at <= WINDOW_S][: blame.SAMPLE]
-        self._blame = blame.causes([telemetry.trace(trace_id) for trace_id in young])
+        # The newest lack the spans that other processes have yet to send: those of two seconds ago are whole.
+        young = [summary for summary in failed if at - summary.started_at <= WINDOW_S]
+        whole = [summary for summary in young if at - summary.started_at >= SETTLED_S] or young
+        self._blame = blame.causes([telemetry.trace(summary.trace_id) for summary in whole[: blame.SAMPLE]])
 
 
 class ChangeSource:

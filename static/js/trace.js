@@ -21,7 +21,9 @@ function table(title, pairs) {
   const body = make("table");
   for (const [key, value] of entries.sort(([a], [b]) => (a < b ? -1 : 1))) {
     const row = body.insertRow();
-    row.insertCell().textContent = key;
+    const head = make("th", key);
+    head.scope = "row";
+    row.append(head);
     row.insertCell().textContent = typeof value === "object" ? JSON.stringify(value) : value;
   }
   const box = make("div");
