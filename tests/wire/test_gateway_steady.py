@@ -92,6 +92,11 @@ def breaker_states(gateway: Gateway) -> set[str]:
         return {json.loads(data)["state"] for data in client.hgetall(wire.BREAKER_STATE).values()}
 
 
+def worker_reports(gateway: Gateway) -> int:
+    with gateway.redis() as client:
+        return int(client.hlen(wire.BREAKER_STATE))
+
+
 def open_breaker(gateway: Gateway) -> None:
     for _ in range(5):
         gateway.get("/open/status/500")
@@ -198,9 +203,7 @@ def test_workers_open_together(pair: Gateway) -> None:
     pair.publish(services=pair.service(breaker=config.Breaker(minimum_calls=5, wait_in_open=30)))
     open_breaker(pair)
     open_breaker(pair)
-    until(lambda: breaker_states(pair) == {"open"}, 3, what="both workers open")
-    with pair.redis() as client:
-        assert len(client.hgetall(wire.BREAKER_STATE)) == 2
+    until(lambda: breaker_states(pair) == {"open"} and worker_reports(pair) == 2, 3, what="both workers open")
     assert {pair.get("/open/x").failure for _ in range(10)} == {"breaker_open"}
 
 

@@ -169,7 +169,7 @@ class Exchange:
             keep=self.keep,
             old=self.old,
         )
-        self.client.transport.write(head if self.method == b"HEAD" else head + body)
+        self.client.write(head if self.method == b"HEAD" else head + body)
 
     def respond(self, status: int, body: bytes) -> None:
         """Answer one of the gateway's own addresses with JSON."""
@@ -202,6 +202,7 @@ class Exchange:
         if gateway.draining and not gateway.inflight:
             gateway.idle.set()
         if cut:
+            gateway.writes.flush()  # what came of the answer before it broke off
             self.client.transport.abort()
         else:
             self.client.finished(self, self.keep)

@@ -35,6 +35,7 @@ from apps.gateway.plane.report import Reporter
 from apps.gateway.plane.server import ClientConnection
 from apps.gateway.plane.snapshot import Snapshots
 from apps.gateway.plane.table import Builder, Table
+from apps.gateway.plane.writes import Writes
 from apps.lib import wire
 from apps.lib.clock import monotonic
 from apps.lib.problem import Problem
@@ -83,6 +84,7 @@ class Gateway:
         # Trace ids need to be unlike each other, not unguessable.
         self.ids = random.Random(secrets.randbits(256))  # noqa: S311
         self.metrics = Metrics()
+        self.writes = Writes()
         self.table: Table | None = None
         self.redis = redis.asyncio.Redis.from_url(
             settings.redis_url,
@@ -93,7 +95,9 @@ class Gateway:
         )
         self.jwks = KeyStore(settings.home, self.metrics, self._keys_changed)
         self.breakers = Breakers(self)
-        self.builder = Builder(settings.pepper, settings.fleet_token, self.jwks.sets, self.breakers.changed)
+        self.builder = Builder(
+            settings.pepper, settings.fleet_token, self.jwks.sets, self.breakers.changed, self.writes
+        )
         self.verdicts = Verdicts(self)
         self.snapshots = Snapshots(self)
         self.limiter = Limiter(self.redis, self.metrics, self.snapshots.share)
@@ -153,7 +157,7 @@ class Gateway:
         self.draining = True
         for client in list(self.clients):
             if client.exchange is None:
-                client.transport.close()
+                client.close()
         if self.inflight:
             try:
                 async with asyncio.timeout(DRAIN_SECONDS):
@@ -161,7 +165,7 @@ class Gateway:
             except TimeoutError:
                 self.metrics.count("mc.gateway.drain.cut", by=len(self.inflight))
         for client in list(self.clients):
-            client.transport.close()
+            client.close()
 
     async def _sweep(self) -> None:
         """Deadlines, idle connections and breakers' waits, without a timer for each."""

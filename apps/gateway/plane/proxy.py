@@ -187,7 +187,7 @@ class ProxyExchange(Exchange):
         else:
             self.deadline = now + self.route.idle_timeout
             if self.head.expect is not None and not self.old and not self.body:
-                self.client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._attempt(now)
 
     # -- upstream -----------------------------------------------------------------------------------
@@ -269,10 +269,10 @@ class ProxyExchange(Exchange):
         elif connection.chunks:
             data = b"".join(connection.chunks)
             connection.chunks = []
-            self.client.transport.write(chunk(data) if self._chunked_out else data)
+            self.client.write(chunk(data) if self._chunked_out else data)
         if connection.done:
             if self._chunked_out:
-                self.client.transport.write(LAST_CHUNK)
+                self.client.write(LAST_CHUNK)
             self._upstream = None
             connection.release(self.body_done)
             self._finish(connection.status)
@@ -336,12 +336,12 @@ class ProxyExchange(Exchange):
         )
         if chunks and how != "none":
             parts += (chunk(b"".join(chunks)),) if self._chunked_out else chunks
-        self.client.transport.write(b"".join(parts))
+        self.client.write(b"".join(parts))
 
     def upstream_interim(self, status: int, fields: Fields) -> None:
         """A 1xx answer other than 100 and 101 goes through as it is (RFC 9110 section 15.2)."""
         if not self.old and not self._answered:
-            self.client.transport.write(b"".join((status_line(status), *sort_response(fields).lines, b"\r\n")))
+            self.client.write(b"".join((status_line(status), *sort_response(fields).lines, b"\r\n")))
 
     def upstream_failed(self, failure: str, detail: str) -> None:
         """The attempt came to nothing, or the answer broke off."""

@@ -155,6 +155,15 @@ class ClientConnection(asyncio.Protocol):
 
     # -- for the exchange -----------------------------------------------------------------------------
 
+    def write(self, data: bytes) -> None:
+        """Send, with whatever else is sent this turn."""
+        self.gateway.writes.add(self.transport, data)
+
+    def close(self) -> None:
+        """Send what is waiting, then close."""
+        self.gateway.writes.flush()
+        self.transport.close()
+
     def pause(self) -> None:
         """Stop reading the client: what it sent has not gone on yet."""
         if not self._paused:
@@ -175,7 +184,7 @@ class ClientConnection(asyncio.Protocol):
         if not exchange.body_done and self._receiving is exchange:
             self._lingering()
         elif not keep:
-            self.transport.close()
+            self.close()
         elif self._waiting:
             self.exchange = following = self._waiting.popleft()
             # By the loop, not from here: a thousand pipelined refusals must not nest a thousand deep.
@@ -184,12 +193,12 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = monotonic() + IDLE_SECONDS
             self.resume()
             if self.gateway.draining:
-                self.transport.close()
+                self.close()
 
     def expire(self) -> None:
         """The sweep found the deadline past."""
         if self._linger >= 0 or self._head_size == 0 or self._receiving is not None:
-            self.transport.abort() if self._linger >= 0 else self.transport.close()
+            self.transport.abort() if self._linger >= 0 else self.close()
         else:
             self._malformed(Problem(408, "request_timeout", "The request's head did not arrive in time."))
 
@@ -199,6 +208,7 @@ class ClientConnection(asyncio.Protocol):
         self._waiting.clear()
         self.deadline = monotonic() + LINGER_SECONDS
         self.resume()
+        self.gateway.writes.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 

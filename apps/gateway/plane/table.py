@@ -19,6 +19,7 @@ from apps.gateway.core.balance import Rotation
 from apps.gateway.core.breaker import Breaker, Change
 from apps.gateway.core.routing import Routes
 from apps.gateway.plane.upstream import Guard, Instance
+from apps.gateway.plane.writes import Writes
 
 UNHEALTHY = "unhealthy"
 
@@ -66,12 +67,14 @@ class Builder:
         fleet_token: str,
         key_sets: KeySets,
         listener: Callable[[str, Change], None],
+        writes: Writes,
         guard: Guard | None = None,
     ) -> None:
         self._pepper = pepper
         self._fleet_token = fleet_token
         self._key_sets = key_sets
         self._listener = listener
+        self._writes = writes
         self._guard = guard
         self._tls: ssl.SSLContext | None = None
 
@@ -108,7 +111,7 @@ class Builder:
                 instance = None
             if instance is None:
                 tls = self._context() if url.scheme == "https" else None
-                instance = Instance(key, url.hostname or "", port, tls=tls, guard=self._guard)
+                instance = Instance(key, url.hostname or "", port, tls=tls, guard=self._guard, writes=self._writes)
             instance.weight = each.weight
             instance.limit = spec.idle_connections
             instance.connect_timeout = spec.connect_timeout

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import httptools
 
 from apps.gateway.core.headers import MAX_HEAD, Fields
+from apps.gateway.plane.writes import Writes
 from apps.lib.clock import monotonic
 
 IDLE_SECONDS = 4.0
@@ -77,10 +78,18 @@ class Instance:
         "retired",
         "tls",
         "weight",
+        "writes",
     )
 
     def __init__(
-        self, key: str, host: str, port: int, *, tls: ssl.SSLContext | None = None, guard: Guard | None = None
+        self,
+        key: str,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        guard: Guard | None = None,
+        writes: Writes | None = None,
     ) -> None:
         self.key = key
         self.host = host
@@ -100,6 +109,7 @@ class Instance:
         self.tls = tls is not None
         self._guard = guard
         self._loop = asyncio.get_running_loop()
+        self.writes = writes or Writes()
 
     def acquire(self, user: User) -> Connecting | None:
         """Give ``user`` a connection: at once (None), or later (what it may cancel)."""
@@ -225,11 +235,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.fields = []
         self.chunks = []
         self.framed = self.head_done = self.done = self.keep = False
-        self._transport.write(data)
+        self.instance.writes.add(self._transport, data)
 
     def write(self, data: bytes) -> None:
         """More of the request."""
-        self._transport.write(data)
+        self.instance.writes.add(self._transport, data)
 
     def pause(self) -> None:
         """Stop reading: whoever reads our answer is slower."""

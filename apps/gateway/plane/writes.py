@@ -1,0 +1,34 @@
+"""Writes gathered over one turn of the event loop and sent together at its end.
+
+A send that wakes a sleeping receiver costs several times one that finds it awake. Between sends that are a
+request's work apart the receiver falls asleep again; back to back they wake it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Writes:
+    """What one worker will send at the end of this turn."""
+
+    __slots__ = ("_loop", "_pending")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[tuple[Any, bytes]] = []
+
+    def add(self, transport: Any, data: bytes) -> None:
+        """Send ``data`` this turn, after what was added before."""
+        pending = self._pending
+        if not pending:
+            self._loop.call_soon(self.flush)
+        pending.append((transport, data))
+
+    def flush(self) -> None:
+        """Send now: before closing a transport that may have data here."""
+        pending, self._pending = self._pending, []
+        for transport, data in pending:
+            if not transport.is_closing():
+                transport.write(data)
