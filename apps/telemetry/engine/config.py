@@ -101,6 +101,9 @@ def config_xml(limits: Limits, users_file: str) -> str:
     return (
         "<clickhouse>"
         + "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
+        # LZ4 (the default) while parts are young and soon rewritten; ZSTD once they are large and here to stay.
+        + f"<compression><case><min_part_size>{64 * MIB}</min_part_size><min_part_size_ratio>0</min_part_size_ratio>"
+        + "<method>zstd</method><level>1</level></case></compression>"
         + "<merge_tree>"
         + "".join(f"<{name}>{value}</{name}>" for name, value in tree.items())
         + "</merge_tree></clickhouse>\n"

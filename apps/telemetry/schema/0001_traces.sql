@@ -4,36 +4,37 @@
 -- The order differs from the exporter's on purpose: second first. Spans arrive nearly in time order, so
 -- parts hardly overlap, an insert has little to sort, "newest first" reads stop early, and a trace whose
 -- seconds are known (otel_traces_trace_id_ts) is a granule or two. Charts never read this table: see 0002.
+-- Codecs are the server's default (its <compression> section), where the exporter writes ZSTD(1).
 CREATE TABLE IF NOT EXISTS otel_traces
 (
-    Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
-    TraceId String CODEC(ZSTD(1)),
-    SpanId String CODEC(ZSTD(1)),
-    ParentSpanId String CODEC(ZSTD(1)),
-    TraceState String CODEC(ZSTD(1)),
-    SpanName LowCardinality(String) CODEC(ZSTD(1)),
-    SpanKind LowCardinality(String) CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    SpanAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    Duration UInt64 CODEC(T64, ZSTD(1)),
-    StatusCode LowCardinality(String) CODEC(ZSTD(1)),
-    StatusMessage String CODEC(ZSTD(1)),
+    Timestamp DateTime64(9) CODEC(Delta(8), Default),
+    TraceId String,
+    SpanId String,
+    ParentSpanId String,
+    TraceState String,
+    SpanName LowCardinality(String),
+    SpanKind LowCardinality(String),
+    ServiceName LowCardinality(String),
+    ResourceAttributes Map(LowCardinality(String), String),
+    ScopeName String,
+    ScopeVersion String,
+    SpanAttributes Map(LowCardinality(String), String),
+    Duration UInt64 CODEC(T64, Default),
+    StatusCode LowCardinality(String),
+    StatusMessage String,
     Events Nested
     (
         Timestamp DateTime64(9),
         Name LowCardinality(String),
         Attributes Map(LowCardinality(String), String)
-    ) CODEC(ZSTD(1)),
+    ),
     Links Nested
     (
         TraceId String,
         SpanId String,
         TraceState String,
         Attributes Map(LowCardinality(String), String)
-    ) CODEC(ZSTD(1)),
+    ),
     INDEX idx_span_attr_value mapValues(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = MergeTree
@@ -46,14 +47,14 @@ SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1;
 -- traces shows. Rows not yet merged add up the same way, so readers always GROUP BY TraceId.
 CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts
 (
-    TraceId String CODEC(ZSTD(1)),
-    Start SimpleAggregateFunction(min, DateTime64(9)) CODEC(Delta(8), ZSTD(1)),
-    End SimpleAggregateFunction(max, DateTime64(9)) CODEC(Delta(8), ZSTD(1)),
-    Spans SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    Errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
-    RootName SimpleAggregateFunction(max, String) CODEC(ZSTD(1)),
-    RootService SimpleAggregateFunction(max, String) CODEC(ZSTD(1)),
-    Services SimpleAggregateFunction(groupUniqArrayArray, Array(String)) CODEC(ZSTD(1)),
+    TraceId String,
+    Start SimpleAggregateFunction(min, DateTime64(9)) CODEC(Delta(8), Default),
+    End SimpleAggregateFunction(max, DateTime64(9)) CODEC(Delta(8), Default),
+    Spans SimpleAggregateFunction(sum, UInt64) CODEC(T64, Default),
+    Errors SimpleAggregateFunction(sum, UInt64) CODEC(T64, Default),
+    RootName SimpleAggregateFunction(max, String),
+    RootService SimpleAggregateFunction(max, String),
+    Services SimpleAggregateFunction(groupUniqArrayArray, Array(String)),
     Day Date
 )
 ENGINE = AggregatingMergeTree

@@ -4,13 +4,13 @@
 -- any cluster, where quantile sketches would need the same build everywhere.
 CREATE TABLE IF NOT EXISTS otel_red_10s
 (
-    Time DateTime CODEC(Delta(4), ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    SpanKind LowCardinality(String) CODEC(ZSTD(1)),
-    IsError UInt8 CODEC(ZSTD(1)),
-    Bucket UInt16 CODEC(ZSTD(1)),
-    Count UInt64 CODEC(T64, ZSTD(1)),
-    DurationSum UInt64 CODEC(T64, ZSTD(1))
+    Time DateTime CODEC(Delta(4), Default),
+    ServiceName LowCardinality(String),
+    SpanKind LowCardinality(String),
+    IsError UInt8,
+    Bucket UInt16,
+    Count UInt64 CODEC(T64, Default),
+    DurationSum UInt64 CODEC(T64, Default)
 )
 ENGINE = SummingMergeTree
 PARTITION BY toDate(Time)
@@ -33,14 +33,14 @@ GROUP BY Time, ServiceName, SpanKind, IsError, Bucket;
 -- The same by operation and minute, kept longer: what a service's page breaks down.
 CREATE TABLE IF NOT EXISTS otel_red_1m
 (
-    Time DateTime CODEC(Delta(4), ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    SpanKind LowCardinality(String) CODEC(ZSTD(1)),
-    SpanName LowCardinality(String) CODEC(ZSTD(1)),
-    IsError UInt8 CODEC(ZSTD(1)),
-    Bucket UInt16 CODEC(ZSTD(1)),
-    Count UInt64 CODEC(T64, ZSTD(1)),
-    DurationSum UInt64 CODEC(T64, ZSTD(1))
+    Time DateTime CODEC(Delta(4), Default),
+    ServiceName LowCardinality(String),
+    SpanKind LowCardinality(String),
+    SpanName LowCardinality(String),
+    IsError UInt8,
+    Bucket UInt16,
+    Count UInt64 CODEC(T64, Default),
+    DurationSum UInt64 CODEC(T64, Default)
 )
 ENGINE = SummingMergeTree
 PARTITION BY toYYYYMM(Time)
