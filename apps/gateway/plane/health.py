@@ -23,7 +23,8 @@ class Verdicts:
         self._gateway = gateway
         self.states: dict[str, str] = {}
         """``service/name`` → state."""
-        self._versions: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        """Version and time of the verdict in ``states``."""
 
     async def on_verdict(self, message: bytes) -> None:
         """One verdict was published."""
@@ -36,10 +37,12 @@ class Verdicts:
             self._apply({"instance": str(key, "utf-8") if isinstance(key, bytes) else key, **json.loads(data)})
 
     def _apply(self, verdict: dict[str, Any]) -> None:
-        key, state, version = verdict["instance"], verdict["state"], int(verdict.get("version", 0))
-        if version < self._versions.get(key, 0):
+        key, state = verdict["instance"], verdict["state"]
+        version, at = int(verdict.get("version", 0)), float(verdict["at"])
+        known, known_at = self._seen.get(key, (0, 0.0))
+        if version < known and at <= known_at:
             return  # overtaken: the stored state and the channel are read apart from each other
-        self._versions[key] = version
+        self._seen[key] = (version, at)
         before, self.states[key] = self.states.get(key), state
         if before == state:
             return
@@ -51,5 +54,5 @@ class Verdicts:
             service.rotate(self.states)
         breaker = service.breaker
         now = monotonic()
-        if state == HEALTHY and before is not None and float(verdict["at"]) > time() - (now - breaker.since):
+        if state == HEALTHY and before is not None and at > time() - (now - breaker.since):
             breaker.recover(now)

@@ -36,7 +36,7 @@ class Waiter(Protocol):
 class _Source:
     """One issuer's address and when it was last asked."""
 
-    __slots__ = ("asked_at", "due", "endpoint", "issuer", "waiting")
+    __slots__ = ("asked_at", "due", "endpoint", "issuer", "seen", "waiting")
 
     def __init__(self, issuer: Issuer, source: Endpoint) -> None:
         self.issuer = issuer
@@ -44,6 +44,8 @@ class _Source:
         self.due = 0.0
         self.asked_at = float("-inf")
         self.waiting: list[Waiter] = []
+        self.seen = b""
+        """The set as last read, from the issuer or from disk."""
 
 
 class KeyStore:
@@ -64,7 +66,7 @@ class KeyStore:
             source = before.get(issuer.name)
             if source is None or source.issuer.jwks_url != issuer.jwks_url:
                 source = _Source(issuer, endpoint(f"jwks:{issuer.name}", issuer.jwks_url))
-                self._load(issuer)
+                source.seen = self._load(issuer)
             source.issuer = issuer
             self._sources[issuer.name] = source
         for name in [name for name in self.sets if name not in self._sources]:
@@ -114,7 +116,8 @@ class KeyStore:
             log.warning("Keys of %s: %s", issuer.name, error)
         else:
             source.due = monotonic() + REFRESH_SECONDS
-            if set(keys) != set(self.sets.get(issuer.name, {})):
+            if data != source.seen:
+                source.seen = data
                 self.sets[issuer.name] = keys
                 self._changed()
                 self._save(issuer, data)
@@ -122,11 +125,13 @@ class KeyStore:
         for waiter in waiting:
             waiter.keys_arrived()
 
-    def _load(self, issuer: Issuer) -> None:
+    def _load(self, issuer: Issuer) -> bytes:
         try:
-            self.sets[issuer.name] = parse((self._home / f"{issuer.name}.json").read_bytes())
+            data = (self._home / f"{issuer.name}.json").read_bytes()
+            self.sets[issuer.name] = parse(data)
         except (OSError, ValueError):
-            return  # the first fetch brings them
+            return b""  # the first fetch brings them
+        return data
 
     def _save(self, issuer: Issuer, data: bytes) -> None:
         try:

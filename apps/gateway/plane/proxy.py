@@ -155,7 +155,7 @@ class ProxyExchange(Exchange):
         identity = self.identity
         limit = (identity.rate_limit if identity is not None else None) or route.rate_limit
         if limit is not None:
-            subject = identity.consumer if identity is not None else self.client.address
+            subject = identity.consumer if identity is not None else self._client_address(head)
             lease = self.gateway.limiter.lease(limit, subject)
             allowed = lease.take(self.started, self)
             if allowed is None:
@@ -163,6 +163,12 @@ class ProxyExchange(Exchange):
                 return  # ``limited`` goes on once Redis has answered
             self._apply_limit(lease, allowed)
         self._set_out(self.started)
+
+    def _client_address(self, head: RequestHead) -> str:
+        """Whom a public route's limit counts: the peer, or whom a trusted peer speaks for."""
+        if self.client.trusted and head.forwarded is not None:
+            return head.forwarded.rpartition(b",")[2].strip()[:64].decode("ascii", "replace")
+        return self.client.address
 
     def limited(self, lease: Lease, allowed: bool) -> None:
         """The limiter's late answer."""

@@ -157,10 +157,11 @@ class Reporter:
 
     def _close_batch(self) -> None:
         batch, self._batch = self._batch, []
-        size, self._size = self._size, 0
+        self._size = 0
         if batch:
-            self._queue.append((self._envelope.wrap(batch), len(batch)))
-            self._queued += size
+            body = self._envelope.wrap(batch)
+            self._queue.append((body, len(batch)))
+            self._queued += len(body)
 
     # -- sending --------------------------------------------------------------------------------------
 
@@ -186,7 +187,6 @@ class Reporter:
                 return  # kept for the next round
             self._queue.popleft()
             self._queued -= len(body)
-        self._queued = 0
 
     async def _post(self, body: bytes, spans: int) -> bool:
         """Send one batch; False when it should be tried again."""
@@ -200,7 +200,6 @@ class Reporter:
             return False
         if status >= 300:
             self.dropped += spans
-            self._gateway.metrics.count("mc.gateway.dropped", "span", spans)
             self._note_away(f"it answered {status}, {spans} spans are lost")
             return True
         self.sent += spans

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -18,7 +19,6 @@ from apps.gateway.core.paths import MAX_TARGET
 from apps.gateway.core.trace import Text
 from apps.gateway.plane.exchange import Exchange
 from apps.gateway.plane.proxy import ProxyExchange
-from apps.lib.clock import monotonic
 from apps.lib.problem import Problem
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 import httptools
 
 from apps.gateway.core.headers import MAX_HEAD, Fields
 from apps.gateway.plane.writes import Writes
-from apps.lib.clock import monotonic
 
 IDLE_SECONDS = 4.0
 """A kept connection is not used again after this long: common servers close theirs at 5 s, and a request
