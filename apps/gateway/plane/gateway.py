@@ -148,6 +148,8 @@ class Gateway:
         await self.snapshots.leave()
         await self.breakers.leave()
         await self.redis.aclose()
+        self._close()
+        await asyncio.sleep(0)  # transports close on the next turn
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome  # a part died of a fault: say so, and let a fresh worker take over
@@ -166,6 +168,13 @@ class Gateway:
                 self.metrics.count("mc.gateway.drain.cut", by=len(self.inflight))
         for client in list(self.clients):
             client.close()
+
+    def _close(self) -> None:
+        self.jwks.close()
+        if self.table is not None:
+            for service in self.table.services.values():
+                for instance in service.instances.values():
+                    instance.close()
 
     async def _sweep(self) -> None:
         """Deadlines, idle connections and breakers' waits, without a timer for each."""

@@ -102,6 +102,11 @@ class KeyStore:
             except TimeoutError:
                 continue
 
+    def close(self) -> None:
+        """The worker ends."""
+        for source in self._sources.values():
+            source.endpoint.instance.close()
+
     async def _fetch(self, source: _Source) -> None:
         issuer = source.issuer
         source.asked_at = monotonic()

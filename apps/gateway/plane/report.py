@@ -221,3 +221,5 @@ class Reporter:
         """The last batch, if the collector takes it."""
         self._close_batch()
         await self._send_spans()
+        for each in (self._traces, self._metrics):
+            each.instance.close()

@@ -183,6 +183,12 @@ class Instance:
             connection.close()
         self.idle.clear()
 
+    def close(self) -> None:
+        """The worker ends: every connection does."""
+        self.retired = True
+        for connection in list(self.connections):
+            connection.close()
+
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an instance."""
