@@ -22,9 +22,11 @@ from missioncontrol import observe
 http = get_asgi_application()
 
 # Importable only once Django is set up; and Twisted's reactor only once Daphne's app has installed the asyncio one.
+from daphne.ws_protocol import WebSocketProtocol  # noqa: E402
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 
+from apps.dashboard.consumers import LiveConsumer  # noqa: E402
 from apps.dashboard.feed import feed  # noqa: E402
 from apps.dashboard.urls import websocket  # noqa: E402
 from missioncontrol import refusals  # noqa: E402
@@ -43,6 +45,14 @@ def span_details(scope: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return f"{scope['method']} (no route)", {}
     return f"{scope['method']} {route}", {"http.route": route}
 
+
+def close_with_any_code(protocol: WebSocketProtocol, code: int | None = None) -> None:
+    """Close with ``code``. Autobahn's own sendClose refuses what IANA has registered since RFC 6455,
+    and we say 1012 (service restart) and 1013 (try again later)."""
+    protocol.sendCloseFrame(code=code or 1000, isReply=False)
+
+
+WebSocketProtocol.serverClose = close_with_any_code
 
 router = ProtocolTypeRouter(
     {
@@ -64,12 +74,14 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def _close() -> None:
+    # Before Daphne does anything: what it does at the end cuts sockets without a word.
+    await LiveConsumer.end_all()
     await feed().stop()
     await asyncio.get_running_loop().run_in_executor(None, flush)
 
 
 def _stop() -> Deferred[None]:
-    """Daphne cancels its applications while we stop the feed; the reactor waits for both to be heard."""
+    """Say goodbye and stop the feed; the reactor waits for it."""
     return Deferred.fromFuture(asyncio.ensure_future(_close()))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from channels.auth import get_user
@@ -55,16 +55,21 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     subscriber: Subscriber | None = None
     sweeper: asyncio.Task[None] | None = None
+    open: ClassVar[set[LiveConsumer]] = set()
+
+    @classmethod
+    async def end_all(cls) -> None:
+        """The server is going down: say so to every browser, so that they come back soon."""
+        for consumer in tuple(cls.open):
+            await consumer._end(RESTARTING, "The server is restarting.")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.open.add(self)
         try:
             await super().__call__(scope, receive, send)
-        except asyncio.CancelledError:
-            # The server is going down and cancels its applications: say so, so that browsers come back soon.
-            await self._end(RESTARTING, "The server is restarting.")
-            raise
         finally:
             self._forget()
+            self.open.discard(self)
 
     async def connect(self) -> None:
         await self.accept()
@@ -132,6 +137,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 return
 
     async def _end(self, code: int, reason: str) -> None:
+        if self not in self.open:
+            return
+        self.open.discard(self)
         self._forget()
         feed().hub.counts[f"closed_{code}"] += 1
         _closed.add(1, {"code": code})

@@ -39,6 +39,7 @@ class Subscriber:
         self._epoch = ""
         self._seq = -1
         self._behind = False
+        self._begun = False
 
     @property
     def waiting(self) -> bool:
@@ -46,7 +47,8 @@ class Subscriber:
         return len(self._window) > 0
 
     async def begin(self, epoch: str, seq: int | None) -> None:
-        """The first frames: the deltas missed since ``epoch`` and ``seq``, else a snapshot."""
+        """The first frames, none before: the deltas missed since ``epoch`` and ``seq``, else a snapshot."""
+        self._begun = True
         missed = self._hub.history.since(epoch, seq) if seq is not None else None
         if missed is None:
             await self.snapshot()
@@ -63,6 +65,8 @@ class Subscriber:
 
     async def delta(self, delta: Delta) -> None:
         """The next tick; a full window means that this browser is slow and gets a snapshot when it has caught up."""
+        if not self._begun:
+            return
         if self._behind or self._window.full:
             self._behind = True
             self._hub.counts["withheld"] += 1
@@ -74,6 +78,8 @@ class Subscriber:
     async def snapshot(self) -> None:
         """The whole state, unless the window is full: then once it no longer is."""
         now = self._hub.history.snapshot
+        if not self._begun:
+            return
         if now is None or self._window.full:
             self._behind = True
             return
