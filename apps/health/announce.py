@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import redis
 
@@ -98,7 +99,7 @@ class Announcer:
             self._failed(error)
             return None
 
-    def _send(self, entries: dict[str, str], news: list[Verdict], gone: Iterable[str]) -> bool:
+    def _send(self, entries: dict[Any, Any], news: list[Verdict], gone: Iterable[str]) -> bool:
         gone = list(gone)
         pipe = kv.client(self._url).pipeline(transaction=False)
         # The hash first: whoever hears the news and looks must find it there.

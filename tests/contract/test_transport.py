@@ -296,6 +296,26 @@ async def test_what_was_read_and_never_acknowledged_counts_as_lost_too(make: Mak
     assert stats.lost == stats.trimmed
 
 
+async def test_what_was_held_when_the_stream_was_cut_blocks_nothing(make: Make) -> None:
+    bus = make(keep=1000)
+    await bus.publish([event(n=n) for n in range(250)])
+    await take(make().subscribe(["business.#"], "g", "dead"), 250, ack=False)
+    for _ in range(20):
+        await bus.publish([event(n=-1) for _ in range(100)])
+    await bus.publish([event(n=-2)])
+    heir = make().subscribe(["business.#"], "g", "heir")
+    async with asyncio.timeout(8):
+        async for delivery in heir:
+            await delivery.ack()
+            if delivery.event.data["n"] == -2:
+                break
+    await bus.publish([event(n=-3)])
+    (first,) = await take(heir, 1, ack=False)
+    await first.nack()
+    (second,) = await take(heir, 1)
+    assert (second.event.data, second.attempt) == ({"n": -3}, 2), "redelivery still finds what there is"
+
+
 async def test_a_group_that_keeps_up_loses_nothing(make: Make) -> None:
     bus = make(keep=1000)
     await bus.publish([event()])
