@@ -284,7 +284,7 @@ class _Reader:
 
     async def _let_go(self, stream: str) -> None:
         """Acknowledge what was held when the stream was cut: Redis before 7 offers it for ever, without content."""
-        first: list[Any] = await self._bus.client.xrange(stream, count=1)
+        first: Any = await self._bus.client.xrange(stream, count=1)
         edge = "(" + first[0][0].decode() if first else "+"
         rows = await self._bus.client.xpending_range(stream, self._group, min="-", max=edge, count=BATCH)
         if rows:
