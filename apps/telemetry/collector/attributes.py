@@ -19,9 +19,10 @@ from apps.telemetry.collector import native
 MOST_ATTRIBUTES = 128
 LONGEST_KEY = 256
 LONGEST_VALUE = 8192
-CACHE_BYTES = 8 * 1024 * 1024
-CACHE_ENTRIES = 20_000
-LONGEST_CACHED = 512
+CACHE_ENTRIES = 30_000
+LONGEST_RESOURCE = 4096
+LONGEST_CACHED = 128
+"""Bytes. Times CACHE_ENTRIES, and again for the cells: 12 MB at most."""
 
 Pair = tuple[bytes, bytes]
 
@@ -68,23 +69,21 @@ class Pairs(dict[bytes, Pair]):
     def __init__(self, counter: Counter) -> None:
         super().__init__()
         self._counter = counter
-        self._size = 0
 
     def __missing__(self, data: bytes) -> Pair:
-        pair = _cut(data)
-        if pair is None:
-            try:
-                parsed = KeyValue.FromString(data)
-            except DecodeError:
-                raise Malformed("an attribute is not a valid KeyValue") from None
-            pair = self.encode(parsed.key, parsed.value)
+        pair = _cut(data) or self._read(data)
         if len(data) <= LONGEST_CACHED:
-            if len(self) >= CACHE_ENTRIES or self._size > CACHE_BYTES:
+            if len(self) >= CACHE_ENTRIES:
                 self.clear()
-                self._size = 0
-            self._size += 3 * len(data)
             self[data] = pair
         return pair
+
+    def _read(self, data: bytes) -> Pair:
+        try:
+            parsed = KeyValue.FromString(data)
+        except DecodeError:
+            raise Malformed("an attribute is not a valid KeyValue") from None
+        return self.encode(parsed.key, parsed.value)
 
     def encode(self, key: str, value: Any) -> Pair:
         """One parsed attribute."""
@@ -111,24 +110,31 @@ def _cut(data: bytes) -> Pair | None:
     size = len(data)
     if size < 6 or data[0] != 0x0A or data[1] > 127:
         return None
-    key_end = 2 + data[1]
+    key_end = data[1] + 2
     value = key_end + 3
     if value >= size or data[key_end] != 0x12 or data[key_end + 1] != size - key_end - 2:
         return None
-    if data[key_end + 2] == 0x0A:
+    kind = data[key_end + 2]
+    if kind == 0x0A:
         if data[value] == size - value - 1 and data.isascii():
             return data[1:key_end], data[value:]
-    elif data[key_end + 2] == 0x18 and size - value <= 4:
-        number = 0
-        for index, byte in enumerate(data[value:]):
-            number |= (byte & 127) << (7 * index)
-            if byte < 128:
-                break
+    elif kind == 0x18:
+        number = _small(data[value:])
         key = data[1:key_end]
-        if byte < 128 and value + index == size - 1 and key.isascii():
-            words = str(number).encode()
+        if number is not None and key.isascii():
+            words = b"%d" % number
             return key, bytes((len(words),)) + words
     return None
+
+
+def _small(varint: bytes) -> int | None:
+    """A varint of one to three bytes, exactly; None for any other."""
+    size = len(varint)
+    if size == 3 and varint[0] > 127 and varint[1] > 127 and varint[2] < 128:
+        return varint[0] & 127 | (varint[1] & 127) << 7 | varint[2] << 14
+    if size == 2 and varint[0] > 127 and varint[1] < 128:
+        return varint[0] & 127 | varint[1] << 7
+    return varint[0] if size == 1 and varint[0] < 128 else None
 
 
 class Origin:
@@ -157,7 +163,7 @@ class Origins(dict[bytes, Origin]):
             origin = Origin(Resource.FromString(data).attributes, self._pairs)
         except DecodeError:
             raise Malformed("a resource is not valid") from None
-        if len(data) <= 8 * LONGEST_CACHED:
+        if len(data) <= LONGEST_RESOURCE:
             if len(self) >= 1000:
                 self.clear()
             self[data] = origin
