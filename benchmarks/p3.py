@@ -34,7 +34,7 @@ from tests.waiting import free_port, until
 ROOT = Path(__file__).resolve().parent.parent
 SPANS = 512
 BODIES = 300
-CONNECTIONS = 64
+CONNECTIONS = 128
 SECONDS = float(os.environ.get("BENCH_P3_SECONDS", "8"))
 ROUNDS = 3
 WORK_CORE, LOAD_CORE = 0, 1
