@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import SyncToAsync
+from django.db import connections
 
 from missioncontrol.launch.engines import redis_server
 from tests import machine
@@ -129,3 +131,11 @@ def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("clickhouse")
     with Engine(folder) as engine:
         yield engine.url
+
+
+@pytest.fixture(autouse=True)
+def _orm_thread_lets_go() -> Iterator[None]:
+    """Asynchronous code reaches the ORM on one thread (apps.lib.aio), whose connection no test would else close:
+    PostgreSQL then refuses to drop the test database."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result(10)
