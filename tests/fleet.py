@@ -33,7 +33,8 @@ class Fleet:
     def __init__(self, home: Path, ports: dict[str, int], extra: dict[str, str] | None = None) -> None:
         self.home, self.ports = home, ports
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "DJANGO_"))}
-        for name in ("DATABASE_URL", "REDIS_URL", "CLICKHOUSE_URL", "CI"):
+        # What a surrounding ``make test`` sets would change how a make inside of it speaks.
+        for name in ("DATABASE_URL", "REDIS_URL", "CLICKHOUSE_URL", "CI", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
             inherited.pop(name, None)
         self.env = inherited | {"MC_HOME": str(home), "MC_VENV": sys.prefix} | (extra or {})
         # A machine that runs tests is often a busy one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ def redis_server(venv: Path) -> str:
     Raises Stop, with what to install, where there is neither: the wheel exists for x86-64 Linux and
     macOS up to Python 3.12 only.
     """
-    found = shutil.which("redis-server")
+    # The wheel puts its server on the environment's own PATH as well: the machine's goes before it.
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = shutil.which("redis-server", path=os.pathsep.join(part for part in path if Path(part) != venv / "bin"))
     version = redis_version(found) if found else None
     if found and version and version >= OLDEST_REDIS:
         return found

@@ -55,6 +55,8 @@ class Supervisor:
         config = layout.config_path(self._settings.home)
         config.write_text(configuration(self._settings, self._processes, self._socket))
         config.chmod(0o600)
+        # A killed run leaves its socket; nobody else can be behind it, for we hold the lock.
+        self._socket.unlink(missing_ok=True)
         layout.write_addresses(self._settings.home, self._settings.host, self._settings.ports)
         mine, self._watch = os.pipe()
         argv = [self._settings.python, "-m", "missioncontrol.launch.daemon", str(config), str(mine)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -69,18 +70,20 @@ def test_a_second_signal_ends_everything_at_once(started: Fleet) -> None:
 
 
 def test_a_part_that_will_not_start_is_named_with_its_last_words(home: Fleet) -> None:
-    manifest = home.home / "redis" / "appendonlydir" / "appendonly.aof.manifest"
-    kept = manifest.read_text()
-    manifest.write_text("no manifest at all\n")
+    # Redis 7 keeps a manifest of its append-only files, Redis 6 has the one file.
+    written = home.home / "redis"
+    manifest = next(iter([*written.rglob("*.aof.manifest"), *written.glob("*.aof")]))
+    kept = manifest.read_bytes()
+    manifest.write_bytes(b"nothing that Redis ever wrote\n")
     try:
         home.launch()
         assert home.process is not None
         assert home.process.wait(60) == 1
     finally:
-        manifest.write_text(kept)
+        manifest.write_bytes(kept)
     said = home.said()
     assert "redis ended again and again. Its last lines:" in said
-    assert "Invalid AOF manifest file format" in said
+    assert re.search(r"Invalid AOF manifest|Bad file format reading the append only file", said)
     assert f"The whole log is {home.home / 'logs' / 'redis.log'}." in said
     assert home.left_behind() == []
 
@@ -88,7 +91,7 @@ def test_a_part_that_will_not_start_is_named_with_its_last_words(home: Fleet) ->
 def test_stopping_while_it_starts_leaves_nothing(home: Fleet) -> None:
     home.launch()
     assert home.process is not None
-    until(lambda: (home.home / "run" / "supervisor.sock").exists(), 20, what="the supervisor's socket")
+    until(lambda: "ready: redis" in home.said(), 30, what="the first process")
     os.kill(home.process.pid, signal.SIGINT)
     assert home.process.wait(40) == 130
     assert "Stopped before everything was up." in home.said()

@@ -44,3 +44,12 @@ def test_the_shared_redis_fixture_is_a_real_server_and_starts_empty(redis_url: s
         assert client.dbsize() == 0
         client.set("left", "behind")
         assert client.get("left") == b"behind"
+
+
+def test_the_machines_server_goes_before_the_one_the_wheel_puts_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = script(tmp_path / "venv" / "bin" / "redis-server", "Redis server v=6.2.14 sha=0:0")
+    machines = script(tmp_path / "bin" / "redis-server", "Redis server v=7.0.15 sha=0:0")
+    monkeypatch.setenv("PATH", f"{wheels.parent}:{machines.parent}")
+    assert engines.redis_server(tmp_path / "venv") == str(machines)
