@@ -1,7 +1,7 @@
 """The scheduler of Celery beat: django-celery-beat's, with a heartbeat and without idle work.
 
 Three differences: every turn of the schedule refreshes ``mc:alive:beat``, so a beat that hangs is
-seen; a turn does only what it must (the database is asked for changed schedules every two seconds
+seen; a turn does only what it must (the database is asked for changed schedules every ten seconds
 and not at every turn, an interval's clock skips time zones); a broker that is away is one line in
 the log and not a stack trace a second.
 """
@@ -21,7 +21,7 @@ from apps.lib import alive, clock
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 2.0
+LOOK_EVERY_S = 10.0
 
 
 def _now() -> datetime:

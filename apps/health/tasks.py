@@ -15,9 +15,10 @@ from django.db import DatabaseError
 
 from apps.health import breakers
 from apps.health.announce import Announcer
+from apps.health.findings import record
 from apps.health.models import BreakerTransition, HealthTransition
 from apps.health.prober import ProberOfProcess
-from apps.health.rounds import begin, record
+from apps.health.rounds import begin
 from apps.lib import clock, kv
 
 log = logging.getLogger(__name__)

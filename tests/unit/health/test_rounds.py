@@ -11,9 +11,10 @@ import redis
 
 from apps.events.models import Event
 from apps.health.announce import Announcer
+from apps.health.findings import record
 from apps.health.models import HealthCheck, HealthTransition, InstanceHealth
 from apps.health.probes import Finding
-from apps.health.rounds import Target, begin, record
+from apps.health.rounds import Target, begin
 from apps.lib.wire import HEALTH_CHANNEL, HEALTH_STATE
 from apps.registry.models import Instance, Service
 
