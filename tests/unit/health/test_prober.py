@@ -16,7 +16,7 @@ from apps.health.core import Standing, Thresholds
 from apps.health.prober import Prober, ProberOfProcess
 from apps.health.probes import Finding, Request
 from apps.health.rounds import Target
-from tests.waiting import until
+from tests.waiting import free_port, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -83,7 +83,13 @@ def test_a_round_is_done_when_its_findings_are_recorded(prober: Prober, book: Bo
     prober.start([target(good, number=n) for n in range(50)]).result(10)
     assert sorted(found.instance_id for found, _ in book.found) == list(range(50))
     assert all(finding.passed for _, finding in book.found)
-    assert book.batches < 25, "recorded in batches, not one by one"
+
+
+def test_findings_are_recorded_in_batches(prober: Prober, book: Book) -> None:
+    refused = f"http://127.0.0.1:{free_port()}"
+    prober.start([target(refused, number=n) for n in range(300)]).result(20)
+    assert len(book.found) == 300
+    assert book.batches < 100
 
 
 def test_an_empty_round_is_done_at_once(prober: Prober) -> None:
