@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
+from autobahn.exception import Disconnected
 from channels.auth import get_user
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
@@ -112,7 +113,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self._forget()
 
     async def _say(self, text: str) -> None:
-        await self.send(text_data=text)
+        try:
+            await self.send(text_data=text)
+        except (OSError, Disconnected):
+            # The browser has gone and its disconnect message is on the way: nobody else may suffer for that.
+            self._forget()
 
     def _spend(self) -> None:
         now = monotonic()

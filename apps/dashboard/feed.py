@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import secrets
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Any
 
@@ -43,10 +44,12 @@ EARLY = 0.2
 """Least seconds between two ticks when something happened that can't wait."""
 IDLE = 2.0
 """Seconds between looks at the lock while nobody watches."""
-LEASE = 6.0
+LEASE = 4.0
 """Seconds for which a leader that says nothing more still leads."""
 WATCHED = 5
 """Seconds for which a process's word that it has browsers counts."""
+RESTART = 1.0
+"""Seconds until a part that failed by a fault of ours begins anew."""
 KEYFRAME = 60
 """Every so many deltas carries the whole state too, for a process that comes later."""
 KEPT = 400
@@ -87,12 +90,7 @@ class Feed:
         if self._tasks:
             return
         self._redis = kv.async_client(self._redis_url)
-        self._tasks = [
-            asyncio.create_task(work(), name=f"live {work.__name__}")
-            for work in (self._follow, self._lead, self._listen)
-        ]
-        for task in self._tasks:
-            task.add_done_callback(self._ended)
+        self._tasks = [self._begin(work) for work in (self._follow, self._lead, self._listen)]
 
     async def stop(self) -> None:
         """End the tasks, give the lock back and close what was opened."""
@@ -110,9 +108,22 @@ class Feed:
             await self._redis.aclose()
             self._redis = None
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and not self._stopping and (error := task.exception()) is not None:
-            log.critical("The live feed has stopped: %s", task.get_name(), exc_info=error)
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work(), name=f"live {work.__name__.strip('_')}")
+        task.add_done_callback(lambda ended: self._ended(ended, work))
+        return task
+
+    def _ended(self, task: asyncio.Task[None], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """None of the three ends by itself: say what went wrong, aloud, and go on in a moment."""
+        if task.cancelled() or self._stopping or (error := task.exception()) is None:
+            return
+        log.critical("A part of the live feed failed and begins anew: %s", task.get_name(), exc_info=error)
+        self.hub.counts["failures"] += 1
+        task.get_loop().call_later(RESTART, self._replace, task, work)
+
+    def _replace(self, task: asyncio.Task[None], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if not self._stopping:
+            self._tasks[self._tasks.index(task)] = self._begin(work)
 
     @property
     def running(self) -> bool:

@@ -122,11 +122,28 @@ class ChangeSource:
             self._bars_due = now + 20.0
         revision = gateway.latest_revision()
         return Changes(
-            recent=tuple(change(event) for event in events.recent(types=["system.#"], since=at - HOUR, limit=RECENT)),
+            recent=tuple(self._recent(at - HOUR)),
             revision=revision.number if revision else None,
             published_at=revision.created_at.timestamp() if revision else None,
             bars=self._bars,
         )
+
+    def _recent(self, since: float) -> list[dict[str, Any]]:
+        """Newest first, without the trials of a breaker that stays broken."""
+        found = events.recent(types=["system.#"], since=since, limit=10 * RECENT)
+        told = [change(event) for event in found if event.type != "system.breaker.half-opened"]
+        return first_of_each_run(told)[:RECENT]
+
+
+def first_of_each_run(newest_first: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what says of a subject what was already so: a breaker that opens again each five seconds."""
+    last: dict[str, str] = {}
+    kept = []
+    for one in reversed(newest_first):
+        if last.get(one["subject"]) != one["title"]:
+            kept.append(one)
+        last[one["subject"]] = one["title"]
+    return kept[::-1]
 
 
 def change(event: Any) -> dict[str, Any]:
@@ -137,7 +154,7 @@ def change(event: Any) -> dict[str, Any]:
         "id": str(event.event_id),
         "at": round(event.time.timestamp(), 1),
         "kind": kind,
-        "title": title.format(subject=event.subject).strip(),
+        "title": title.format(subject=event.subject.rpartition("/")[2]).strip(),
         "detail": str(reason)[:200] or None,
         "subject": event.subject,
     }

@@ -45,8 +45,9 @@ class Watch:
             self.hosts.add(request.url.split("/")[2])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One Chromium per file: while Playwright lives it holds the event loop, and other files need theirs."""
     path = os.environ.get("MC_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
@@ -54,7 +55,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session(browser: Browser, fleet: Fleet) -> dict[str, object]:
     """The cookies of a browser that has logged in through the form."""
     context = browser.new_context()

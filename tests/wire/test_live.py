@@ -291,6 +291,28 @@ def test_half_a_frame_and_a_lost_peer_cost_nothing(control: Control) -> None:
     assert requests.get(f"http://127.0.0.1:{control.port}/ready", timeout=5).status_code == 200
 
 
+async def test_browsers_that_vanish_disturb_nobody(control: Control) -> None:
+    """Forty connections end at every moment of a tick, half of them without a word."""
+
+    async def vanish(number: int) -> None:
+        async with control.connect() as ws:
+            await frame(ws)
+            await asyncio.sleep(number * 0.05)
+            if number % 2 and ws._response.connection is not None and ws._response.connection.transport is not None:
+                ws._response.connection.transport.abort()
+
+    async with control.connect() as steady:
+        last = await frame(steady)
+        vanishing = asyncio.gather(*(vanish(number) for number in range(40)))
+        for _ in range(5):
+            await ack(steady, last["seq"])
+            got = await frame(steady)
+            assert got["type"] == "delta"
+            assert got["seq"] == last["seq"] + 1
+            last = got
+        await vanishing
+
+
 async def test_a_verdict_shows_within_a_second(control: Control, redis_process: str) -> None:
     """A nudge on the health channel makes the next tick come early."""
     clock = asyncio.get_running_loop().time

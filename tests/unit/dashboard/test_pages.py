@@ -8,6 +8,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
+from apps.dashboard.sources import ChangeSource
+from apps.events import actions as events
 from apps.gateway.models import RateLimitPolicy, Route
 from apps.lib import roles
 from apps.registry.models import Instance, Service
@@ -168,6 +170,23 @@ def test_logout_is_no_link(viewer: Client) -> None:
     assert viewer.get("/logout/").status_code == 405
     assert viewer.post("/logout/").status_code == 302
     assert viewer.get("/").status_code == 302
+
+
+def test_what_changed_is_told_once_until_it_changes_back(settings: Any) -> None:
+    def publish(kind: str, subject: str) -> None:
+        events.publish(f"system.{kind}", {"reason": "because"}, subject=subject)
+
+    for kind in ("breaker.opened", "breaker.half-opened", "breaker.opened", "breaker.half-opened", "breaker.closed"):
+        publish(kind, "covenant")
+    publish("breaker.opened", "covenant")
+    publish("configuration.published", "7")
+    told = [(one["title"], one["kind"]) for one in ChangeSource().read().recent]
+    assert told == [
+        ("revision 7", "deploy"),
+        ("covenant breaker open", "bad"),
+        ("covenant breaker closed", "ok"),
+        ("covenant breaker open", "bad"),
+    ]
 
 
 def test_the_feed_tells_its_counts_to_who_may_read(client: Client, viewer: Client) -> None:
