@@ -88,11 +88,20 @@ class Prober:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._recorder = self._loop.create_task(self._record_findings())
+        self._recorder.add_done_callback(self._recorder_ended)
         try:
             self._loop.run_forever()
         finally:
+            if self._running or self._http is not None:
+                self._loop.run_until_complete(self._drain(0))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    def _recorder_ended(self, recorder: asyncio.Task[None]) -> None:
+        """A fault of ours: end the thread, so that the next round gets a new one instead of probing for nobody."""
+        if not recorder.cancelled() and (error := recorder.exception()) is not None:
+            log.error("The recorder of findings ended; the next round starts another.", exc_info=error)
+            self._loop.stop()
 
     def _spawn(self, targets: list[Target], round_: _Round) -> None:
         for target in targets:
@@ -145,6 +154,7 @@ class Prober:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._http is not None:
                 await self._http.close()
+                self._http = None
 
 
 class ProberOfProcess:

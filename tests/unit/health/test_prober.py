@@ -58,9 +58,12 @@ class Book:
         self.found: list[tuple[Target, Finding]] = []
         self.batches = 0
         self.broken = False
+        self.faulty = False
 
     def record(self, found: Sequence[tuple[Target, Finding]]) -> None:
         self.batches += 1
+        if self.faulty:
+            raise RuntimeError("a mistake of ours")
         if self.broken:
             raise DatabaseError("the disk is full")
         self.found += found
@@ -146,3 +149,18 @@ def test_a_process_has_one_prober_and_gets_a_new_one_after_a_stop(book: Book, go
     assert second is not first
     second.start([target(good)]).result(5)
     process.stop()
+
+
+def test_a_fault_in_recording_is_said_and_the_next_round_gets_a_new_prober(
+    book: Book, good: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = ProberOfProcess(book.record, "test")
+    book.faulty = True
+    first = process.get()
+    first.start([target(good)]).result(5)
+    until(lambda: not first.alive, 5)
+    assert "a mistake of ours" in caplog.text
+    book.faulty = False
+    process.get().start([target(good)]).result(5)
+    process.stop()
+    assert len(book.found) == 1
