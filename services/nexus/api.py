@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.kit.auth import consumer
 from services.kit.client import Client
+from services.nexus.corpus import ACTING
 from services.nexus.intents import ACTS, DESCRIPTIONS, TALK, Order, carry_out, is_order
 from services.nexus.slots import extract
 from services.nexus.store import ModelStore
@@ -91,9 +92,10 @@ def router(models: ModelStore, client: Client) -> APIRouter:
         """Recognise what ``text`` asks for and do it; with an ``Idempotency-Key`` once, however often it is sent."""
         reading = models.read(body.text)
         intent = reading.intent
-        if intent == "send_money" and not is_order(body.text):
-            intent = None
         slots = extract(body.text)
+        # A complete order is carried out, so it has to be one beyond doubt; an incomplete one is only asked about.
+        if intent in ACTING and not (is_order(body.text) and (slots.missing or reading.certain)):
+            intent = None
         known = {
             "intent": intent or "unknown",
             "confidence": reading.confidence,

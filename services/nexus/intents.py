@@ -97,8 +97,7 @@ async def carry_out(intent: str, client: Client, order: Order) -> Outcome:
 async def send_money(client: Client, order: Order) -> Outcome:
     """Record a transaction in covenant, from the caller's account."""
     slots = order.slots
-    missing = [name for name in ("amount", "currency", "name") if getattr(slots, name) is None]
-    if missing:
+    if missing := slots.missing:
         return _incomplete(missing, " ".join(QUESTIONS[name] for name in missing))
     if slots.unclear:
         words = {"amount": "amount", "name": "recipient"}
@@ -128,8 +127,8 @@ async def send_money(client: Client, order: Order) -> Outcome:
 
 
 async def check_balance(client: Client, order: Order) -> Outcome:
-    """Read the caller's balances from mint."""
-    account = _account(order.caller)
+    """Read from mint what the account holds that the sentence names, else the caller's own."""
+    account = _account(order.slots.name or order.caller)
     answer = await client.get("mint", f"/v1/accounts/{quote(account, safe='')}")
     if answer.status == 404:
         return Outcome("answered", f"{account} has no account yet: it opens with the first transaction.")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.nexus.corpus import ACTING, FILE, OUT_OF_SCOPE
+from services.nexus.corpus import FILE, OUT_OF_SCOPE
 from services.nexus.features import BLOCKS
 
 MAGIC: Final = "nexus-model-1"
@@ -37,11 +37,15 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a sentence means: ``intent`` is None when the model is unsure; ``top`` are its three best guesses."""
+    """What a sentence means: ``intent`` is None when the model is unsure; ``top`` are its three best guesses.
+
+    ``certain``: sure enough to move money on it, which asks for more than to name the intent.
+    """
 
     intent: str | None
     confidence: float
     top: tuple[Guess, ...]
+    certain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +106,9 @@ class Model:
         ranked = sorted(chances.items(), key=lambda pair: -pair[1])
         top = tuple(Guess(name, round(chance, 4)) for name, chance in ranked if name != OUT_OF_SCOPE)[:3]
         best, chance = ranked[0]
-        needed = self._act_threshold if best in ACTING else self.threshold
-        sure = best != OUT_OF_SCOPE and chance >= needed
-        return Reading(best if sure else None, round(chance, 4) if sure else top[0].confidence, top)
+        sure = best != OUT_OF_SCOPE and chance >= self.threshold
+        confidence = round(chance, 4) if sure else top[0].confidence
+        return Reading(best if sure else None, confidence, top, sure and chance >= self._act_threshold)
 
 
 def digest() -> str:

@@ -46,6 +46,11 @@ class Slots:
     unclear: tuple[str, ...] = ()
     """Slots of which the sentence names several; each holds the first, and nothing should be done with it."""
 
+    @property
+    def missing(self) -> list[str]:
+        """What a payment needs and the sentence does not say."""
+        return [name for name in ("amount", "currency", "name") if getattr(self, name) is None]
+
     def found(self) -> dict[str, str]:
         """The slots that are there."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) and name != "unclear"}

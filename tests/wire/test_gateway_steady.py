@@ -235,7 +235,8 @@ def test_a_monitored_recovery_closes_the_breaker_without_traffic(gateway: Gatewa
         for state, version in (("unhealthy", 5), ("healthy", 6)):
             verdict = {"instance": "up/one", "state": state, "at": time.time(), "version": version}
             client.publish(wire.HEALTH_CHANNEL, json.dumps(verdict))
-    until(lambda: gateway.get("/open/x").status == 200, 2)
+    until(lambda: breaker_states(gateway) == {"half_open"}, 1, what="on trial, without the wait in open")
+    until(lambda: breaker_states(gateway) == {"closed"}, 4, what="closed, though nobody called")
 
 
 # -- clients ------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ State = Literal["closed", "open", "half_open"]
 REFUSED = 0
 
 FOLLOWED = "Another worker opened it."
+RECOVERED = "An instance turned healthy."
+QUIET_SECONDS = 2.0
+"""How long trial calls may stay away before the monitor's word alone closes a breaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,18 @@ class View:
 class Breaker:
     """Guards one service in one worker."""
 
-    __slots__ = ("_completed", "_given", "_listener", "_spell", "_window", "config", "retry_at", "since", "state")
+    __slots__ = (
+        "_close_at",
+        "_completed",
+        "_given",
+        "_listener",
+        "_spell",
+        "_window",
+        "config",
+        "retry_at",
+        "since",
+        "state",
+    )
 
     def __init__(self, settings: config.Breaker, listener: Callable[[Change], None], now: float = 0.0) -> None:
         self.config = settings
@@ -58,6 +72,7 @@ class Breaker:
         self._window = self._new_window()
         self._given = 0
         self._completed = 0
+        self._close_at: float | None = None
         if settings.override is not None:
             self._force(settings.override, now)
 
@@ -65,9 +80,10 @@ class Breaker:
 
     def acquire(self, now: float) -> int:
         """A permit to call, or REFUSED. Give every permit back by ``record`` or ``release``."""
+        if self.state != "closed":
+            self.tick(now)
         if self.state == "closed":
             return self._spell
-        self.tick(now)
         if self.state == "half_open" and self._given < self.config.half_open_calls:
             self._given += 1
             return self._spell
@@ -94,9 +110,15 @@ class Breaker:
     # -- outside events ---------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Half-open by itself once the wait is over."""
-        if self.state == "open" and self.config.override is None and now >= self.retry_at:
+        """Half-open by itself once the wait is over; closed when the monitor vouched and no trial call objected."""
+        if self.config.override is not None:
+            return
+        if self.state == "open" and now >= self.retry_at:
             self._become("half_open", "The wait in open is over.", now)
+        elif self._close_at is not None and now >= self._close_at and self._given == self._completed:
+            window = self._window
+            if not window.failures and not window.slow:
+                self._become("closed", RECOVERED, now)
 
     def follow(self, now: float) -> None:
         """A peer's breaker for this service opened."""
@@ -104,9 +126,16 @@ class Breaker:
             self._become("open", FOLLOWED, now)
 
     def recover(self, now: float) -> None:
-        """The monitor saw an instance turn healthy after the breaker opened."""
-        if self.state != "closed" and self.config.override is None:
-            self._become("closed", "An instance turned healthy.", now)
+        """The monitor saw an instance turn healthy after the breaker opened: on trial at once, without the wait.
+
+        Trial calls still decide; when none comes, a check that passed is as good, so that a service
+        without traffic does not stay half-open until somebody needs it.
+        """
+        if self.state == "closed" or self.config.override is not None:
+            return
+        if self.state == "open":
+            self._become("half_open", RECOVERED, now)
+        self._close_at = now + QUIET_SECONDS
 
     def configure(self, settings: config.Breaker, now: float) -> None:
         """Adopt changed settings. An operator's override acts at once; a changed window starts empty."""
@@ -171,6 +200,7 @@ class Breaker:
         before, self.state = self.state, state
         self._spell += 1
         self._given = self._completed = 0
+        self._close_at = None
         self._window = CountWindow(self.config.half_open_calls) if state == "half_open" else self._new_window()
         if state == "open":
             self.retry_at = now + self.config.wait_in_open

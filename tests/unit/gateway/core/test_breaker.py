@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from apps.gateway.core import config
-from apps.gateway.core.breaker import FOLLOWED, REFUSED, Breaker, Change
+from apps.gateway.core.breaker import FOLLOWED, QUIET_SECONDS, RECOVERED, REFUSED, Breaker, Change
 
 SETTINGS = config.Breaker(
     sliding_window_size=4, minimum_calls=2, wait_in_open=5.0, half_open_calls=2, slow_call_duration=1.0
@@ -109,7 +109,41 @@ def test_it_follows_a_peer_and_recovers_on_the_monitors_word() -> None:
     breaker.follow(2.0)
     assert [change.reason for change in changes] == [FOLLOWED] and breaker.since == 1.0
     breaker.recover(3.0)
+    assert breaker.state == "half_open" and changes[-1].reason == RECOVERED
+    breaker.tick(4.9)
+    assert breaker.state == "half_open"
+    breaker.tick(5.0)
     assert breaker.state == "closed"
+
+
+def test_after_the_monitors_word_trial_calls_still_decide() -> None:
+    breaker = new()
+    fail(breaker, 0.0, 2)
+    breaker.recover(1.0)
+    fail(breaker, 1.0, 2)
+    assert breaker.state == "open"
+    breaker.recover(2.0)
+    succeed(breaker, 2.0, 2)
+    assert breaker.state == "closed"
+
+
+def test_the_monitors_word_closes_nothing_over_a_failed_or_flying_trial_call() -> None:
+    breaker = new()
+    fail(breaker, 0.0, 2)
+    breaker.recover(1.0)
+    permit = breaker.acquire(1.0)
+    breaker.tick(10.0)
+    assert breaker.state == "half_open"
+    breaker.record(permit, True, 0.0, 10.0)
+    breaker.tick(20.0)
+    assert breaker.state == "half_open"
+
+
+def test_a_call_that_comes_after_the_quiet_finds_it_closed() -> None:
+    breaker = new()
+    fail(breaker, 0.0, 2)
+    breaker.recover(1.0)
+    assert [bool(breaker.acquire(3.0)) for _ in range(5)] == [True] * 5
 
 
 def test_changed_settings_apply_and_a_changed_window_starts_empty() -> None:
@@ -140,10 +174,12 @@ class Model(RuleBasedStateMachine):
         self.spell = 0
         self.calls: deque[tuple[float, bool, bool]] = deque()
         self.opened_at = 0.0
+        self.close_at: float | None = None
         self.flying: list[tuple[int, int]] = []
 
     def become(self, state: str) -> None:
         self.state, self.spell = state, self.spell + 1
+        self.close_at = None
         self.calls.clear()
         if state == "open":
             self.opened_at = self.now
@@ -162,6 +198,10 @@ class Model(RuleBasedStateMachine):
     def model_tick(self) -> None:
         if self.state == "open" and self.now >= self.opened_at + 3.0:
             self.become("half_open")
+        elif self.close_at is not None and self.now >= self.close_at:
+            spoiled = any(failed or slow for _, failed, slow in self.calls)
+            if not spoiled and not self.flying_trials():
+                self.become("closed")
 
     @rule()
     def call(self) -> None:
@@ -222,8 +262,10 @@ class Model(RuleBasedStateMachine):
     @rule()
     def monitor_recovers(self) -> None:
         self.breaker.recover(self.now)
-        if self.state != "closed":
-            self.become("closed")
+        if self.state == "open":
+            self.become("half_open")
+        if self.state == "half_open":
+            self.close_at = self.now + QUIET_SECONDS
 
     @invariant()
     def agree(self) -> None:
