@@ -424,6 +424,8 @@ def test_an_order_is_carried_out_and_confirmed(services: dict[str, Process], swi
     until(lambda: mint.get("/v1/accounts/ayanda").status_code == 200, 5)
     told = nexus.post("/v1/intents", {"text": "what is my balance"}, consumer="ayanda").json()
     assert told["status"] == "answered" and told["balances"] == {"AZR": "25.00"}
+    asked = nexus.post("/v1/intents", {"text": "what is the balance of ayanda"}, consumer="demo").json()
+    assert asked["balances"] == told["balances"] and asked["message"] == "ayanda holds 25.00 AZR."
     listed = nexus.post("/v1/intents", {"text": "show my transactions"}, consumer="ayanda").json()
     assert listed["status"] == "answered" and listed["transactions"][0]["id"] == recorded["id"]
 
