@@ -92,6 +92,10 @@ def up(instances: Mapping[str, Mapping[str, Any]], name: str) -> str:
     return f"{healthy} of {len(wanted)} up" + (f", {drained} drained" if drained else "")
 
 
+GAP = 1.5
+"""Percent of the ribbon between two labels."""
+
+
 def tally(services: Mapping[str, Mapping[str, Any]]) -> str:
     """``1 failing · 4 healthy``."""
     order = ("failing", "degraded", "unknown", "maintenance", "healthy")
@@ -99,12 +103,18 @@ def tally(services: Mapping[str, Mapping[str, Any]]) -> str:
     return " · ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
-def labels(marks: Sequence[tuple[float, str]], room: float = 15.0) -> list[tuple[float, str, str]]:
-    """Which marks of the ribbon get a label, as (percent, anchor, text): the newest, and those with room beside it."""
+def labels(marks: Sequence[tuple[float, str]], letter: float = 0.65) -> list[tuple[float, str, str]]:
+    """Which marks of the ribbon get a label, as (percent, anchor, text): the newest, and those with room beside it.
+
+    ``letter``: a letter's width in percent of the ribbon; scripts, which know the ribbon's width, do it again.
+    """
     found: list[tuple[float, str, str]] = []
-    last = 1000.0
+    taken = 1000.0
     for x, title in sorted(marks, key=lambda mark: -mark[0]):
-        if last - x >= room:
-            found.append((x, "end" if x > 92 else "start" if x < 8 else "middle", title))
-            last = x if x <= 92 else x - room / 2
+        width = len(title) * letter
+        anchor = "end" if x + width / 2 > 100 else "start" if x < width / 2 else "middle"
+        left = x - {"end": width, "start": 0.0, "middle": width / 2}[anchor]
+        if left + width + GAP <= taken:
+            found.append((x, anchor, title))
+            taken = left
     return found

@@ -81,14 +81,17 @@ export function barWords(bar) {
   return `Health over time, ${bar.length} stretches: ${parts.length ? parts.join(", ") : "all healthy"}`;
 }
 
-/** Which marks of the ribbon get a label: the newest, and those with room beside it. */
-export function labels(marks, room = 15) {
+/** Which marks of the ribbon get a label: the newest, and those with room beside it. `letter`: a letter's width, in percent. */
+export function labels(marks, letter = 0.65) {
   const found = [];
-  let last = 1000;
+  let taken = 1000;
   for (const [x, title] of [...marks].sort((a, b) => b[0] - a[0])) {
-    if (last - x < room) continue;
-    found.push([x, x > 92 ? "end" : x < 8 ? "start" : "middle", title]);
-    last = x <= 92 ? x : x - room / 2;
+    const width = title.length * letter;
+    const anchor = x + width / 2 > 100 ? "end" : x < width / 2 ? "start" : "middle";
+    const left = x - { end: width, start: 0, middle: width / 2 }[anchor];
+    if (left + width + 1.5 > taken) continue;
+    found.push([x, anchor, title]);
+    taken = left;
   }
   return found;
 }

@@ -67,12 +67,16 @@ def test_a_spark_stays_in_its_box(rates: list[float]) -> None:
         assert 0 <= y <= 26
 
 
-@given(st.lists(st.tuples(st.floats(0, 100), st.text(max_size=3)), max_size=30))
-def test_labels_keep_their_distance(marks: list[tuple[float, str]]) -> None:
-    places = [x for x, _, _ in words.labels(marks)]
-    assert all(later - earlier >= 15 for later, earlier in itertools.pairwise(places))
+@given(st.lists(st.tuples(st.floats(0, 100), st.text(max_size=40)), max_size=30))
+def test_labels_do_not_overlap(marks: list[tuple[float, str]]) -> None:
+    spans = []
+    for x, anchor, title in words.labels(marks):
+        width = len(title) * 0.65
+        left = x - {"end": width, "middle": width / 2, "start": 0}[anchor]
+        spans.append((left, left + width))
+    assert all(right <= left for (left, _), (_, right) in itertools.pairwise(spans))
     if marks:
-        assert places[0] == max(x for x, _ in marks)
+        assert words.labels(marks)[0][0] == max(x for x, _ in marks)
 
 
 # -- waterfall ----------------------------------------------------------------------------------
