@@ -14,9 +14,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from opentelemetry import metrics, trace
@@ -36,6 +36,8 @@ MAX_LENGTH: Final = 100_000
 """About as many events are kept in a stream; the event store keeps them for ever."""
 
 BLOCK_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+"""Longer than that Redis does not think: it is away."""
 BATCH = 64
 STALE_SECONDS = 30.0
 MAX_DELIVERIES = 5
@@ -56,6 +58,8 @@ INBOX = Migration(
     )
 )
 """One row per handled event, kept as long as the state it guards: a replay years later must still do nothing."""
+
+T = TypeVar("T")
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _log = logging.getLogger("services.bus")
@@ -127,14 +131,19 @@ def stream_of(event_type: str) -> str:
 
 
 class Bus:
-    """The connection to Redis; blocking reads of consumers use connections of their own from its pool."""
+    """The connection to Redis; blocking reads of consumers use connections of their own from its pool.
+
+    All waiting is bounded here, by ``ask``, and not by the client: for its socket timeout it guards writes
+    by ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that arrives as the write
+    completes (python/cpython issue 86296), and what was cancelled goes on.
+    """
 
     def __init__(self, url: str) -> None:
         self.redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
             url,
             decode_responses=True,
             socket_connect_timeout=1.0,
-            socket_timeout=BLOCK_SECONDS + 2.0,
+            socket_timeout=None,
             max_connections=8,
         )
 
@@ -145,20 +154,25 @@ class Bus:
         """Close the connections."""
         await self.redis.aclose()
 
+    async def ask(self, question: Awaitable[T], within: float = ANSWER_SECONDS) -> T:
+        """The answer of Redis; RedisError, or OSError after ``within`` seconds, when it is away."""
+        async with asyncio.timeout(within):
+            return await question
+
     async def publish(self, events: Iterable[tuple[str, str]]) -> None:
-        """Append (type, encoded event) pairs in order, in one round trip; RedisError when the bus is away."""
+        """Append (type, encoded event) pairs in order, at once; RedisError or OSError when Redis is away."""
         pairs = list(events)
         pipe = self.redis.pipeline(transaction=False)
         for domain in {kind.partition(".")[0] for kind, _ in pairs}:
             pipe.sadd(DOMAINS, domain)
         for kind, body in pairs:
             pipe.xadd(stream_of(kind), {"e": body, "t": kind}, maxlen=MAX_LENGTH, approximate=True)
-        await pipe.execute()
+        await self.ask(pipe.execute())
 
     async def probe(self) -> None:
         """Unwell unless Redis answers."""
         try:
-            await self.redis.ping()
+            await self.ask(self.redis.ping())
         except (RedisError, OSError) as error:
             raise Unwell(f"the bus does not answer ({type(error).__name__})") from None
 
@@ -239,13 +253,15 @@ class Consumer:
         self._attempts.clear()
         self._deliveries.clear()
         try:
-            await self._bus.redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+            await self._bus.ask(self._bus.redis.xgroup_create(self._stream, self._group, id="0", mkstream=True))
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
         cursor = "0"
-        while True:
-            answer = await self._bus.redis.xreadgroup(self._group, self._member, {self._stream: cursor}, count=BATCH)
+        while not self._stopping.is_set():
+            answer = await self._bus.ask(
+                self._bus.redis.xreadgroup(self._group, self._member, {self._stream: cursor}, count=BATCH)
+            )
             entries = _entries(answer)
             if not entries:
                 break
@@ -275,8 +291,11 @@ class Consumer:
     async def _read(self, seconds: float) -> list[tuple[str, dict[str, str]]]:
         """New events, or none after ``seconds`` or when the service stops."""
         read = asyncio.ensure_future(
-            self._bus.redis.xreadgroup(
-                self._group, self._member, {self._stream: ">"}, count=BATCH, block=int(seconds * 1000)
+            self._bus.ask(
+                self._bus.redis.xreadgroup(
+                    self._group, self._member, {self._stream: ">"}, count=BATCH, block=int(seconds * 1000)
+                ),
+                within=seconds + ANSWER_SECONDS,
             )
         )
         stop = asyncio.ensure_future(self._stopping.wait())
@@ -296,9 +315,11 @@ class Consumer:
     async def _claim(self) -> None:
         """Take over what members that died have left unfinished."""
         cursor = "0-0"
-        while True:
-            cursor, entries, *_ = await self._bus.redis.xautoclaim(
-                self._stream, self._group, self._member, int(STALE_SECONDS * 1000), cursor, count=BATCH
+        while not self._stopping.is_set():
+            cursor, entries, *_ = await self._bus.ask(
+                self._bus.redis.xautoclaim(
+                    self._stream, self._group, self._member, int(STALE_SECONDS * 1000), cursor, count=BATCH
+                )
             )
             held = [(key, fields) for key, fields in entries if key not in self._retries]
             if held:
@@ -309,8 +330,10 @@ class Consumer:
 
     async def _count(self, entries: Sequence[tuple[str, dict[str, str]]]) -> None:
         """Learn how often each was delivered before, to know one that ends every process that takes it."""
-        rows = await self._bus.redis.xpending_range(
-            self._stream, self._group, min=entries[0][0], max=entries[-1][0], count=len(entries)
+        rows = await self._bus.ask(
+            self._bus.redis.xpending_range(
+                self._stream, self._group, min=entries[0][0], max=entries[-1][0], count=len(entries)
+            )
         )
         for row in rows:
             self._deliveries[str(row["message_id"])] = int(row["times_delivered"]) - 1
@@ -320,7 +343,7 @@ class Consumer:
             return
         results = await asyncio.gather(*(self._one(key, fields) for key, fields in entries))
         if finished := [key for key in results if key]:
-            await self._bus.redis.xack(self._stream, self._group, *finished)
+            await self._bus.ask(self._bus.redis.xack(self._stream, self._group, *finished))
             for key in finished:
                 self._retries.pop(key, None)
                 self._attempts.pop(key, None)
@@ -401,7 +424,7 @@ class Consumer:
             "key": key,
             "at": str(time.time()),
         }
-        await self._bus.redis.xadd(DEAD_PREFIX + self._group, note, maxlen=10_000, approximate=True)
+        await self._bus.ask(self._bus.redis.xadd(DEAD_PREFIX + self._group, note, maxlen=10_000, approximate=True))
         _handled.add(1, {"outcome": "parked", "type": self._type})
         return key
 

@@ -132,6 +132,49 @@ async def test_mission_controls_transport_reads_what_a_service_published(bus: Bu
     await transport.close()
 
 
+async def test_a_stop_in_the_middle_of_a_read_never_waits_for_it(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = bus.redis.xreadgroup
+    for steps in range(12):
+        reader = consumer(bus, store)
+
+        # The cancellation meets the command before it is written, while it is, and after.
+        async def interrupted(*args: Any, steps: int = steps, reader: Consumer = reader, **options: Any) -> Any:
+            if "block" in options:
+                asyncio.get_running_loop().call_soon(reader._stopping.set)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            return await read(*args, **options)
+
+        monkeypatch.setattr(bus.redis, "xreadgroup", interrupted)
+        await reader.start()
+        await reader._stopping.wait()
+        async with asyncio.timeout(1):
+            await reader.stop()
+
+
+async def test_a_bus_that_takes_calls_and_never_answers_is_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bus.ask, "__defaults__", (0.1,))
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    silent = Bus(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+    reader = consumer(silent, store)
+    await reader.start()
+    with pytest.raises(Unwell, match="does not answer"):
+        await silent.probe()
+    with pytest.raises(OSError):
+        await silent.publish([(TYPE, encoded("e1"))])
+    async with asyncio.timeout(1):
+        await reader.stop()
+    await silent.stop()
+    server.close()
+
+
 async def test_a_handler_that_fails_is_tried_again_and_holds_up_nobody(bus: Bus, store: Store) -> None:
     failures = iter([ValueError("not yet"), ValueError("not yet")])
 
