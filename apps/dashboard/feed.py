@@ -48,6 +48,10 @@ LEASE = 4.0
 """Seconds for which a leader that says nothing more still leads."""
 WATCHED = 5
 """Seconds for which a process's word that it has browsers counts."""
+ANSWER = 2.0
+"""Seconds that Redis has for an answer: longer than that, and it is away."""
+BLOCK = 2.0
+"""Seconds that it may wait for the next frame first."""
 RESTART = 1.0
 """Seconds until a part that failed by a fault of ours begins anew."""
 KEYFRAME = 60
@@ -89,7 +93,8 @@ class Feed:
         """Begin to follow, listen and, when the lock is free, lead."""
         if self._tasks:
             return
-        self._redis = kv.async_client(self._redis_url)
+        # Its own timeouts would now and then lose the cancellation by which the tasks end.
+        self._redis = kv.async_client(self._redis_url, socket_timeout=None)
         self._tasks = [self._begin(work) for work in (self._follow, self._lead, self._listen)]
 
     async def stop(self) -> None:
@@ -102,7 +107,8 @@ class Feed:
         await self.pollers.close()
         if self._redis is not None:
             try:
-                await self._redis.eval(RELEASE, 1, LIVE_LEADER, self._name)
+                async with asyncio.timeout(TICK):
+                    await self._redis.eval(RELEASE, 1, LIVE_LEADER, self._name)
             except (redis.RedisError, OSError):
                 pass  # The lease ends by itself.
             await self._redis.aclose()
@@ -178,16 +184,17 @@ class Feed:
         arguments = (self._name, int(LEASE * 1000), "1" if watched_here else "0", WATCHED)
         async with asyncio.timeout(TICK):
             mine, watched = await self._redis.eval(HOLD, 2, LIVE_LEADER, LIVE_WATCHED, *arguments)
-        if self._wake_others:
-            self._wake_others = False
-            if not mine:
-                await self._redis.publish(LIVE_WAKE, "")
+            if self._wake_others:
+                self._wake_others = False
+                if not mine:
+                    await self._redis.publish(LIVE_WAKE, "")
         return bool(mine), bool(watched)
 
     async def _pause(self, started: float, beat: float) -> None:
         """Sleep for the rest of the beat, unless something happens; a storm gets a tick each EARLY and no more."""
         try:
-            await asyncio.wait_for(self._wake.wait(), max(EARLY, started + beat - monotonic()))
+            async with asyncio.timeout(max(EARLY, started + beat - monotonic())):
+                await self._wake.wait()
         except TimeoutError:
             return
         await asyncio.sleep(max(0.0, started + EARLY - monotonic()))
@@ -224,7 +231,8 @@ class Feed:
     async def _new_epoch(self, now: float) -> str:
         """Later than every epoch in the stream, whatever another machine's clock said."""
         assert self._redis is not None  # noqa: S101
-        tip = await self._redis.xrevrange(LIVE_FRAMES, count=1)
+        async with asyncio.timeout(ANSWER):
+            tip = await self._redis.xrevrange(LIVE_FRAMES, count=1)
         last = int(tip[0][0].partition("-")[0]) if tip else 0
         return str(max(int(now * 1000), last + 1))
 
@@ -236,13 +244,14 @@ class Feed:
             body["patch"] = delta.patch
         if delta is None or snapshot.seq % KEYFRAME == 0:
             body["state"] = snapshot.state
-        await self._redis.xadd(
-            LIVE_FRAMES,
-            {**fields, "body": encode(body)},
-            id=f"{snapshot.epoch}-{snapshot.seq}",
-            maxlen=KEPT,
-            approximate=True,
-        )
+        async with asyncio.timeout(ANSWER):
+            await self._redis.xadd(
+                LIVE_FRAMES,
+                {**fields, "body": encode(body)},
+                id=f"{snapshot.epoch}-{snapshot.seq}",
+                maxlen=KEPT,
+                approximate=True,
+            )
 
     # -- following --------------------------------------------------------------------------
 
@@ -253,7 +262,8 @@ class Feed:
             try:
                 if not last:
                     last = await self._catch_up()
-                answer = await self._redis.xread({LIVE_FRAMES: last}, count=50, block=2000)
+                async with asyncio.timeout(BLOCK + ANSWER):
+                    answer = await self._redis.xread({LIVE_FRAMES: last}, count=50, block=int(BLOCK * 1000))
                 for _, entries in answer or ():
                     for entry, fields in entries:
                         last = entry if await self._take(fields) else ""
@@ -266,7 +276,8 @@ class Feed:
     async def _catch_up(self) -> str:
         """Rebuild the history from the newest whole state and the deltas after it. Returns where the stream ends."""
         assert self._redis is not None  # noqa: S101
-        newest = await self._redis.xrevrange(LIVE_FRAMES, count=2 * KEYFRAME)
+        async with asyncio.timeout(ANSWER):
+            newest = await self._redis.xrevrange(LIVE_FRAMES, count=2 * KEYFRAME)
         entries = [(entry, fields, json.loads(fields["body"])) for entry, fields in reversed(newest)]
         whole = next((n for n in range(len(entries) - 1, -1, -1) if "state" in entries[n][2]), None)
         if whole is None:
@@ -299,7 +310,8 @@ class Feed:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                    await channel.subscribe(HEALTH_CHANNEL, BREAKER_OPENED, CONFIG_CHANNEL, LIVE_WAKE)
+                    async with asyncio.timeout(ANSWER):
+                        await channel.subscribe(HEALTH_CHANNEL, BREAKER_OPENED, CONFIG_CHANNEL, LIVE_WAKE)
                     while True:
                         if await channel.get_message(timeout=30.0) is not None:
                             self.pollers.hurry()

@@ -69,3 +69,29 @@ async def test_a_part_of_the_feed_that_fails_begins_anew(
     assert made.hub.counts["failures"] == 1
     assert "begins anew: live fails_once" in caplog.text
     await made.stop()
+
+
+async def test_a_stop_in_the_middle_of_a_read_never_waits_for_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def idle() -> None:
+        await asyncio.Event().wait()
+
+    for steps in range(12):
+        made = Feed(redis_url)
+        monkeypatch.setattr(made, "_lead", idle)
+        made.start()
+        assert made._redis is not None
+        read, reading = made._redis.xread, asyncio.Event()
+
+        async def announced(*args: Any, read: Any = read, reading: asyncio.Event = reading, **options: Any) -> Any:
+            reading.set()
+            return await read(*args, **options)
+
+        monkeypatch.setattr(made._redis, "xread", announced)
+        await reading.wait()
+        # The cancellation meets the command before it is written, while it is, and after.
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            await made.stop()
