@@ -17,8 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from pythonjsonlogger.json import JsonFormatter
 
-from apps.gateway.plane.gateway import Gateway, Settings, networks
+from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
+from apps.gateway.plane.worker import Settings, networks
 from missioncontrol import env
 
 VERSION = "0.1.0"

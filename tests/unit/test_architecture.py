@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_an_app_imports_only_what_lies_below_it(app: str) -> None:
                 if other != app and other not in MAY_IMPORT[app]:
                     wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("app", sorted(MAY_IMPORT))
+def test_the_modules_of_an_app_import_one_way(app: str) -> None:
+    """An import for types only counts too: whoever reads the one file still has to know the other."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules(f"apps/{app}")}
+    graph = {name: {other for other, _ in imports(path)} & paths.keys() for name, path in paths.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 def test_services_import_only_the_kit() -> None:

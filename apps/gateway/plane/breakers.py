@@ -10,16 +10,14 @@ import json
 import logging
 from collections import deque
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis.exceptions
 
 from apps.gateway.core.breaker import FOLLOWED, Change
+from apps.gateway.plane.worker import Worker
 from apps.lib import wire
 from apps.lib.clock import monotonic
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -33,28 +31,28 @@ FORGET_SECONDS = 60.0
 class Breakers:
     """Reports of one worker's breakers."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._waiting: deque[tuple[str, Change, float]] = deque()
         self._wake = asyncio.Event()
 
     def changed(self, service: str, change: Change) -> None:
         """A breaker's listener: note the transition, report soon."""
-        gateway = self._gateway
+        worker = self._worker
         at = time() - (monotonic() - change.at)
         log.warning("Breaker of %s: %s to %s. %s", service, change.before, change.after, change.reason)
-        gateway.metrics.count("mc.gateway.breaker.transitions", f"{service}:{change.after}")
+        worker.metrics.count("mc.gateway.breaker.transitions", f"{service}:{change.after}")
         if len(self._waiting) >= WAITING:
             self._waiting.popleft()
-            gateway.metrics.count("mc.gateway.dropped", "breaker_transition")
+            worker.metrics.count("mc.gateway.dropped", "breaker_transition")
         self._waiting.append((service, change, at))
         self._wake.set()
 
     async def on_opened(self, message: bytes) -> None:
         """A peer opened a breaker: open too."""
         opened = json.loads(message)
-        table = self._gateway.table
-        if opened["worker"] == self._gateway.id or table is None:
+        table = self._worker.table
+        if opened["worker"] == self._worker.id or table is None:
             return
         service = table.services.get(opened["service"])
         if service is not None:
@@ -79,26 +77,26 @@ class Breakers:
                 continue
 
     async def _report(self) -> None:
-        gateway = self._gateway
-        if gateway.table is None:
+        worker = self._worker
+        if worker.table is None:
             return
         now, wall = monotonic(), time()
         taken = list(self._waiting)
         # One round trip. Announcing first: peers open while the rest is still being written.
-        pipe = gateway.redis.pipeline(transaction=False)
+        pipe = worker.redis.pipeline(transaction=False)
         for name, change, at in taken:
             if change.after == "open" and change.reason != FOLLOWED:
                 until = (
-                    at + gateway.table.services[name].breaker.config.wait_in_open
-                    if name in gateway.table.services
+                    at + worker.table.services[name].breaker.config.wait_in_open
+                    if name in worker.table.services
                     else at
                 )
-                opened = {"service": name, "worker": gateway.id, "until": until, "at": at}
+                opened = {"service": name, "worker": worker.id, "until": until, "at": at}
                 pipe.publish(wire.BREAKER_OPENED, json.dumps(opened))
         for name, change, at in taken:
             entry: dict[Any, Any] = {
                 "service": name,
-                "worker": gateway.id,
+                "worker": worker.id,
                 "from": change.before,
                 "to": change.after,
                 "reason": change.reason,
@@ -106,9 +104,9 @@ class Breakers:
             }
             pipe.xadd(wire.BREAKER_TRANSITIONS, entry, maxlen=KEPT_TRANSITIONS, approximate=True)
         states: dict[Any, Any] = {}
-        for name, service in gateway.table.services.items():
+        for name, service in worker.table.services.items():
             view = service.breaker.view(now)
-            states[f"{name}|{gateway.id}"] = json.dumps(
+            states[f"{name}|{worker.id}"] = json.dumps(
                 {
                     "state": view.state,
                     "since": wall - (now - view.since),
@@ -128,17 +126,17 @@ class Breakers:
 
     async def _clean(self) -> None:
         """Forget workers that are long gone."""
-        entries = await self._gateway.redis.hgetall(wire.BREAKER_STATE)
+        entries = await self._worker.redis.hgetall(wire.BREAKER_STATE)
         old = [field for field, data in entries.items() if time() - json.loads(data)["at"] > FORGET_SECONDS]
         if old:
-            await self._gateway.redis.hdel(wire.BREAKER_STATE, *old)
+            await self._worker.redis.hdel(wire.BREAKER_STATE, *old)
 
     async def leave(self) -> None:
         """The worker ends: its breakers are no longer anyone's state."""
-        gateway = self._gateway
-        if gateway.table is None or not gateway.table.services:
+        worker = self._worker
+        if worker.table is None or not worker.table.services:
             return
         try:
-            await gateway.redis.hdel(wire.BREAKER_STATE, *(f"{name}|{gateway.id}" for name in gateway.table.services))
+            await worker.redis.hdel(wire.BREAKER_STATE, *(f"{name}|{worker.id}" for name in worker.table.services))
         except (redis.exceptions.RedisError, OSError, TimeoutError):
             return  # readers ignore what is old

@@ -6,21 +6,42 @@ decides.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from apps.gateway.core.auth import Denied, Identity
 from apps.gateway.core.config import Route
 from apps.gateway.core.forward import own_answer
 from apps.gateway.core.headers import Fields, RequestHead
 from apps.gateway.core.routing import Way
+from apps.gateway.plane.table import Service
+from apps.gateway.plane.upstream import Connecting, Instance, UpstreamConnection
+from apps.gateway.plane.worker import Worker
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
 
-if TYPE_CHECKING:
-    from apps.gateway.plane.gateway import Gateway
-    from apps.gateway.plane.server import ClientConnection
-    from apps.gateway.plane.table import Service
-    from apps.gateway.plane.upstream import Connecting, Instance, UpstreamConnection
+
+class Client(Protocol):
+    """Who asked: the connection that takes the answer."""
+
+    worker: Worker
+    record: Record
+    transport: Any
+    address: str
+    address_attribute: bytes
+    scheme: bytes
+    forwarded: bytes
+    trusted: bool
+    blocked: bool
+
+    def write(self, data: bytes) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def finished(self, exchange: Exchange, keep: bool) -> None: ...
 
 
 class Exchange:
@@ -49,7 +70,6 @@ class Exchange:
         "failed_dependency",
         "failure",
         "fields",
-        "gateway",
         "head",
         "identity",
         "instance",
@@ -68,6 +88,7 @@ class Exchange:
         "started_ns",
         "target",
         "trace_id",
+        "worker",
     )
 
     head: RequestHead
@@ -75,12 +96,10 @@ class Exchange:
     """Set once the request has one; ``_way`` tells."""
     _service: Service
 
-    def __init__(
-        self, client: ClientConnection, method: bytes, target: bytes, fields: Fields, keep: bool, old: bool
-    ) -> None:
+    def __init__(self, client: Client, method: bytes, target: bytes, fields: Fields, keep: bool, old: bool) -> None:
         """``keep``: the client would use the connection again. ``old``: it speaks HTTP/1.0."""
         self.client = client
-        self.gateway: Gateway = client.gateway
+        self.worker = client.worker
         self.method = method
         self.target = target
         self.fields = fields
@@ -99,11 +118,11 @@ class Exchange:
         """Decide what becomes of the request; called once its head is there."""
         if self._finished:
             return
-        gateway = self.gateway
+        worker = self.worker
         self.is_started = True
         self.started = monotonic()
         self.started_ns = time_ns()
-        self.span_id = gateway.ids.getrandbits(64).to_bytes(8, "big")
+        self.span_id = worker.ids.getrandbits(64).to_bytes(8, "big")
         self.trace_id = self.parent_id = b""
         self.sampled = True
         self.deadline = 0.0
@@ -121,7 +140,7 @@ class Exchange:
         self._replay: list[bytes] | None = []
         self._answered = self._sent = self._chunked_out = False
         self._extra = b""
-        gateway.inflight.add(self)
+        worker.inflight.add(self)
         try:
             self._admit()
         except Refused as refused:
@@ -150,20 +169,20 @@ class Exchange:
 
     def _own(self, problem: Problem) -> None:
         if not self.trace_id:
-            self.trace_id = b"%032x" % self.gateway.ids.getrandbits(128)
+            self.trace_id = b"%032x" % self.worker.ids.getrandbits(128)
         if problem.retry_after is not None:
             self._extra += b"Retry-After: %d\r\n" % problem.retry_after
         self._write(problem.status, CONTENT_TYPE, problem.encode(self.trace_id.decode()))
 
     def _write(self, status: int, content_type: str, body: bytes) -> None:
         self._answered = True
-        if not self.body_done or self.gateway.draining:
+        if not self.body_done or self.worker.draining:
             self.keep = False
         head = own_answer(
             status,
             content_type,
             body,
-            self.gateway.date_line(),
+            self.worker.date_line(),
             self.trace_id,
             self._extra,
             keep=self.keep,
@@ -171,13 +190,27 @@ class Exchange:
         )
         self.client.write(head if self.method == b"HEAD" else head + body)
 
-    def respond(self, status: int, body: bytes) -> None:
-        """Answer one of the gateway's own addresses with JSON."""
-        self._write(status, "application/json", body)
-        self._finish(status, own=True)
+    def _answer_own(self, path: str) -> None:
+        """The gateway's own addresses, all under ``/-/`` so that they can't shadow a route."""
+        worker, table = self.worker, self.worker.table
+        if path == "/-/health":
+            uptime = round(self.started - worker.started_at, 1)
+            version = worker.settings.version
+            self._respond({"status": "ok", "service": "gateway", "version": version, "uptime_s": uptime})
+        elif path != "/-/ready":
+            self._refuse_own(Problem(404, "not_found", "There is nothing at this address."))
+        elif worker.draining:
+            self._refuse_own(Problem(503, "not_ready", "It is draining.", 1))
+        elif table is None:
+            self._refuse_own(Problem(503, "not_ready", "No configuration has reached this gateway yet.", 1))
+        else:
+            self._respond({"status": "ready", "revision": table.document.revision})
 
-    def refuse_own(self, problem: Problem) -> None:
-        """Answer one of the gateway's own addresses with a problem."""
+    def _respond(self, body: dict[str, Any]) -> None:
+        self._write(200, "application/json", json.dumps(body).encode())
+        self._finish(200, own=True)
+
+    def _refuse_own(self, problem: Problem) -> None:
         self._own(problem)
         self._finish(problem.status, own=True)
 
@@ -186,8 +219,8 @@ class Exchange:
         if self._finished:
             return
         self._finished = True
-        gateway = self.gateway
-        gateway.inflight.discard(self)
+        worker = self.worker
+        worker.inflight.discard(self)
         if self._permit:
             self._service.breaker.release(self._permit)
             self._permit = 0
@@ -198,11 +231,11 @@ class Exchange:
             self._connecting.user = None
             self._connecting = None
         if not own:
-            gateway.report.record(self, status, monotonic() - self.started)
-        if gateway.draining and not gateway.inflight:
-            gateway.idle.set()
+            self.client.record(self, status, monotonic() - self.started)
+        if worker.draining and not worker.inflight:
+            worker.idle.set()
         if cut:
-            gateway.writes.flush()  # what came of the answer before it broke off
+            worker.writes.flush()  # what came of the answer before it broke off
             self.client.transport.abort()
         else:
             self.client.finished(self, self.keep)
@@ -211,3 +244,7 @@ class Exchange:
     def routed(self) -> Route | None:
         """The route, when the request found one."""
         return self.route if self.is_started and self._way is not None else None
+
+
+Record = Callable[[Exchange, int, float], None]
+"""Hears of a finished exchange: its status and how many seconds it took."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apps.gateway.plane.table import UNHEALTHY
+from apps.gateway.plane.worker import Worker
 from apps.lib import wire
 from apps.lib.clock import monotonic
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.gateway import Gateway
 
 HEALTHY = "healthy"
 
@@ -19,8 +17,8 @@ HEALTHY = "healthy"
 class Verdicts:
     """The last verdict on each instance."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self.states: dict[str, str] = {}
         """``service/name`` → state."""
         self._seen: dict[str, tuple[int, float]] = {}
@@ -32,7 +30,7 @@ class Verdicts:
 
     async def refresh(self) -> None:
         """All stored verdicts."""
-        stored = await self._gateway.redis.hgetall(wire.HEALTH_STATE)
+        stored = await self._worker.redis.hgetall(wire.HEALTH_STATE)
         for key, data in stored.items():
             self._apply({"instance": str(key, "utf-8") if isinstance(key, bytes) else key, **json.loads(data)})
 
@@ -46,7 +44,7 @@ class Verdicts:
         before, self.states[key] = self.states.get(key), state
         if before == state:
             return
-        table = self._gateway.table
+        table = self._worker.table
         service = table.services.get(key.partition("/")[0]) if table is not None else None
         if service is None:
             return

@@ -14,7 +14,7 @@ import jwt
 from apps.gateway.core.config import Issuer
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane.fetch import Endpoint, FetchError, endpoint
-from apps.gateway.plane.snapshot import write_private
+from apps.gateway.plane.files import write_private
 from apps.lib.clock import monotonic
 
 log = logging.getLogger(__name__)

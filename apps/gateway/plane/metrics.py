@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time_ns
-from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -12,26 +11,24 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_C
 
 from apps.gateway.core.metrics import BOUNDS
 from apps.gateway.core.trace import Value, key_value
+from apps.gateway.plane.worker import Worker
 from apps.lib.clock import monotonic
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.gateway import Gateway
 
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
-def encode(gateway: Gateway, resource: Mapping[str, Value]) -> bytes:
-    """The body of ``POST /v1/metrics``."""
+def encode(worker: Worker, resource: Mapping[str, Value], counters: dict[tuple[str, str], int]) -> bytes:
+    """The body of ``POST /v1/metrics``; ``counters`` are added to the worker's own."""
     request = ExportMetricsServiceRequest()
     scoped = request.resource_metrics.add()
     scoped.resource.attributes.extend(_labels(resource))
     scope = scoped.scope_metrics.add()
     scope.scope.name = "mission-control.gateway"
     now = time_ns()
-    start = now - int((monotonic() - gateway.started_at) * 1e9)
-    _durations(scope, gateway, start, now)
-    _counters(scope, gateway, start, now)
-    _gauges(scope, gateway, now)
+    start = now - int((monotonic() - worker.started_at) * 1e9)
+    _durations(scope, worker, start, now)
+    _counters(scope, worker.metrics.counters | counters, start, now)
+    _gauges(scope, worker, now)
     return bytes(request.SerializeToString())
 
 
@@ -39,10 +36,10 @@ def _labels(values: Mapping[str, Value]) -> list[KeyValue]:
     return [KeyValue.FromString(key_value(key, value)) for key, value in values.items() if value != ""]
 
 
-def _durations(scope: ScopeMetrics, gateway: Gateway, start: int, now: int) -> None:
+def _durations(scope: ScopeMetrics, worker: Worker, start: int, now: int) -> None:
     metric = scope.metrics.add(name="http.server.request.duration", unit="s")
     metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
-    for (route, service, method, status), histogram in gateway.metrics.durations.items():
+    for (route, service, method, status), histogram in worker.metrics.durations.items():
         point = metric.histogram.data_points.add(
             start_time_unix_nano=start,
             time_unix_nano=now,
@@ -55,10 +52,7 @@ def _durations(scope: ScopeMetrics, gateway: Gateway, start: int, now: int) -> N
         point.attributes.extend(_labels(labels | {"http.response.status_code": status}))
 
 
-def _counters(scope: ScopeMetrics, gateway: Gateway, start: int, now: int) -> None:
-    counters = dict(gateway.metrics.counters)
-    counters["mc.gateway.dropped", "record"] = gateway.report.dropped
-    counters["mc.gateway.spans.sent", ""] = gateway.report.sent
+def _counters(scope: ScopeMetrics, counters: Mapping[tuple[str, str], int], start: int, now: int) -> None:
     metrics: dict[str, Metric] = {}
     for (name, reason), count in counters.items():
         metric = metrics.get(name)
@@ -70,12 +64,12 @@ def _counters(scope: ScopeMetrics, gateway: Gateway, start: int, now: int) -> No
         point.attributes.extend(_labels({"reason": reason}))
 
 
-def _gauges(scope: ScopeMetrics, gateway: Gateway, now: int) -> None:
+def _gauges(scope: ScopeMetrics, worker: Worker, now: int) -> None:
     gauges: list[tuple[str, float, dict[str, Value]]] = [
-        ("mc.gateway.connections", len(gateway.clients), {}),
-        ("mc.gateway.requests.active", len(gateway.inflight), {}),
+        ("mc.gateway.connections", len(worker.clients), {}),
+        ("mc.gateway.requests.active", len(worker.inflight), {}),
     ]
-    table = gateway.table
+    table = worker.table
     if table is not None:
         gauges.append(("mc.gateway.revision", table.document.revision, {}))
         for name, service in table.services.items():

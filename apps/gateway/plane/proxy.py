@@ -8,7 +8,6 @@ Driven by callbacks from both sides; each way ends in ``_finish``, once.
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from apps.gateway.core.auth import Identity, UnknownKey, missing, no_key
 from apps.gateway.core.config import Route
@@ -35,11 +34,9 @@ from apps.gateway.core.retry import REPLAY_BYTES, RETRY_STATUS, may_retry, worth
 from apps.gateway.core.routing import Miss
 from apps.gateway.core.trace import parse_traceparent
 from apps.gateway.plane.exchange import Exchange
+from apps.gateway.plane.limiter import Lease
+from apps.gateway.plane.upstream import UpstreamConnection
 from apps.lib.problem import Problem, Refused
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.limiter import Lease
-    from apps.gateway.plane.upstream import UpstreamConnection
 
 BODY_HIGH = 131_072
 """Bytes of a request's body kept while they can't go on; at this much the client is no longer read."""
@@ -61,7 +58,7 @@ class ProxyExchange(Exchange):
     # -- admission ------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        gateway = self.gateway
+        worker = self.worker
         if self.refusal is not None:
             raise Refused(self.refusal)
         head = self.head = sort_request(self.fields)
@@ -70,13 +67,13 @@ class ProxyExchange(Exchange):
             if head.state is not None:
                 head.lines += (b"tracestate", b": ", head.state, b"\r\n")
         else:
-            self.trace_id = b"%032x" % gateway.ids.getrandbits(128)
+            self.trace_id = b"%032x" % worker.ids.getrandbits(128)
         raw, self.query = split_target(self.method, self.target, head, old=self.old)
         path = self.path = normalise(raw)
         if path.startswith("/-/"):
-            gateway.answer_own(self, path)
+            self._answer_own(path)
             return
-        table = gateway.table
+        table = worker.table
         if table is None:
             raise Refused(Problem(503, "no_configuration", "No configuration has reached this gateway yet.", 1))
         routes = table.routes
@@ -95,7 +92,7 @@ class ProxyExchange(Exchange):
             try:
                 self.identity = self._authenticate(route, head)
             except UnknownKey as unknown:
-                if not gateway.jwks.want(unknown.issuer, self):
+                if not worker.jwks.want(unknown.issuer, self):
                     raise no_key(unknown.issuer) from None
                 self.deadline = self.started + route.timeout
                 return  # ``keys_arrived`` goes on with a fresh key set
@@ -115,7 +112,7 @@ class ProxyExchange(Exchange):
 
     def _authenticate(self, route: Route, head: RequestHead) -> Identity:
         """Who calls. What proved it goes no further: the instance learns it by X-Consumer."""
-        table = self.gateway.table
+        table = self.worker.table
         assert table is not None  # noqa: S101 - it had this route
         now = self.started_ns / 1e9
         if head.key is not None and "key" in route.auth:
@@ -156,7 +153,7 @@ class ProxyExchange(Exchange):
         limit = (identity.rate_limit if identity is not None else None) or route.rate_limit
         if limit is not None:
             subject = identity.consumer if identity is not None else self._client_address(head)
-            lease = self.gateway.limiter.lease(limit, subject)
+            lease = self.worker.limiter.lease(limit, subject)
             allowed = lease.take(self.started, self)
             if allowed is None:
                 self.deadline = self.started + route.timeout
@@ -327,14 +324,14 @@ class ProxyExchange(Exchange):
         chunks, connection.chunks = connection.chunks, []
         how = framing(status, head, head_only=connection.head_only, complete=connection.done, old=old)
         self._chunked_out = how == "chunked"
-        if how == "close" or not self.body_done or self.gateway.draining:
+        if how == "close" or not self.body_done or self.worker.draining:
             self.keep = False
         parts = answer_head(
             status,
             head,
             how,
             sum(map(len, chunks)),
-            self.gateway.date_line() if not head.date else b"",
+            self.worker.date_line() if not head.date else b"",
             self.trace_id,
             self._extra,
             keep=self.keep,

@@ -10,17 +10,14 @@ import asyncio
 import logging
 from binascii import unhexlify
 from collections import deque
-from typing import TYPE_CHECKING
 
 from apps.gateway.core.metrics import METHODS, Histogram
 from apps.gateway.core.trace import KIND_SERVER, Envelope, Text, Value, attribute, span, span_shape
+from apps.gateway.plane.exchange import Exchange
 from apps.gateway.plane.fetch import FetchError, endpoint
 from apps.gateway.plane.metrics import encode
+from apps.gateway.plane.worker import Worker
 from apps.lib.clock import monotonic
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.exchange import Exchange
-    from apps.gateway.plane.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +49,16 @@ class Shape:
 class Reporter:
     """Collects and sends."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        settings = gateway.settings
-        self._gateway = gateway
+    def __init__(self, worker: Worker) -> None:
+        settings = worker.settings
+        self._worker = worker
         self.dropped = 0
         """Records lost since the start."""
         self.sent = 0
         resource: dict[str, Value] = {
             "service.name": "gateway",
             "service.version": settings.version,
-            "service.instance.id": gateway.id,
+            "service.instance.id": worker.id,
         }
         self._envelope = Envelope(resource, SCOPE, settings.version)
         self._resource = resource
@@ -149,7 +146,7 @@ class Reporter:
             attributes |= {"error.type": failure}
         title = f"{method} {route.path}" if route is not None else method
         error = (failure or f"HTTP {status}") if status >= 500 else None
-        histogram = self._gateway.metrics.request((name, service, method, status))
+        histogram = self._worker.metrics.request((name, service, method, status))
         shape = Shape(span_shape(title, KIND_SERVER, attributes, error), histogram)
         if len(self._shapes) < MAX_SHAPES:
             self._shapes[key] = shape
@@ -212,8 +209,10 @@ class Reporter:
         self._away = True
 
     async def _send_metrics(self) -> None:
+        counters = {("mc.gateway.dropped", "record"): self.dropped, ("mc.gateway.spans.sent", ""): self.sent}
+        body = encode(self._worker, self._resource, counters)
         try:
-            await self._metrics.call("POST", self._headers, encode(self._gateway, self._resource), seconds=SEND_SECONDS)
+            await self._metrics.call("POST", self._headers, body, seconds=SEND_SECONDS)
         except FetchError:
             return  # cumulative: the next one carries it all
 

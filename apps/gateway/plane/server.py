@@ -10,19 +10,17 @@ import asyncio
 import ipaddress
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
 
 from apps.gateway.core.headers import MAX_FIELDS, MAX_HEAD, Fields
 from apps.gateway.core.paths import MAX_TARGET
 from apps.gateway.core.trace import Text
-from apps.gateway.plane.exchange import Exchange
+from apps.gateway.plane.exchange import Exchange, Record
 from apps.gateway.plane.proxy import ProxyExchange
+from apps.gateway.plane.worker import Worker
 from apps.lib.problem import Problem
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.gateway import Gateway
 
 HEAD_SECONDS = 15.0
 """A request's head must be complete this long after its first byte."""
@@ -61,14 +59,16 @@ class ClientConnection(asyncio.Protocol):
         "deadline",
         "exchange",
         "forwarded",
-        "gateway",
+        "record",
         "scheme",
         "transport",
         "trusted",
+        "worker",
     )
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
+    def __init__(self, worker: Worker, record: Record) -> None:
+        self.worker = worker
+        self.record = record
         self.transport: Any = None
         self.exchange: ProxyExchange | None = None
         """The one being answered."""
@@ -89,7 +89,6 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        gateway = self.gateway
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if peer else "unix"
         scheme = "https" if transport.get_extra_info("sslcontext") is not None else "http"
@@ -97,10 +96,11 @@ class ClientConnection(asyncio.Protocol):
         self.address_attribute = _ADDRESS.encode(address.encode())
         self.scheme = f"X-Forwarded-Proto: {scheme}\r\n".encode()
         self.forwarded = f"X-Forwarded-For: {address}\r\n".encode() + self.scheme
-        self.trusted = bool(gateway.trusted) and any(ipaddress.ip_address(address) in net for net in gateway.trusted)
+        trusted = self.worker.settings.trusted_proxies
+        self.trusted = bool(trusted) and any(ipaddress.ip_address(address) in net for net in trusted)
         self.deadline = monotonic() + HEAD_SECONDS
         transport.set_write_buffer_limits(WRITE_HIGH)
-        if not gateway.admit(self):
+        if not self.worker.admit(self):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -134,7 +134,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._parser = None  # it holds our methods
-        self.gateway.leave(self)
+        self.worker.clients.discard(self)
         exchange, self.exchange = self.exchange, None
         self._receiving = self._fresh = None
         for waiting in self._waiting:
@@ -157,11 +157,11 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send, with whatever else is sent this turn."""
-        self.gateway.writes.add(self.transport, data)
+        self.worker.writes.add(self.transport, data)
 
     def close(self) -> None:
         """Send what is waiting, then close."""
-        self.gateway.writes.flush()
+        self.worker.writes.flush()
         self.transport.close()
 
     def pause(self) -> None:
@@ -192,7 +192,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.deadline = monotonic() + IDLE_SECONDS
             self.resume()
-            if self.gateway.draining:
+            if self.worker.draining:
                 self.close()
 
     def expire(self) -> None:
@@ -208,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         self._waiting.clear()
         self.deadline = monotonic() + LINGER_SECONDS
         self.resume()
-        self.gateway.writes.flush()
+        self.worker.writes.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 

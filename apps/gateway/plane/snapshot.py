@@ -10,18 +10,18 @@ import asyncio
 import json
 import logging
 import os
-import tempfile
-from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis.exceptions
 
 from apps.gateway.core import config
+from apps.gateway.plane.files import write_private
+from apps.gateway.plane.health import Verdicts
+from apps.gateway.plane.report import Reporter
+from apps.gateway.plane.table import Builder
+from apps.gateway.plane.worker import Worker
 from apps.lib import wire
-
-if TYPE_CHECKING:
-    from apps.gateway.plane.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +31,16 @@ FORGET_SECONDS = 60.0
 
 
 class Snapshots:
-    """Keeps the gateway's table at the newest good revision."""
+    """Keeps the worker's table at the newest good revision."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._file = gateway.settings.home / "revision.json"
+    def __init__(self, worker: Worker, builder: Builder, verdicts: Verdicts, report: Reporter) -> None:
+        self._worker = worker
+        self._builder = builder
+        self._verdicts = verdicts
+        self._report = report
+        self._file = worker.settings.home / "revision.json"
         self._refused = b""
-        self._alive = max(1, gateway.settings.workers)
         self._beat = asyncio.Event()
-
-    def share(self) -> float:
-        """This worker's part of what all workers share: 1 / workers alive, as last known."""
-        return 1.0 / self._alive
 
     # -- taking in ------------------------------------------------------------------------------------
 
@@ -64,7 +62,7 @@ class Snapshots:
 
     async def refresh(self) -> None:
         """Fetch the current document and swap when it is another one."""
-        data = await self._gateway.redis.get(wire.CONFIG_CURRENT)
+        data = await self._worker.redis.get(wire.CONFIG_CURRENT)
         assert not isinstance(data, str)  # noqa: S101 - this client does not decode
         if not data or data == self._refused or not self._take(data):
             return
@@ -74,22 +72,22 @@ class Snapshots:
 
     def _take(self, data: bytes) -> bool:
         """Check, compile and swap; False when there is nothing new or nothing good in it."""
-        gateway = self._gateway
+        worker = self._worker
         try:
             document = config.decode(data)
         except config.ConfigError as error:
             self._refused = data
-            gateway.metrics.count("mc.gateway.revisions.refused")
+            worker.metrics.count("mc.gateway.revisions.refused")
             log.error("A published configuration was refused, the one before it stays: %s", error)
             return False
-        table = gateway.table
+        table = worker.table
         if table is not None and table.document == document:
             return False
-        gateway.adopt(gateway.builder.build(document, table, gateway.verdicts.states))
+        worker.adopt(self._builder.build(document, table, self._verdicts.states))
         return True
 
     def _revision(self) -> int:
-        table = self._gateway.table
+        table = self._worker.table
         return table.document.revision if table is not None else 0
 
     def _save(self, data: bytes) -> None:
@@ -97,7 +95,7 @@ class Snapshots:
         try:
             write_private(self._file, data)
         except OSError as error:
-            self._gateway.metrics.count("mc.gateway.revisions.unsaved")
+            self._worker.metrics.count("mc.gateway.revisions.unsaved")
             log.warning("The revision can't be kept on disk (%s)", error.strerror)
 
     # -- telling --------------------------------------------------------------------------------------
@@ -117,8 +115,8 @@ class Snapshots:
                 continue
 
     async def _heartbeat(self) -> None:
-        gateway = self._gateway
-        table = gateway.table
+        worker = self._worker
+        table = worker.table
         now = time()
         if table is not None:
             beat: dict[str, Any] = {
@@ -126,35 +124,20 @@ class Snapshots:
                 "digest": table.document.digest,
                 "at": now,
                 "pid": os.getpid(),
-                "node": gateway.settings.node,
-                "dropped": gateway.report.dropped,
+                "node": worker.settings.node,
+                "dropped": self._report.dropped,
             }
-            await gateway.redis.hset(wire.GATEWAY_WORKERS, gateway.id, json.dumps(beat))
-        entries = await gateway.redis.hgetall(wire.GATEWAY_WORKERS)
-        ages = {worker: now - json.loads(entry)["at"] for worker, entry in entries.items()}
-        self._alive = max(1, sum(age < ALIVE_SECONDS for age in ages.values()))
-        gone = [worker for worker, age in ages.items() if age > FORGET_SECONDS]
+            await worker.redis.hset(wire.GATEWAY_WORKERS, worker.id, json.dumps(beat))
+        entries = await worker.redis.hgetall(wire.GATEWAY_WORKERS)
+        ages = {one: now - json.loads(entry)["at"] for one, entry in entries.items()}
+        worker.alive = max(1, sum(age < ALIVE_SECONDS for age in ages.values()))
+        gone = [one for one, age in ages.items() if age > FORGET_SECONDS]
         if gone:
-            await gateway.redis.hdel(wire.GATEWAY_WORKERS, *gone)
+            await worker.redis.hdel(wire.GATEWAY_WORKERS, *gone)
 
     async def leave(self) -> None:
         """The worker ends: it no longer counts as alive."""
         try:
-            await self._gateway.redis.hdel(wire.GATEWAY_WORKERS, self._gateway.id)
+            await self._worker.redis.hdel(wire.GATEWAY_WORKERS, self._worker.id)
         except (redis.exceptions.RedisError, OSError, TimeoutError):
             return  # the entry ages out by itself
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 atomically and durably."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,9 +12,10 @@ import pytest
 
 from apps.gateway.core import config
 from apps.gateway.plane import server
-from apps.gateway.plane.gateway import Gateway, Settings
+from apps.gateway.plane.files import write_private
+from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import listen
-from apps.gateway.plane.snapshot import write_private
+from apps.gateway.plane.worker import Settings
 
 AWAY = "redis://127.0.0.1:1/0"
 
@@ -72,7 +73,7 @@ async def test_connections_past_the_bound_are_refused_and_counted(tmp_path: Path
         extra, extra_writer = await say(port, b"")
         with contextlib.suppress(ConnectionError):
             assert await extra.read() == b""
-        assert gateway.metrics.counters["mc.gateway.connections.refused", "too_many"] == 1
+        assert gateway.worker.metrics.counters["mc.gateway.connections.refused", "too_many"] == 1
         for writer in (extra_writer, *(writer for _, writer in held)):
             await hang_up(writer)
 

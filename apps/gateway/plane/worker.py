@@ -1,0 +1,159 @@
+"""What the parts of one worker share: its settings, its state, and what every request needs at hand.
+
+Knows none of the parts that read and change it; apps.gateway.plane.gateway puts those together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import random
+import secrets
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+from typing import Protocol
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from apps.gateway.core.metrics import Metrics
+from apps.gateway.plane.jwks import KeyStore
+from apps.gateway.plane.limiter import Limiter
+from apps.gateway.plane.table import Table
+from apps.gateway.plane.writes import Writes
+from apps.lib.clock import monotonic
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the composition root tells a worker."""
+
+    home: Path
+    """Where last good revisions and key sets are kept."""
+    redis_url: str
+    otlp_url: str
+    pepper: bytes
+    fleet_token: str
+    version: str
+    workers: int = 1
+    max_connections: int = 10_000
+    trusted_proxies: tuple[Network, ...] = ()
+    otlp_headers: tuple[tuple[str, str], ...] = ()
+    tls: ssl.SSLContext | None = None
+    node: str = socket.gethostname()
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Read addresses and CIDR blocks."""
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+class Request(Protocol):
+    """A request in flight."""
+
+    deadline: float
+
+    def expire(self, now: float) -> None: ...
+
+
+class Connection(Protocol):
+    """A client's connection."""
+
+    deadline: float
+
+    @property
+    def exchange(self) -> Request | None: ...
+
+    def expire(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Worker:
+    """One worker's state."""
+
+    __slots__ = (
+        "_date",
+        "_date_at",
+        "alive",
+        "clients",
+        "draining",
+        "id",
+        "idle",
+        "ids",
+        "inflight",
+        "jwks",
+        "limiter",
+        "metrics",
+        "redis",
+        "settings",
+        "started_at",
+        "table",
+        "writes",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.id = f"{settings.node}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.started_at = monotonic()
+        self.alive = max(1, settings.workers)
+        """Workers that share what Redis holds, as last known."""
+        self.draining = False
+        self.inflight: set[Request] = set()
+        self.idle = asyncio.Event()
+        """Set while draining, once nothing is in flight."""
+        self.clients: set[Connection] = set()
+        # Trace ids need to be unlike each other, not unguessable.
+        self.ids = random.Random(secrets.randbits(256))  # noqa: S311
+        self.metrics = Metrics()
+        self.writes = Writes()
+        self.table: Table | None = None
+        self.redis = redis.asyncio.Redis.from_url(
+            settings.redis_url,
+            socket_connect_timeout=0.5,
+            socket_timeout=1.0,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=64,
+        )
+        self.jwks = KeyStore(settings.home, self.metrics, self._keys_changed)
+        self.limiter = Limiter(self.redis, self.metrics, self._share)
+        self._date = b""
+        self._date_at = 0.0
+
+    def admit(self, client: Connection) -> bool:
+        """A new connection; False when there are too many."""
+        if len(self.clients) >= self.settings.max_connections:
+            self.metrics.count("mc.gateway.connections.refused", "too_many")
+            return False
+        self.clients.add(client)
+        return True
+
+    def adopt(self, table: Table) -> None:
+        """Serve from ``table`` from now on."""
+        self.limiter.configure(table.limits)
+        self.jwks.configure(table.document.issuers)
+        self.table = table
+
+    def date_line(self) -> bytes:
+        """The Date field, made once a second."""
+        now = time()
+        if now - self._date_at >= 1:
+            self._date_at = float(int(now))
+            self._date = f"Date: {formatdate(now, usegmt=True)}\r\n".encode()
+        return self._date
+
+    def _keys_changed(self) -> None:
+        if self.table is not None:
+            self.table.tokens.forget()
+
+    def _share(self) -> float:
+        return 1.0 / self.alive
