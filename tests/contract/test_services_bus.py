@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,91 @@ async def test_a_stop_in_the_middle_of_a_read_never_waits_for_it(
         await reader._stopping.wait()
         async with asyncio.timeout(1):
             await reader.stop()
+
+
+class Counted:
+    """In the place of the counter of handled events: how many of each outcome."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+
+    def add(self, amount: int, attributes: dict[str, str]) -> None:
+        self.outcomes[attributes["outcome"]] += amount
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    made = Counted()
+    monkeypatch.setattr(kit, "_handled", made)
+    return made.outcomes
+
+
+async def is_well(reader: Consumer) -> bool:
+    try:
+        await reader.probe()
+    except Unwell:
+        return False
+    return True
+
+
+async def read_all(bus: Bus, store: Store, expected: list[str]) -> None:
+    reader = consumer(bus, store)
+    await reader.start()
+    await soon(partial(is_well, reader), True)
+    await eventually(store, expected)
+    await reader.stop()
+
+
+async def test_events_trimmed_before_a_group_came_back_are_noticed_once(
+    bus: Bus, store: Store, counted: Counter[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    await bus.publish([(TYPE, encoded("e1"))])
+    await read_all(bus, store, ["e1"])
+    await bus.publish((TYPE, encoded(f"e{number}")) for number in range(2, 7))
+    await bus.redis.xtrim(kit.stream_of(TYPE), maxlen=2, approximate=False)
+    await read_all(bus, store, ["e1", "e5", "e6"])
+    await read_all(bus, store, ["e1", "e5", "e6"])
+    assert counted == {"handled": 3, "gap": 1}
+    assert caplog.text.count("trimmed before tests read them") == 1
+
+
+async def test_a_group_that_falls_behind_the_trimming_while_it_reads_is_noticed(
+    bus: Bus,
+    store: Store,
+    redis_url: str,
+    counted: Counter[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kit, "BATCH", 2)
+    stream = kit.stream_of(TYPE)
+    with redis.Redis.from_url(redis_url) as client:
+
+        def slow(connection: Connection, event: Event) -> None:
+            note(connection, event)
+            if event.id in {"e2", "e5"}:
+                client.xtrim(stream, minid=client.xrange(stream)[-6 if event.id == "e2" else -3][0], approximate=False)
+
+        await bus.publish((TYPE, encoded(f"e{number}")) for number in range(1, 10))
+        reader = consumer(bus, store, slow)
+        await reader.start()
+        await eventually(store, ["e1", "e2", "e4", "e5", "e7", "e8", "e9"])
+        await reader.stop()
+    assert counted == {"handled": 7, "gap": 2}
+    assert caplog.text.count("trimmed before tests read them") == 1
+
+
+async def test_trimming_what_was_read_or_was_there_before_the_group_is_no_gap(
+    bus: Bus, store: Store, counted: Counter[str]
+) -> None:
+    await bus.publish((TYPE, encoded(f"e{number}")) for number in range(1, 7))
+    await bus.redis.xtrim(kit.stream_of(TYPE), maxlen=4, approximate=False)
+    await read_all(bus, store, ["e3", "e4", "e5", "e6"])
+    await bus.redis.xtrim(kit.stream_of(TYPE), maxlen=1, approximate=False)
+    await read_all(bus, store, ["e3", "e4", "e5", "e6"])
+    await bus.redis.xtrim(kit.stream_of(TYPE), maxlen=0, approximate=False)
+    await read_all(bus, store, ["e3", "e4", "e5", "e6"])
+    assert counted == {"handled": 4}
 
 
 async def test_a_bus_that_takes_calls_and_never_answers_is_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
