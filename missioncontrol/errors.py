@@ -9,15 +9,17 @@ from django.core.exceptions import DisallowedHost, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.views import defaults
 
+from apps.lib import refused
 from apps.lib.problem import CONTENT_TYPE, Problem
 from apps.lib.rest import body_too_big, trace_id
 
 
-def problem(refused: Problem) -> HttpResponse:
-    """``refused`` as a plain Django response."""
-    response = HttpResponse(refused.encode(trace_id()), status=refused.status, content_type=CONTENT_TYPE)
-    if refused.retry_after is not None:
-        response.headers["Retry-After"] = str(refused.retry_after)
+def problem(answer: Problem) -> HttpResponse:
+    """``answer`` as a plain Django response."""
+    refused.count(answer)
+    response = HttpResponse(answer.encode(trace_id()), status=answer.status, content_type=CONTENT_TYPE)
+    if answer.retry_after is not None:
+        response.headers["Retry-After"] = str(answer.retry_after)
     return response
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.web.http import HTTPChannel, Request
 
+from apps.lib import refused
 from apps.lib.problem import CONTENT_TYPE, Problem
 
 LONGEST_BODY = 16 * 1024 * 1024
@@ -65,6 +66,7 @@ def _chunk_read(then: Any) -> Any:
 
 
 def _refuse(channel: Any, problem: Problem) -> None:
+    refused.count(problem)
     body = problem.encode()
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"

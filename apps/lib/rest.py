@@ -16,6 +16,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 
+from apps.lib import refused
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
 
 SLUGS = {
@@ -136,6 +137,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """``problem`` as a DRF response, with the current trace's id."""
+    refused.count(problem)
     return Response(problem.document(trace_id()), status=problem.status, headers=headers, content_type=CONTENT_TYPE)
 
 
