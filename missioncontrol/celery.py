@@ -14,7 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "missioncontrol.settings")
 
 from celery import Celery
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_init, worker_ready
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
 from django.conf import settings
 
 from apps.lib import alive
@@ -35,7 +35,8 @@ def _keep_djangos_logging(**_: Any) -> None:
 
 @worker_init.connect
 def _observe(**_: Any) -> None:
-    observe.setup("worker", endpoint=settings.OTLP_URL, version=settings.VERSION)
+    flush = observe.setup("worker", endpoint=settings.OTLP_URL, version=settings.VERSION)
+    worker_shutdown.connect(lambda **_: flush(), weak=False)
 
 
 @worker_ready.connect

@@ -1,7 +1,7 @@
 """OpenTelemetry for the processes that run Django: traces and metrics by OTLP/HTTP to our own collector.
 
-Everything is bounded: a span queue that drops when full and counts it, an exporter that gives up in
-two seconds, and a log that hears of an absent collector once a minute, not once a second.
+Everything is bounded: a span queue that drops when full and counts it, exports that give up, a stop that
+does not wait for them, and a log that hears of an absent collector once a minute, not once a second.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from threading import Thread
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -22,7 +23,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from apps.lib import clock
 
-EXPORT_TIMEOUT_S = 2
+EXPORT_TIMEOUT_S = 10
+"""For one export, retries included; the collector answers when it has stored, which takes its time under load."""
+FLUSH_S = 2.0
+"""The most that a stop waits for the last exports."""
 SPANS_EVERY_MS = 1000
 SPANS_QUEUED = 4096
 METRICS_EVERY_MS = 10_000
@@ -70,21 +74,27 @@ def setup(service_name: str, *, endpoint: str, version: str) -> Callable[[], Non
         export_interval_millis=METRICS_EVERY_MS,
         export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
     )
-    meters = MeterProvider([reader], resource=resource)
+    meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(meters)
-    tracers = TracerProvider(resource=resource)
+    tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracers.add_span_processor(
         BatchSpanProcessor(
             OTLPSpanExporter(endpoint=f"{base}/v1/traces", timeout=EXPORT_TIMEOUT_S),
             schedule_delay_millis=SPANS_EVERY_MS,
             max_queue_size=SPANS_QUEUED,
             max_export_batch_size=512,
+            export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
         )
     )
     trace.set_tracer_provider(tracers)
 
     def stop() -> None:
-        tracers.shutdown()
-        meters.shutdown()
+        # Beside each other, and not waited for any longer: with the collector away, each would take its whole timeout.
+        flushing = [Thread(target=provider.shutdown, daemon=True) for provider in (tracers, meters)]
+        for thread in flushing:
+            thread.start()
+        until = clock.monotonic() + FLUSH_S
+        for thread in flushing:
+            thread.join(max(0.0, until - clock.monotonic()))
 
     return stop
