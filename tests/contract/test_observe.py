@@ -75,4 +75,4 @@ def test_an_export_may_take_longer_than_a_stop_waits() -> None:
 def test_a_stop_waits_two_seconds_for_a_collector_that_is_silent() -> None:
     with collector(30) as (url, _):
         took, _ = report(url, "stop")
-    assert took < 2.8
+    assert took < 3.5  # one export after the other, it would be four and more
