@@ -6,12 +6,17 @@ Pure. Knows nothing of HTTP beyond the names in Content-Encoding and Accept-Enco
 from __future__ import annotations
 
 import gzip
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import lz4.frame
-from backports import zstd
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 STEP = 1024 * 1024
 
