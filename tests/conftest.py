@@ -45,8 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_to_be_alone(item: pytest.Item) -> bool:
-    marked = item.get_closest_marker("solo") or item.get_closest_marker("fleet")
-    return marked is not None or item.path.relative_to(item.config.rootpath).parts[1] in {"wire", "e2e"}
+    return any(item.get_closest_marker(marker) for marker in ("solo", "fleet", "browser"))
 
 
 def _uses_database(item: pytest.Item) -> bool:

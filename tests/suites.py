@@ -1,7 +1,8 @@
 """``make test``: fetch what the tests need, run every suite against real engines, and say what could not run.
 
 1. unit and contract tests on SQLite; 2. every test that uses the database again, on PostgreSQL;
-3. wire and browser tests, one after another, against one whole system.
+3. wire tests that start just the processes they need; 4. one after another, browser tests and those
+that need the whole system or stop its parts.
 With arguments it is plain pytest: ``make test t="tests/unit/launch -k redis"``.
 """
 
@@ -34,12 +35,15 @@ def main(arguments: list[str]) -> int:
     packages.install([package for package, marker in PACKAGES.items() if machine.lacks(marker)], Report())
     counts = Path(tempfile.mkstemp(prefix="mc-counts-")[1])
     env = environment() | {"MC_TEST_COUNTS": str(counts)}
-    parallel = ["-n", "2", "-m", "not solo and not fleet", "tests/unit", "tests/contract"]
+    two = ["-n", "2", "-m", "not solo and not fleet and not browser"]
+    parallel = [*two, "tests/unit", "tests/contract"]
     codes = {"unit and contract": pytest(parallel, env)}
     if machine.postgres():
         with postgres.cluster() as url:
             codes["database tests on PostgreSQL"] = pytest(["--orm", *parallel], env | {"DATABASE_URL": url})
-    codes["wire and browser"] = pytest(["--alone", "tests"], env)
+    # By file: a file's tests share the processes that its fixtures start.
+    codes["wire"] = pytest([*two, "--dist", "loadfile", "tests/wire", "tests/e2e"], env)
+    codes["whole system and browser"] = pytest(["--alone", "tests"], env)
     return summary(codes, counts, time.monotonic() - began)
 
 
