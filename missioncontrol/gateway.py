@@ -19,8 +19,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
-from apps.gateway.plane.worker import Settings, networks
-from missioncontrol import env
+from apps.gateway.plane.worker import Settings
+from apps.lib.addresses import networks
+from missioncontrol import env, guard
 
 VERSION = "0.1.0"
 
@@ -40,6 +41,7 @@ def settings() -> Settings:
         pepper=env.secret("MC_KEY_PEPPER").encode(),
         fleet_token=fleet_token,
         version=VERSION,
+        guard=guard.read(),
         workers=env.integer("MC_GATEWAY_WORKERS", 2, low=1, high=256),
         max_connections=env.integer("MC_GATEWAY_CONNECTIONS", 10_000, low=1),
         trusted_proxies=trusted,

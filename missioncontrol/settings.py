@@ -7,7 +7,7 @@ from typing import Any
 
 from csp.constants import NONE, SELF
 
-from missioncontrol import env
+from missioncontrol import env, guard
 from missioncontrol.databases import from_url
 from missioncontrol.look import UNFOLD as UNFOLD
 
@@ -26,6 +26,8 @@ REDIS_URL = env.redis_url()
 CLICKHOUSE_URL = env.clickhouse_url()
 CLICKHOUSE_DATABASE = env.text("CLICKHOUSE_DATABASE", "mission")
 OTLP_URL = env.otlp_url()
+ADDRESS_GUARD = guard.read()
+"""Whom health checks may call, and which addresses of instances and key sets are refused as they are typed."""
 GATEWAY_URL = env.text("MC_GATEWAY_URL", f"http://localhost:{env.port('MC_GATEWAY_PORT', 8080)}")
 
 INSTALLED_APPS = [

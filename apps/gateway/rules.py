@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
+from apps.registry.models import check_address
+
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HOST = rf"(\*\.)?{LABEL}(\.{LABEL})*"
 HOST_HINT = "Use a lower-case host name without port, such as api.example.org or *.example.org."
@@ -38,3 +40,4 @@ def check_jwks_url(value: str) -> None:
         raise ValidationError("The address may not carry a user, a password or a fragment.")
     if any(character <= " " or character == "\x7f" for character in value):
         raise ValidationError("The address holds a space or a control character.")
+    check_address(parts.hostname, port or (443 if parts.scheme == "https" else 80))

@@ -19,6 +19,7 @@ from opentelemetry import metrics
 
 from apps.health.probes import Finding, probe, session
 from apps.health.rounds import Target
+from apps.lib.addresses import Guard
 from apps.lib.aio import in_thread
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,10 @@ class _Round:
 class Prober:
     """Probes targets on its own loop and gives the findings to ``record``, which runs on a database thread."""
 
-    def __init__(self, record: Record, version: str) -> None:
+    def __init__(self, record: Record, version: str, guard: Guard) -> None:
         self._record = record
         self._version = version
+        self._guard = guard
         self._loop = asyncio.new_event_loop()
         self._queue: asyncio.Queue[tuple[Target, Finding, _Round]] = asyncio.Queue()
         self._slots = asyncio.Semaphore(CONCURRENT)
@@ -112,7 +114,7 @@ class Prober:
     async def _probe(self, target: Target, round_: _Round) -> None:
         async with self._slots:
             if self._http is None:
-                self._http = session(self._version)
+                self._http = session(self._version, self._guard)
             finding = await probe(self._http, target.request)
         self._queue.put_nowait((target, finding, round_))
 
@@ -160,8 +162,8 @@ class Prober:
 class ProberOfProcess:
     """The process's prober: made at first use, since a thread does not survive a fork, and made anew if it died."""
 
-    def __init__(self, record: Record, version: str) -> None:
-        self._record, self._version = record, version
+    def __init__(self, record: Record, version: str, guard: Guard) -> None:
+        self._record, self._version, self._guard = record, version, guard
         self._lock = Lock()
         self._prober: Prober | None = None
 
@@ -169,7 +171,7 @@ class ProberOfProcess:
         """The running prober."""
         with self._lock:
             if self._prober is None or not self._prober.alive:
-                self._prober = Prober(self._record, self._version)
+                self._prober = Prober(self._record, self._version, self._guard)
             return self._prober
 
     def stop(self) -> None:

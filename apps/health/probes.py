@@ -2,7 +2,8 @@
 
 Owns the HTTP of probing: bounded time, bounded body, no redirects, no cookies, no proxies from the
 environment, a fresh connection each time (a process that no longer accepts must not look healthy
-through an old one). Knows nothing of thresholds, rows or Redis.
+through an old one), and only to addresses that may be called (apps.lib.addresses). Knows nothing of
+thresholds, rows or Redis.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import aiohttp
 import msgspec
 
 from apps.lib import clock
+from apps.lib.addresses import AddressRefused, Guard
 
 MAX_BODY = 64 * 1024
 MAX_REASON = 200
@@ -42,10 +44,12 @@ class Finding:
     detail: str
 
 
-def session(version: str) -> aiohttp.ClientSession:
-    """A client for probes; whoever asks closes it. The caller bounds concurrency, so the connector does not."""
+def session(version: str, guard: Guard) -> aiohttp.ClientSession:
+    """A client for probes, to where ``guard`` lets it; whoever asks closes it. The caller bounds concurrency."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=True, enable_cleanup_closed=False),
+        connector=aiohttp.TCPConnector(
+            limit=0, force_close=True, enable_cleanup_closed=False, socket_factory=guard.open_socket
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"mission-control-health/{version}", "Accept": "application/json, */*;q=0.1"},
         auto_decompress=False,
@@ -131,6 +135,8 @@ def explain(error: Exception) -> str:
         return "the answer broke off"
     if isinstance(error, aiohttp.ClientResponseError):
         return "did not answer in HTTP"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressRefused):
+        return str(error.os_error.strerror)
     number = getattr(error, "errno", None)
     if number is None and isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno

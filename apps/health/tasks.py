@@ -36,7 +36,7 @@ ROUNDS = 20
 """Chunks a run of retention deletes at most per table."""
 
 announcer = Announcer(settings.REDIS_URL)
-prober = ProberOfProcess(lambda found: record(found, announcer), settings.VERSION)
+prober = ProberOfProcess(lambda found: record(found, announcer), settings.VERSION, settings.ADDRESS_GUARD)
 
 
 @shared_task(name="health.probe_due")

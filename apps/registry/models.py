@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -17,9 +18,17 @@ SLUG = RegexValidator(
 def validate_upstream(value: str) -> None:
     """The URL of an instance: http or https, a host, a port, no path, user or query."""
     try:
-        parse_upstream(value)
+        upstream = parse_upstream(value)
     except UpstreamError as error:
         raise ValidationError(str(error)) from None
+    check_address(upstream.host, upstream.port)
+
+
+def check_address(host: str, port: int) -> None:
+    """ValidationError for an address that can never be called. What a name stands for is asked when connecting."""
+    reason = settings.ADDRESS_GUARD.early(host, port)
+    if reason is not None:
+        raise ValidationError(f"This address is not allowed: {reason}.")
 
 
 class Service(models.Model):

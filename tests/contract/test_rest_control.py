@@ -249,6 +249,26 @@ def test_an_instance_needs_an_address_that_can_be_connected_to(url: str, admin: 
     assert "url" in refused(admin.post("/api/v1/instances", body, format="json"), 400, "invalid")["errors"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8123",
+        "http://localhost:8123",
+        "http://2130706433:8123",
+        "http://169.254.169.254",
+        "http://[fe80::1]:80",
+        "http://[::ffff:169.254.169.254]:80",
+        "http://0.0.0.0:9000",
+    ],
+)
+def test_an_address_that_is_never_called_is_refused_beside_the_field(url: str, admin: APIClient) -> None:
+    answer = admin.post("/api/v1/instances/", {"service": "ledger", "name": "two", "url": url})
+    assert answer.status_code == 400 and "not allowed" in str(answer.json()["errors"])
+    issuer = {"name": "idp", "issuer": "https://idp", "audience": "a", "jwks_url": f"{url}/jwks"}
+    answer = admin.post("/api/v1/issuers/", issuer)
+    assert answer.status_code == 400 and "not allowed" in str(answer.json()["errors"])
+
+
 def test_two_instances_of_one_service_may_not_share_an_address(admin: APIClient) -> None:
     body = {"service": "ledger", "name": "two", "url": "http://127.0.0.1:7102/"}
     response = admin.post("/api/v1/instances", body, format="json")

@@ -6,14 +6,12 @@ Knows none of the parts that read and change it; apps.gateway.plane.gateway puts
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import random
 import secrets
 import socket
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -28,9 +26,8 @@ from apps.gateway.plane.jwks import KeyStore
 from apps.gateway.plane.limiter import Limiter
 from apps.gateway.plane.table import Table
 from apps.gateway.plane.writes import Writes
+from apps.lib.addresses import Guard, Network, Policy
 from apps.lib.clock import monotonic
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +41,14 @@ class Settings:
     pepper: bytes
     fleet_token: str
     version: str
+    guard: Guard = field(default_factory=lambda: Guard(Policy()))
+    """Whom upstream connections and key fetches may reach."""
     workers: int = 1
     max_connections: int = 10_000
     trusted_proxies: tuple[Network, ...] = ()
     otlp_headers: tuple[tuple[str, str], ...] = ()
     tls: ssl.SSLContext | None = None
     node: str = socket.gethostname()
-
-
-def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Read addresses and CIDR blocks."""
-    return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 class Request(Protocol):

@@ -16,6 +16,7 @@ from apps.health.core import Standing, Thresholds
 from apps.health.prober import Prober, ProberOfProcess
 from apps.health.probes import Finding, Request
 from apps.health.rounds import Target
+from apps.lib.addresses import Guard, Policy
 from tests.waiting import free_port, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -76,7 +77,7 @@ def book() -> Book:
 
 @pytest.fixture
 def prober(book: Book) -> Iterator[Prober]:
-    prober = Prober(book.record, "test")
+    prober = Prober(book.record, "test", Guard(Policy()))
     yield prober
     prober.stop()
     assert not prober.alive
@@ -122,7 +123,7 @@ def test_a_database_that_fails_costs_a_batch_and_not_the_loop(prober: Prober, bo
 
 
 def test_stopping_finishes_what_is_under_way(book: Book, mute: str) -> None:
-    prober = Prober(book.record, "test")
+    prober = Prober(book.record, "test", Guard(Policy()))
     prober.start([target(mute, 0.5)])
     until(lambda: bool(prober._running), 2)
     prober.stop()
@@ -130,7 +131,7 @@ def test_stopping_finishes_what_is_under_way(book: Book, mute: str) -> None:
 
 
 def test_stopping_waits_no_longer_than_it_is_told(book: Book, mute: str) -> None:
-    prober = Prober(book.record, "test")
+    prober = Prober(book.record, "test", Guard(Policy()))
     prober.start([target(mute, 30)])
     until(lambda: bool(prober._running), 2)
     start = time.monotonic()
@@ -140,7 +141,7 @@ def test_stopping_waits_no_longer_than_it_is_told(book: Book, mute: str) -> None
 
 
 def test_a_process_has_one_prober_and_gets_a_new_one_after_a_stop(book: Book, good: str) -> None:
-    process = ProberOfProcess(book.record, "test")
+    process = ProberOfProcess(book.record, "test", Guard(Policy()))
     process.stop()
     first = process.get()
     assert process.get() is first
@@ -154,7 +155,7 @@ def test_a_process_has_one_prober_and_gets_a_new_one_after_a_stop(book: Book, go
 def test_a_fault_in_recording_is_said_and_the_next_round_gets_a_new_prober(
     book: Book, good: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = ProberOfProcess(book.record, "test")
+    process = ProberOfProcess(book.record, "test", Guard(Policy()))
     book.faulty = True
     first = process.get()
     first.start([target(good)]).result(5)

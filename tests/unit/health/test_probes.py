@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 
 from apps.health.probes import Finding, Request, probe, session
+from apps.lib.addresses import Guard, Policy
 from tests.waiting import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -18,7 +20,7 @@ Serve = Callable[[Handler], Awaitable[str]]
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session("test") as client:
+    async with session("test", Guard(Policy())) as client:
         yield client
 
 
@@ -184,3 +186,40 @@ async def test_many_instances_are_probed_at_once(http: aiohttp.ClientSession, se
     findings = await asyncio.gather(*(ask(http, url, 5.0) for _ in range(100)))
     assert all(finding.passed for finding in findings)
     assert time.monotonic() - start < 3.0
+
+
+# -- whom it may ask -------------------------------------------------------------------------------
+
+
+async def test_a_closed_address_is_never_asked_however_it_is_spelt(serve: Serve) -> None:
+    asked: list[bytes] = []
+
+    async def secret(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(1))
+        writer.write(b"HTTP/1.1 500 x\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nsecret")
+
+    port = int((await serve(secret)).rpartition(":")[2])
+    async with session("test", Guard(Policy(closed=frozenset({port})))) as http:
+        for host in ("127.1", "2130706433", "0x7f.1"):
+            assert not (await probe(http, Request(f"http://{host}:{port}/", 2))).passed
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[64:ff9b::127.0.0.1]"):
+            finding = await probe(http, Request(f"http://{host}:{port}/", 2))
+            assert not finding.passed and finding.latency_ms is None
+            assert finding.detail == f"the address is not allowed: port {port} of this machine is Mission Control's own"
+    assert not asked
+
+
+async def test_a_name_that_turns_to_a_closed_address_is_refused_as_it_is_resolved(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int((await serve(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))).rpartition(":")[2])
+    answers = ["127.0.0.1", "169.254.169.254"]
+    loop = asyncio.get_running_loop()
+
+    async def rebinding(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
+
+    monkeypatch.setattr(loop, "getaddrinfo", rebinding)
+    for expected in ("answered 200", "the address is not allowed: it hands out a machine's credentials"):
+        async with session("test", Guard(Policy())) as http:
+            assert (await probe(http, Request(f"http://rebinding.example:{port}/", 2))).detail == expected
