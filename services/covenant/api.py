@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 
 from services.covenant import store
 from services.covenant.ledger import GENESIS, Draft, Entry, verify
+from services.kit.accounts import Lookalike, claim, parse_account
 from services.kit.auth import consumer
-from services.kit.money import parse_account, parse_amount, parse_currency
+from services.kit.money import parse_amount, parse_currency
 from services.kit.outbox import Outbox
 from services.kit.problem import refuse
 from services.kit.store import Store
@@ -172,6 +173,11 @@ def _record(connection: Connection, outbox: Outbox, draft: Draft, key: str | Non
             raise refuse(500, "ledger_broken", f"The entry at height {before[1]} is missing; see /v1/verify.")
         return entry, True
     entry = store.append(connection, draft)
+    try:
+        for account in (draft.sender, draft.recipient):
+            claim(connection, account)
+    except Lookalike as error:
+        raise refuse(422, "account_lookalike", f"{error} Nothing was recorded.") from None
     if key is not None:
         store.remember(connection, draft.recorded_by, key, digest, entry.height)
     outbox.record(

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from services.covenant.ledger import GENESIS, Draft, Entry, seal
+from services.kit.accounts import NAMES
 from services.kit.outbox import OUTBOX
 from services.kit.store import Migration
 
@@ -42,6 +43,7 @@ MIGRATIONS = (
             "FOR EACH STATEMENT EXECUTE FUNCTION append_only()",
         ),
     ),
+    NAMES,
 )
 
 CHUNK = 2000

@@ -7,15 +7,32 @@ survives the trip through a double exactly, so ``25.1`` and ``"25.1"`` mean the 
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Any, Final
 
 DECIMALS: Final = 2
 MAX_MINOR: Final = 10 ** (12 + DECIMALS) - 1
 
+MAX_BALANCE: Final = 10**16
+"""Minor units that an account may hold or owe: far above anything meant, far below what a column overflows at."""
+
+CURRENCIES: Final = frozenset(
+    re.findall(
+        "[A-Z]{3}",
+        """
+        AZR
+        AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP
+        CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG
+        HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL
+        MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR
+        RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD
+        TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
+        """,
+    )
+)
+"""AZR, the fleet's own, and the active national currencies of ISO 4217."""
+
 _AMOUNT: Final = re.compile(r"(?:0|[1-9]\d{0,11})(?:\.(\d{1,2})0*)?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}", re.ASCII)
-_ACCOUNT: Final = re.compile(r"[^\W\d_][\w.'-]{0,62}")
 
 
 def parse_amount(value: Any) -> int:
@@ -40,18 +57,10 @@ def format_amount(minor: int) -> str:
 
 
 def parse_currency(value: str) -> str:
-    """Three letters (the form of ISO 4217), in upper case; ValueError otherwise."""
+    """The code of a known currency, in upper case; ValueError otherwise."""
     code = value.strip().upper()
     if not _CURRENCY.fullmatch(code):
         raise ValueError("A currency is three letters, such as AZR.")
+    if code not in CURRENCIES:
+        raise ValueError(f"{code} is no currency that is known here.")
     return code
-
-
-def parse_account(value: str) -> str:
-    """An account's name in its one form: NFKC, lower case; ValueError when it can't be a name."""
-    name = unicodedata.normalize("NFKC", value).strip().lower()
-    if not _ACCOUNT.fullmatch(name):
-        raise ValueError(
-            "An account name starts with a letter and has letters, digits, '.', '-', '_' or ''' (63 at most)."
-        )
-    return name

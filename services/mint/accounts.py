@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.kit.money import parse_account, parse_amount, parse_currency
+from services.kit.accounts import parse_account
+from services.kit.money import parse_amount, parse_currency
 
 
 class BadTransaction(ValueError):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from services.kit.money import parse_account
+from services.kit.accounts import parse_account
 from services.kit.problem import refuse
 from services.kit.store import Store
 from services.mint import store

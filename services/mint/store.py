@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from services.kit.accounts import NAMES, claim
 from services.kit.bus import INBOX, Event
-from services.kit.money import format_amount
+from services.kit.money import MAX_BALANCE, format_amount
 from services.kit.store import Migration
-from services.mint.accounts import postings
+from services.mint.accounts import BadTransaction, postings
 
 MIGRATIONS = (
     INBOX,
@@ -25,13 +26,17 @@ MIGRATIONS = (
             "CREATE INDEX postings_by_account ON postings (account, id)",
         )
     ),
+    NAMES,
 )
 
 RECENT = 20
 
 
 def apply(connection: Connection, event: Event) -> None:
-    """Post both sides of the event's transaction; nothing when they are posted already."""
+    """Post both sides of the event's transaction; nothing when they are posted already.
+
+    Raises BadTransaction, or Lookalike, for what the ledger should not have let in: it is parked, and nothing moves.
+    """
     for posting in postings(event.data):
         known = connection.execute(
             text("SELECT 1 FROM postings WHERE transaction_id = :transaction AND account = :account"),
@@ -39,6 +44,7 @@ def apply(connection: Connection, event: Event) -> None:
         ).first()
         if known is not None:
             continue
+        claim(connection, posting.account)
         balance = connection.execute(
             text(
                 "INSERT INTO balances (account, currency, minor, updated_at) VALUES (:account, :currency, :minor, :at) "
@@ -52,6 +58,8 @@ def apply(connection: Connection, event: Event) -> None:
                 "at": posting.recorded_at,
             },
         ).scalar_one()
+        if abs(balance) > MAX_BALANCE:
+            raise BadTransaction(f"{posting.account} would pass the limit of {format_amount(MAX_BALANCE)}")
         connection.execute(
             text(
                 "INSERT INTO postings (transaction_id, height, account, other, minor, currency, memo, balance, "

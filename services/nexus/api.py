@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.kit.auth import consumer
 from services.kit.client import Client
+from services.nexus import payments
 from services.nexus.corpus import ACTING
-from services.nexus.intents import ACTS, DESCRIPTIONS, TALK, Order, carry_out, is_order
+from services.nexus.intents import ACTS, DESCRIPTIONS, TALK, Order, carry_out
 from services.nexus.slots import extract
 from services.nexus.store import ModelStore
 
@@ -47,7 +48,8 @@ class Confirmation(BaseModel):
 
 
 class Understood(BaseModel):
-    """``status``: ``confirmed`` (done), ``incomplete`` (see ``missing`` and ``question``), ``answered``,
+    """``status``: ``confirmed`` (done), ``incomplete`` (nothing was done: see ``missing`` and
+    ``question``), ``answered``,
     ``recognised`` (understood, not carried out) or ``unknown`` (unsure: see ``candidates``)."""
 
     intent: str
@@ -78,8 +80,8 @@ class IntentsOut(BaseModel):
     threshold: float
 
 
-def router(models: ModelStore, client: Client) -> APIRouter:
-    """The intents' addresses."""
+def router(models: ModelStore, client: Client, most: int) -> APIRouter:
+    """The intents' addresses; a sentence moves ``most`` minor units at most."""
     routes = APIRouter(prefix="/v1", tags=["intents"])
     read = metrics.get_meter("services.nexus").create_counter("nexus.intents", description="Sentences, by intent.")
 
@@ -93,13 +95,12 @@ def router(models: ModelStore, client: Client) -> APIRouter:
         reading = models.read(body.text)
         intent = reading.intent
         slots = extract(body.text)
-        # A complete order is carried out, so it has to be one beyond doubt; an incomplete one is only asked about.
-        if intent in ACTING and not (is_order(body.text) and (slots.missing or reading.certain)):
-            intent = None
+        # What moves money takes two: a model that is sure, and a grammar that leaves no word over.
+        payment = payments.read(body.text) if intent in ACTING and reading.certain else None
         known = {
             "intent": intent or "unknown",
             "confidence": reading.confidence,
-            "slots": slots.found() if intent not in TALK else {},
+            "slots": payment.slots() if payment else slots.found() if intent not in TALK else {},
             "candidates": [{"intent": guess.intent, "confidence": guess.confidence} for guess in reading.top],
         }
         span = trace.get_current_span()
@@ -109,7 +110,7 @@ def router(models: ModelStore, client: Client) -> APIRouter:
             read.add(1, {"intent": "unknown", "status": "unknown"})
             message = "I am not sure what you mean; it may be one of the candidates. Say it another way."
             return {**known, "slots": {}, "status": "unknown", "message": message}
-        order = Order(consumer(request), body.text, slots, idempotency_key or "")
+        order = Order(consumer(request), slots, payment, idempotency_key or "", most)
         outcome = await carry_out(intent, client, order)
         read.add(1, {"intent": intent, "status": outcome.status})
         return {**known, "status": outcome.status, "message": outcome.message, **outcome.extra}

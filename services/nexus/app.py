@@ -16,7 +16,7 @@ from services.nexus.store import ModelStore
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
     assert isinstance(settings, NexusSettings)  # noqa: S101 - services.nexus.settings.read made them
-    models = ModelStore(settings.model_folder)
+    models = ModelStore()
     client = Client(settings, settings.api_key)
     return create_app(
         settings,
@@ -25,5 +25,5 @@ def build(settings: Settings) -> FastAPI:
         parts=[models, client],
         # Other services are not checked: when one is away, what needs it fails and says so, and the rest works.
         checks=[Check("model", models.probe)],
-        routers=[router(models, client)],
+        routers=[router(models, client, settings.most)],
     )

@@ -1,27 +1,29 @@
 """What nexus does about an intent. Owns the sentences and the calls; knows nothing of HTTP on its own side.
 
-Money moves only for a complete, unambiguous and affirmative ``send_money``. Anything less asks back.
+Money moves only for a sentence that services.nexus.payments understands whole. Anything less asks back.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from services.kit.accounts import parse_account
 from services.kit.client import Answer, Client
-from services.kit.money import format_amount, parse_account, parse_amount, parse_currency
+from services.kit.money import format_amount, parse_amount, parse_currency
 from services.kit.problem import Problem, Refused
+from services.nexus.payments import Payment
 from services.nexus.slots import Slots
 
 QUESTIONS = {
     "amount": "How much do you want to send?",
     "currency": "In which currency?",
     "name": "Who should receive it?",
+    "order": 'Nothing was sent. Only a plain order for now is carried out, such as "send 25 AZR to thandi".',
 }
 DESCRIPTIONS = {
     "send_money": "Send money to someone: recorded by covenant.",
@@ -48,23 +50,17 @@ TALK = {
 }
 HISTORY = 5
 
-# "don't send it" and "did I send it?" have the words of an order and are none.
-_NO_ORDER = re.compile(
-    r"\b(?:don'?t|do not|never|not to|shouldn'?t|should not|didn'?t|did not|without)\b"
-    r"|^\W*(?:did|have|has|had|was|were|when|why|who|which|where|if|should)\b"
-    r"|^\W*(?:what (?:if|happens)|how (?:do|much|many|often))\b",
-    re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What came in: who asks, in which words, with which slots and idempotency key."""
+    """What came in: who asks, what the words name, the payment they order if any, the idempotency key, and
+    the most (minor units) that a sentence may move."""
 
     caller: str
-    text: str
     slots: Slots
+    payment: Payment | None
     key: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +75,6 @@ class Outcome:
 Act = Callable[[Client, Order], Awaitable[Outcome]]
 
 
-def is_order(text: str) -> bool:
-    """Whether the sentence asks for something to be done, and not whether or that it was or should not be."""
-    return _NO_ORDER.search(text.replace("’", "'")) is None
-
-
 async def carry_out(intent: str, client: Client, order: Order) -> Outcome:
     """Do what ``intent`` asks for; Refused when another service says no or can't answer."""
     act = ACTS.get(intent)
@@ -95,20 +86,14 @@ async def carry_out(intent: str, client: Client, order: Order) -> Outcome:
 
 
 async def send_money(client: Client, order: Order) -> Outcome:
-    """Record a transaction in covenant, from the caller's account."""
-    slots = order.slots
-    if missing := slots.missing:
-        return _incomplete(missing, " ".join(QUESTIONS[name] for name in missing))
-    if slots.unclear:
-        words = {"amount": "amount", "name": "recipient"}
-        unclear = " and ".join(words[name] for name in slots.unclear)
-        return _incomplete(list(slots.unclear), f"Please name one {unclear} at a time.")
-    assert slots.amount and slots.currency and slots.name  # noqa: S101 - for the type checker: none is missing
-    try:
-        amount, currency = parse_amount(slots.amount), parse_currency(slots.currency)
-    except ValueError as error:
-        return _incomplete(["amount"], f"{error} {QUESTIONS['amount']}")
-    sender, recipient = _account(order.caller), _account(slots.name)
+    """Record a transaction in covenant, from the caller's account; ask back unless it is ordered beyond doubt."""
+    payment = order.payment
+    if payment is None:
+        return _ask_back(order.slots)
+    amount, currency = parse_amount(payment.amount), parse_currency(payment.currency)
+    if amount > order.most:
+        return _incomplete(["amount"], f"A sentence moves {format_amount(order.most)} at most. {QUESTIONS['amount']}")
+    sender, recipient = _account(order.caller), payment.name
     if sender == recipient:
         return _incomplete(["name"], f"You are {sender} yourself. {QUESTIONS['name']}")
     body = {
@@ -116,14 +101,29 @@ async def send_money(client: Client, order: Order) -> Outcome:
         "to": recipient,
         "amount": format_amount(amount),
         "currency": currency,
-        "memo": slots.memo or "",
+        "memo": payment.memo,
     }
     answer = await client.post("covenant", "/v1/transactions", body, _key(order))
     if answer.status not in {200, 201}:
         raise _passed_on("covenant", answer)
     confirmation = {name: answer.body[name] for name in ("id", "height", "hash")}
-    message = f"Sent {slots.amount} {currency} to {recipient}."
+    message = f"Sent {payment.amount} {currency} to {recipient}."
     return Outcome("confirmed", message, {"confirmation": confirmation})
+
+
+def _ask_back(slots: Slots) -> Outcome:
+    """What to say instead of moving money: the question that leads on from what the sentence did say."""
+    if missing := slots.missing:
+        return _incomplete(missing, " ".join(QUESTIONS[name] for name in missing))
+    if slots.unclear:
+        words = {"amount": "amount", "name": "recipient"}
+        unclear = " and ".join(words[name] for name in slots.unclear)
+        return _incomplete(list(slots.unclear), f"Please name one {unclear} at a time.")
+    try:
+        parse_amount(slots.amount)
+    except ValueError as error:
+        return _incomplete(["amount"], f"{error} {QUESTIONS['amount']}")
+    return _incomplete(["order"], QUESTIONS["order"])
 
 
 async def check_balance(client: Client, order: Order) -> Outcome:

@@ -84,3 +84,28 @@ NOT_NAMES: Final = frozenset(
         """
     )
 )
+
+PURPOSES: Final = frozenset(
+    words(
+        """
+        airtime bill birthday books breakfast bus cab car cinema coffee concert data deposit dinner drinks electricity
+        fare fees flight flowers food fuel gas gift groceries gym haircut hotel insurance internet invoice laundry
+        loan lunch meal medicine movie parking petrol phone pizza present rent repair school shoes shopping snacks
+        subscription supper taxi tea ticket tickets train transport trip tuition uber utilities wages water wedding
+        """
+    )
+)
+"""What a payment may be for, in its sentence. Any other purpose goes by covenant's own address, as a memo."""
+
+INDEFINITE: Final = frozenset(
+    words(
+        """
+        whoever whomever whichever whatever whose neither either both another other others nobody none noone oneself
+        myself yourself himself herself itself ourselves themselves mine yours hers theirs nowhere somewhere anywhere
+        everywhere elsewhere everybody many most few several various random same stranger strangers people folks false
+        true null nil undefined nan unknown winner sender recipient recipients payee beneficiary customer client user
+        friends family charity nothing zero infinity
+        """
+    )
+)
+"""Words that name nobody in particular."""

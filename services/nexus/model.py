@@ -1,7 +1,8 @@
 """The trained model as the service uses it: a dictionary, two arrays and some arithmetic.
 
 Knows nothing of scikit-learn. The file is made by services.nexus.train from the utterance file and
-is keyed by a digest of all that went into it, so a changed sentence means a new model at next start.
+ships with the program. It holds a digest of all that went into it, so that a changed sentence without
+a new model is noticed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 from services.nexus.corpus import FILE, OUT_OF_SCOPE
 from services.nexus.features import BLOCKS
 
+SHIPPED: Final = FILE.with_name("model.bin")
 MAGIC: Final = "nexus-model-1"
 _SOURCES: Final = ("corpus.py", "features.py", "lexicon.py", "model.py", "numerals.py", "slots.py", "train.py")
 
@@ -126,7 +128,7 @@ def load(path: Path) -> Model:
     try:
         head = json.loads(line)
         if head["magic"] != MAGIC or head["digest"] != digest():
-            raise BadModel(f"{path} was made from other utterances or by another version.")
+            raise BadModel(f"{path} was made from other utterances: make it anew by python -m services.nexus.train.")
         numbers = array("f", rest)
         if sys.byteorder == "big":
             numbers.byteswap()

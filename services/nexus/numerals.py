@@ -42,27 +42,31 @@ def is_numeral(word: str) -> bool:
 def read_words(words: Sequence[str]) -> tuple[Decimal, int] | None:
     """The number at the start of lower-case ``words`` and how many of them it takes; None when there is none."""
     total = current = used = 0
-    seen = False
+    least = max(SCALES.values()) * 10  # thousands and millions come in falling order
     kind = ""
     for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
         if word in TENS and kind in {"", "scale", "and"}:
             current, kind = current + TENS[word], "tens"
         elif word in UNITS and (kind in {"", "scale", "and"} or (kind == "tens" and 0 < UNITS[word] < 10)):
             current, kind = current + UNITS[word], "unit"
-        elif word in SCALES and (seen or word != "grand"):
-            scale = SCALES[word]
-            if scale == 100:
-                current = max(current, 1) * 100
-            else:
-                total, current = total + max(current, 1) * scale, 0
-            kind = "scale"
-        elif word == "and" and kind == "scale" and position + 1 < len(words) and is_numeral(words[position + 1]):
+        elif word == "hundred" and (kind == "" or (kind == "unit" and 0 < current < 20)):
+            current, kind = max(current, 1) * 100, "scale"
+        elif word in SCALES and word != "hundred" and SCALES[word] < least and _counts(word, current, kind):
+            least = SCALES[word]
+            total, current, kind = total + max(current, 1) * least, 0, "scale"
+        elif word == "and" and kind == "scale" and (following in UNITS or following in TENS):
             kind = "and"
             continue
-        elif word == "a" and not seen and position + 1 < len(words) and words[position + 1] in SCALES:
-            current, kind, seen = 1, "unit", True
+        elif word == "a" and kind == "" and following in SCALES:
+            current, kind = 1, "unit"
             continue
         else:
             break
-        seen, used = True, position + 1
+        used = position + 1
     return (Decimal(total + current), used) if used else None
+
+
+def _counts(scale: str, current: int, kind: str) -> bool:
+    """Whether ``scale`` has something to count; bare it may only begin a number, and "grand" not even that."""
+    return current > 0 if kind else scale != "grand"

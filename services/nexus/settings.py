@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from services.kit.settings import Settings, secret
+from services.kit.money import parse_amount
+from services.kit.settings import Settings, SettingsError, secret
 from services.kit.settings import read as read_kit
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class NexusSettings(Settings):
-    """``model_folder`` is where the trained model is kept between starts."""
+    """``most``: minor units that one sentence may move."""
 
     api_key: str = ""
-    model_folder: Path = Path()
+    most: int = 0
 
 
 def read() -> NexusSettings:
     """From the environment; see services.kit.settings."""
     kit = read_kit("nexus", 7103)
     values = {name: getattr(kit, name) for name in Settings.__slots__}
-    return NexusSettings(**values, api_key=secret("NEXUS_API_KEY"), model_folder=kit.folder)
+    try:
+        most = parse_amount(os.environ.get("NEXUS_MOST") or "100000")
+    except ValueError as error:
+        raise SettingsError(f"NEXUS_MOST: {error}") from None
+    return NexusSettings(**values, api_key=secret("NEXUS_API_KEY"), most=most)

@@ -1,8 +1,8 @@
-"""``python -m services.nexus.train OUT``: learn the intents and write the model file.
+"""``python -m services.nexus.train``: learn the intents and write the model file that ships.
 
-Runs in a process of its own, so that the service carries neither scikit-learn nor the memory of
-training. TF-IDF over words and pieces of words, then multinomial logistic regression; the
-temperature and the threshold of "unsure" are fitted on predictions for held-out folds.
+For developers, who have scikit-learn; the service carries neither it nor the memory of training.
+TF-IDF over words and pieces of words, then multinomial logistic regression; the temperature and the
+threshold of "unsure" are fitted on predictions for held-out folds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from services.nexus.corpus import ACTING, OUT_OF_SCOPE, Utterance, load
 from services.nexus.features import BLOCKS
-from services.nexus.model import MAGIC, digest
+from services.nexus.model import MAGIC, SHIPPED, digest
 
 # Every sentence is fitted and judged several times; reading it once is enough.
 _BLOCKS = {block.__name__: cache(block) for block in BLOCKS}
@@ -104,11 +104,10 @@ def write(path: Path, utterances: list[Utterance]) -> None:
     numbers = array("f", np.concatenate([idf, classifier.coef_.T.ravel()]).astype("<f4").tobytes())
     if sys.byteorder == "big":
         numbers.byteswap()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_suffix(f".{os.getpid()}")
     draft.write_bytes(json.dumps(head).encode() + b"\n" + numbers.tobytes())
     draft.replace(path)
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), load())
+    write(SHIPPED, load())

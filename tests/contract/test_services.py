@@ -15,6 +15,7 @@ import requests
 
 from tests.unit.services.processes import CLIENTS, NAMES, Home, Process
 from tests.unit.services.switchboard import Switchboard, problem
+from tests.unit.services.test_payments import sentences
 from tests.waiting import until
 
 ACTIONS = {"aegis": "/v1/token", "covenant": "/v1/transactions", "nexus": "/v1/intents", "mint": "/v1/accounts"}
@@ -257,6 +258,26 @@ def test_an_idempotency_key_records_once_and_only_one_thing(services: dict[str, 
     assert other.json()["id"] != first.json()["id"], "a key belongs to who used it"
 
 
+@pytest.mark.parametrize(
+    ("changes", "failure"),
+    [
+        ({"to": "thаndi"}, "invalid"),  # its third letter is Cyrillic
+        ({"to": "thạndi"}, "account_lookalike"),
+        ({"from": "dem0"}, "account_lookalike"),
+        ({"currency": "XTS"}, "invalid"),
+        ({"amount": "1000000000000"}, "invalid"),
+    ],
+)
+def test_a_name_that_looks_like_anothers_and_a_currency_of_nowhere_are_not_recorded(
+    services: dict[str, Process], changes: dict[str, str], failure: str
+) -> None:
+    covenant = services["covenant"]
+    covenant.post("/v1/transactions", entry())
+    before = covenant.get("/v1/head").json()
+    refusal(covenant.post("/v1/transactions", entry(**changes)), 422, failure)
+    assert covenant.get("/v1/head").json() == before
+
+
 def test_the_same_key_sent_at_once_records_once(services: dict[str, Process]) -> None:
     covenant = services["covenant"]
     answers: list[Any] = []
@@ -464,8 +485,28 @@ def test_an_incomplete_order_asks_and_moves_nothing(
     assert services["covenant"].get("/v1/head").json() == before
 
 
-@pytest.mark.parametrize("text", ["what is the weather", "don't send 25 AZR to thandi", "did I send 25 AZR to thandi?"])
-def test_what_is_no_order_is_unknown_and_moves_nothing(services: dict[str, Process], text: str) -> None:
+def test_hundreds_of_sentences_that_order_nothing_move_nothing(services: dict[str, Process]) -> None:
+    before = services["covenant"].get("/v1/head").json()
+    for text in sentences("no_payments.txt"):
+        answer = services["nexus"].post("/v1/intents", {"text": text})
+        assert answer.status_code == 200 and answer.json()["status"] != "confirmed", text
+    assert services["covenant"].get("/v1/head").json() == before
+
+
+def test_an_order_that_is_none_is_asked_about(services: dict[str, Process]) -> None:
+    body = services["nexus"].post("/v1/intents", {"text": "send 25 AZR to thandi tomorrow"}).json()
+    assert (body["status"], body["missing"]) == ("incomplete", ["order"]) and "Nothing was sent" in body["question"]
+
+
+def test_a_sentence_moves_no_more_than_it_may(services: dict[str, Process]) -> None:
+    before = services["covenant"].get("/v1/head").json()
+    body = services["nexus"].post("/v1/intents", {"text": "send 100000.01 AZR to thandi"}).json()
+    assert (body["status"], body["missing"]) == ("incomplete", ["amount"])
+    assert services["covenant"].get("/v1/head").json() == before
+
+
+@pytest.mark.parametrize("text", ["what is the weather", "did it rain on tuesday"])
+def test_what_is_no_request_is_unknown_and_moves_nothing(services: dict[str, Process], text: str) -> None:
     before = services["covenant"].get("/v1/head").json()
     body = services["nexus"].post("/v1/intents", {"text": text}).json()
     assert body["intent"] == body["status"] == "unknown"

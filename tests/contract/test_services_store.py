@@ -218,3 +218,46 @@ async def test_a_transaction_moves_balances_once_however_often_its_event_comes(u
     assert await store.read(balances.totals) == {"AZR": "0.00", "USD": "0.00"}
     assert [item["account"] for item in await store.read(lambda c: balances.accounts(c, after="a", limit=5))] == ["b"]
     await store.stop()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"to": "alicе"},
+        {"to": "a1ice", "id": "t2"},
+        {"currency": "XTS"},
+        {"amount": "1e3"},
+        {"amount": "10000000000000"},
+    ],
+)
+async def test_what_the_ledger_should_not_have_let_in_moves_nothing(url: str, changes: dict[str, str]) -> None:
+    store = Store(url, balances.MIGRATIONS)
+    await store.start()
+    data = {"id": "t1", "height": 1, "from": "bob", "to": "alice", "amount": "1", "currency": "AZR", "recorded_at": "2"}
+    first = Event(id="e1", source="covenant", type="business.transaction.recorded", time="", data=data)
+    await store.write(lambda c: balances.apply(c, first))
+    odd = Event(id="e2", source="covenant", type=first.type, time="", data=data | {"id": "t2"} | changes)
+    with pytest.raises(ValueError, match=r"letters of one script|looks like|no currency|plain decimal"):
+        await store.write(lambda c: balances.apply(c, odd))
+    found = await store.read(lambda c: balances.accounts(c, after="", limit=9))
+    assert [(one["account"], one["balances"]) for one in found] == [
+        ("alice", {"AZR": "1.00"}),
+        ("bob", {"AZR": "-1.00"}),
+    ]
+    await store.stop()
+
+
+async def test_no_balance_passes_its_limit(url: str) -> None:
+    store = Store(url, balances.MIGRATIONS)
+    await store.start()
+    data = {"from": "bob", "to": "alice", "amount": "999999999999.99", "currency": "AZR", "recorded_at": "2"}
+    steps = [
+        Event(id=f"e{step}", source="covenant", type="", time="", data=data | {"id": f"t{step}", "height": step})
+        for step in range(101)
+    ]
+    for step in steps[:100]:
+        await store.write(lambda c, event=step: balances.apply(c, event))
+    with pytest.raises(ValueError, match="limit"):
+        await store.write(lambda c: balances.apply(c, steps[100]))
+    assert await store.read(balances.totals) == {"AZR": "0.00"}
+    await store.stop()

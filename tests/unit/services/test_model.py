@@ -11,8 +11,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from services.nexus import train
 from services.nexus.corpus import OUT_OF_SCOPE, Utterance, load
-from services.nexus.intents import DESCRIPTIONS, is_order
-from services.nexus.model import BadModel, Model
+from services.nexus.intents import DESCRIPTIONS
+from services.nexus.model import SHIPPED, BadModel, Model, digest
 from services.nexus.model import load as load_model
 
 TALK = {"greet", "goodbye", "thanks", "help"}
@@ -127,15 +127,13 @@ def test_a_damaged_model_file_is_noticed(model_file: Path, tmp_path: Path, cut: 
         load_model(broken)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["don't send 25 AZR to thandi", "did I send 25 AZR to thandi?", "why was 25 AZR sent", "never send 5 AZR to bob",
-     "what if I send 25 AZR to thandi", "how do I send money"],
-)  # fmt: skip
-def test_a_question_or_a_negation_is_no_order(text: str) -> None:
-    assert not is_order(text)
+def test_the_model_that_ships_was_made_from_the_utterances_that_ship() -> None:
+    assert load_model(SHIPPED).intents
 
 
-@pytest.mark.parametrize("text", ["send 25 AZR to thandi", "can you wire 10 USD to john", "could you pay ahmed 15 EUR"])
-def test_a_request_is_an_order(text: str) -> None:
-    assert is_order(text)
+def test_utterances_changed_since_are_noticed_and_the_remedy_named(model_file: Path, tmp_path: Path) -> None:
+    head, _, numbers = model_file.read_bytes().partition(b"\n")
+    other = tmp_path / "other.bin"
+    other.write_bytes(head.replace(digest().encode(), b"0" * 16) + b"\n" + numbers)
+    with pytest.raises(BadModel, match=r"python -m services\.nexus\.train"):
+        load_model(other)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.money import MAX_MINOR, format_amount, parse_account, parse_amount, parse_currency
+from services.kit.money import MAX_MINOR, format_amount, parse_amount, parse_currency
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,11 @@ def test_a_balance_is_written_exactly(minor: int) -> None:
     assert (int(whole) * 100 + int(part)) * (-1 if minor < 0 else 1) == minor
 
 
-def test_names_have_one_form() -> None:
-    assert parse_account(" Thandi ") == parse_account("THANDI") == "thandi"
-    assert parse_account("Zoë") == parse_account("Zoe\u0308") == "zoë"
-    assert parse_currency("azr") == "AZR"
+def test_a_currency_has_one_form() -> None:
+    assert parse_currency("azr") == parse_currency(" AZR ") == "AZR"
 
 
-@pytest.mark.parametrize("name", ["", "1st", "a b", "a/b", "../etc", "x" * 64, "a\x00b", "-a", "a\nb"])
-def test_what_can_not_be_a_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="account name"):
-        parse_account(name)
-
-
-@pytest.mark.parametrize("code", ["", "AZ", "AZRR", "A1R", "€€€", "аzr"])
+@pytest.mark.parametrize("code", ["", "AZ", "AAA", "XTS", "ZZZ", "AZRR", "A1R", "€€€", "аzr"])
 def test_what_can_not_be_a_currency_is_refused(code: str) -> None:
     with pytest.raises(ValueError, match="currency"):
         parse_currency(code)
