@@ -32,10 +32,23 @@ from missioncontrol.env import ROOT
 from tests.waiting import free_ports, listening, until
 
 LOAD_CORE, GATEWAY_CORE = 0, 1
-PEERS = ("envoy", "caddy", "nginx")
+PEERS = ("envoy", "haproxy", "caddy", "nginx")
+TRACED = ("ours", "envoy", "caddy")
+ON = {
+    "ours": "key, limit shared by all workers, breaker, outliers, retry, trace of every request, access record",
+    "envoy": "key, limit of its own, outliers, retry, trace of every request, statistics",
+    "haproxy": "key, limit of its own (stick table), passive health, retry, access record; no trace",
+    "caddy": "key, passive health, retry, trace of every request, access record; no limit",
+    "nginx": "key, limit of its own, passive health, retry, access record; no trace",
+}
+"""What each has switched on: as much of the full policy as it has."""
 OURS = "ours"
 PATH = "/bench/thing"
 KEY = f"mc_benchmrk_{secrets.token_hex(20)}"
+CONSUMERS, EACH = 1000, 10
+"""Of the shared limit: so many consumers, who may ask so often a second each."""
+EACH_PATH = "/each/thing"
+CROWD = [f"mc_crowd{n:04}_{secrets.token_hex(20)}" for n in range(CONSUMERS)]
 FIELD = f"X-API-Key: {KEY}"
 TEMPLATES = ROOT / "benchmarks" / "peers"
 
@@ -52,6 +65,8 @@ class Field:
     folder: Path
     ports: dict[str, int]
     processes: dict[str, psutil.Process]
+    crowd: str = ""
+    """wrk's script in which each request is the next consumer's."""
 
     def cpu(self, name: str) -> float:
         """Processor seconds a gateway has used, with its children."""
@@ -81,7 +96,7 @@ class Field:
 @contextlib.contextmanager
 def field() -> Iterator[Field]:
     """Everything started, each gateway seen to let the key in and nobody else."""
-    programs = {name: find(name) for name in ("wrk", "taskset", "nginx", "redis-server", "envoy", "caddy")}
+    programs = {name: find(name) for name in ("wrk", "taskset", "nginx", "redis-server", "envoy", "haproxy", "caddy")}
     if len(os.sched_getaffinity(0)) < 2:
         raise Falsified("two cores are needed: one for the gateway, one for everything else")
     folder = Path(tempfile.mkdtemp(prefix="mc-gateways-"))
@@ -109,7 +124,7 @@ def find(name: str) -> str:
     path = str(beside) if beside.exists() else shutil.which(name)
     if path is None:
         raise Falsified(
-            f"{name} is not installed (pip install -r benchmarks/requirements.txt; apt-get install wrk nginx)"
+            f"{name} is not installed (pip install -r benchmarks/requirements.txt; apt-get install wrk nginx haproxy)"
         )
     return path
 
@@ -136,10 +151,15 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
             except AssertionError:
                 raise Falsified(f"{name} did not start: {(folder / f'{name}.log').read_text()[-2000:]}") from None
 
+    (folder / "keys").write_text("\n".join([KEY, *CROWD]) + "\n")
+    (folder / "crowd").write_text("\n".join(CROWD) + "\n")
+    (folder / "map").write_text(f'"{KEY}" bench;\n' + "".join(f'"{key}" {key[3:12]};\n' for key in CROWD))
+
     def template(file: str, name: str) -> str:
         text = (TEMPLATES / file).read_text()
-        values = {"LISTEN_PORT": ports[name], "UPSTREAM_PORT": ports["upstream"], "OTLP_PORT": ports["otlp"]}
-        for word, value in {**values, "API_KEY": KEY, "FOLDER": folder}.items():
+        values = {"LISTEN_PORT": ports.get(name), "UPSTREAM_PORT": ports["upstream"], "OTLP_PORT": ports["otlp"]}
+        files = {"KEYS_FILE": folder / ("crowd" if name == "crowd" else "keys"), "KEYS_MAP": folder / "map"}
+        for word, value in {**values, **files, "API_KEY": KEY, "FOLDER": folder}.items():
             text = text.replace(word, str(value))
         path = folder / f"{name}-{file}"
         path.write_text(text)
@@ -182,6 +202,8 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
         **caddy,
     )
     start("nginx", GATEWAY_CORE, programs["nginx"], "-c", template("nginx.conf", "nginx"))
+    start("haproxy", GATEWAY_CORE, programs["haproxy"], "-db", "-f", template("haproxy.cfg", "haproxy"))
+    found.crowd = template("crowd.lua", "crowd")
     pepper = secrets.token_hex(16)
     publish(ports, pepper)
     start(
@@ -202,17 +224,22 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
 
 def publish(ports: dict[str, int], pepper: str) -> None:
     """Our configuration: the same policies, and 200 routes around the one that is measured."""
-    hashed = hmac.new(pepper.encode(), KEY.encode(), hashlib.sha256).hexdigest()
+    consumers = {KEY: "bench", **{key: key[3:12] for key in CROWD}}
+    hashes = {key: hmac.new(pepper.encode(), key.encode(), hashlib.sha256).hexdigest() for key in consumers}
     upstream = (config.Instance("one", f"http://127.0.0.1:{ports['upstream']}"),)
     others = tuple(config.Route(f"other{n}", "bench", f"/team{n}/api/v1") for n in range(200))
     document = config.Document(
         revision=1,
         created_at=time.time(),
         services=(config.Service("bench", upstream, fleet=True),),
-        routes=(config.Route("bench", "bench", "/bench", rate_limit="limit"), *others),
-        rate_limits=(config.RateLimit("limit", 100_000_000),),
-        consumers=(config.Consumer("bench"),),
-        keys=(config.Key(hashed, KEY[:11], "bench"),),
+        routes=(
+            config.Route("bench", "bench", "/bench", rate_limit="limit"),
+            config.Route("each", "bench", "/each", rate_limit="each"),
+            *others,
+        ),
+        rate_limits=(config.RateLimit("limit", 100_000_000), config.RateLimit("each", EACH)),
+        consumers=tuple(config.Consumer(name) for name in consumers.values()),
+        keys=tuple(config.Key(hashes[key], key[:11], name) for key, name in consumers.items()),
     )
     config.check(document)
     with redis.Redis(port=ports["redis"]) as client:

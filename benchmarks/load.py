@@ -33,15 +33,10 @@ class Saturation:
 
 def saturate(core: int, port: int, path: str, seconds: float, field: str) -> Saturation:
     """Ask as fast as answers come; Falsified by any answer that is not 2xx or any broken connection."""
-    command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
-    done = subprocess.run(
-        [*command, "-H", field, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True
-    )
-    text = done.stdout
-    for sign in ("Non-2xx", "Socket errors"):
-        if sign in text:
-            line = next(line.strip() for line in text.splitlines() if sign in line)
-            raise Falsified(f"the server on port {port} gave errors under load: {line}")
+    text = _wrk(core, port, path, seconds, "-H", field)
+    if "Non-2xx" in text:
+        line = next(line.strip() for line in text.splitlines() if "Non-2xx" in line)
+        raise Falsified(f"the server on port {port} gave errors under load: {line}")
     requests = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", text)
@@ -49,6 +44,40 @@ def saturate(core: int, port: int, path: str, seconds: float, field: str) -> Sat
         raise Falsified(f"wrk's output can't be read: {text!r}")
     unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}[p99[2]]
     return Saturation(float(rate[1]), int(requests[1]), float(p99[1]) * unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What many consumers saw who each ask more often than they may: answers by whether they were let in."""
+
+    seconds: float
+    admitted: int
+    limited: int
+    other: int
+
+    @property
+    def rate(self) -> float:
+        """Answers a second, of either kind."""
+        return (self.admitted + self.limited + self.other) / self.seconds
+
+
+def crowd(core: int, port: int, path: str, seconds: float, script: str) -> Shared:
+    """Ask as fast as answers come, each time as the next consumer; ``script`` (wrk's Lua) holds the keys."""
+    text = _wrk(core, port, path, seconds, "-s", script)
+    found = re.search(r"crowd (\d+) (\d+) (\d+) ([\d.]+)", text)
+    if not found:
+        raise Falsified(f"wrk's output can't be read: {text!r}")
+    return Shared(float(found[4]), int(found[1]), int(found[2]), int(found[3]))
+
+
+def _wrk(core: int, port: int, path: str, seconds: float, *options: str) -> str:
+    command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
+    address = f"http://127.0.0.1:{port}{path}"
+    text = subprocess.run([*command, *options, address], capture_output=True, text=True, check=True).stdout
+    if "Socket errors" in text:
+        line = next(line.strip() for line in text.splitlines() if "Socket errors" in line)
+        raise Falsified(f"the server on port {port} broke connections under load: {line}")
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ def run() -> list[Figure]:
                 print(
                     f"  {name} at {half[name]:.0f}/s: p50 {seen.p50_ms:.2f} p99 {seen.p99_ms:.2f} ms", file=sys.stderr
                 )
+        # The same client at our rate with no gateway between: what is not ours of the figure.
+        direct = median(
+            steady(LOAD_CORE, found.ports["upstream"], "/thing", half[OURS], seconds, FIELD).p99_ms
+            for _ in range(min(rounds, 3))
+        )
     worst = {name: median(values) for name, values in p99.items()}
     usual = ", ".join(f"{name} {median(p50[name]):.2f} ms at {half[name]:,.0f}/s" for name in names)
     return [
@@ -43,9 +48,10 @@ def run() -> list[Figure]:
             "ms",
             {name: worst[name] for name in PEERS},
             worst[OURS] / worst["envoy"],
-            must=2.0,
-            aim=1.0,
+            must=1.0,
+            aim=0.5,
             better="lower",
-            note=f"medians p50 {usual}; open loop on 64 connections, timed from when each request was due",
+            note=f"medians p50 {usual}; open loop on 64 connections, timed from when each request was due; "
+            f"the upstream asked directly at {half[OURS]:,.0f}/s: p99 {direct:.2f} ms",
         )
     ]

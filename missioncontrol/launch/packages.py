@@ -8,7 +8,7 @@ import subprocess
 
 from missioncontrol.launch.report import Report
 
-BENCH = {"nginx": "nginx", "wrk": "wrk", "h2load": "nghttp2-client"}
+BENCH = {"nginx": "nginx", "wrk": "wrk", "haproxy": "haproxy", "h2load": "nghttp2-client"}
 """The program that a benchmark runs, and Debian's package that holds it."""
 
 
