@@ -48,7 +48,7 @@ class RouteAdmin(PublishingAdmin):
         ("Which requests", {"fields": [("path", "match"), "hosts", "methods"]}),
         ("Where to", {"fields": [("service", "strip_prefix")]}),
         ("Who may", {"fields": ["auth", "rate_limit"]}),
-        ("Limits", {"fields": [("timeout", "idle_timeout"), ("retries", "max_body")]}),
+        ("Limits", {"fields": [("timeout", "per_try_timeout", "idle_timeout"), ("retries", "max_body")]}),
         RECORD,
     ]
 
@@ -146,7 +146,10 @@ class ServicePolicyAdmin(PublishingAdmin):
     autocomplete_fields = ["service", "breaker"]
     readonly_fields = STAMPS
     fieldsets = [
-        (None, {"fields": [("service", "balance"), "breaker", ("connect_timeout", "idle_connections")]}),
+        (None, {"fields": [("service", "balance"), "breaker"]}),
+        ("Holds", {"fields": [("max_in_flight", "idle_connections", "connect_timeout")]}),
+        ("Ejects an instance", {"fields": [("consecutive_failures", "failure_rate"), "base_ejection_time"]}),
+        ("Stays in rotation", {"fields": [("max_ejected", "panic_threshold")]}),
         RECORD,
     ]
 

@@ -74,7 +74,8 @@ def service(row: Any) -> config.Service:
     }
     chosen = None
     if policy is not None:
-        values |= _take(policy, "balance", "connect_timeout", "idle_connections")
+        values |= _take(policy, "balance", "connect_timeout", "idle_connections", "panic_threshold", "max_in_flight")
+        values["outlier"] = _take(policy, *_members(config.Outlier))
         chosen = policy.breaker
     values["breaker"] = {} if chosen is None else _take(chosen, *_members(config.Breaker, "override"))
     values["breaker"]["override"] = None if override is None else override.state

@@ -148,6 +148,42 @@ class ServicePolicy(Stamped):
         "idle_connections",
         help_text="Most connections per instance and gateway worker; past it a request is refused.",
     )
+    max_in_flight = _bounded(
+        models.PositiveIntegerField,
+        config.Service,
+        "max_in_flight",
+        help_text="Most requests in flight per gateway worker; fewer while it times out. The rest are refused.",
+    )
+    consecutive_failures = _bounded(
+        models.PositiveIntegerField,
+        config.Outlier,
+        "consecutive_failures",
+        help_text="Failed attempts in a row that eject an instance. 0: no instance is ejected.",
+    )
+    failure_rate = _bounded(
+        models.FloatField,
+        config.Outlier,
+        "failure_rate",
+        help_text="Share of an instance's attempts over ten seconds that ejects it when they failed: 0.5 is half.",
+    )
+    base_ejection_time = _bounded(
+        models.FloatField,
+        config.Outlier,
+        "base_ejection_time",
+        help_text="Seconds for which an instance is ejected, and that much longer each time it was no better.",
+    )
+    max_ejected = _bounded(
+        models.FloatField,
+        config.Outlier,
+        "max_ejected",
+        help_text="Largest share of instances ejected at a time; of two or more at least one.",
+    )
+    panic_threshold = _bounded(
+        models.FloatField,
+        config.Service,
+        "panic_threshold",
+        help_text="With a smaller share of instances fit, all are tried again. 0: only when none is fit.",
+    )
     breaker = models.ForeignKey(
         BreakerPolicy,
         on_delete=models.PROTECT,
@@ -220,6 +256,14 @@ class Route(Stamped):
     )
     timeout = _bounded(
         models.FloatField, config.Route, "timeout", help_text="Seconds until the answer starts, all attempts together."
+    )
+    per_try_timeout = _bounded(
+        models.FloatField,
+        config.Route,
+        "per_try_timeout",
+        null=True,
+        blank=True,
+        help_text="Seconds until a try is given up while another instance is left. Empty: half of the timeout.",
     )
     idle_timeout = _bounded(
         models.FloatField, config.Route, "idle_timeout", help_text="Longest silence inside a body, in seconds."

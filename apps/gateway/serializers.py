@@ -49,7 +49,8 @@ class ServicePolicySerializer(Validated):
 
     class Meta:
         model = ServicePolicy
-        fields = ["service", "balance", "connect_timeout", "idle_connections", "breaker", *STAMPS]
+        fields = ["service", "balance", "connect_timeout", "idle_connections", "max_in_flight"]
+        fields += [*config.Outlier.__struct_fields__, "panic_threshold", "breaker", *STAMPS]
         read_only_fields = STAMPS
 
 

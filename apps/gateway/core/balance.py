@@ -61,6 +61,18 @@ class Rotation(Generic[T]):
         return first if first.in_flight * second.weight <= second.in_flight * first.weight else second
 
 
+def in_rotation(targets: Sequence[T], fit: Callable[[T], bool], panic_threshold: float) -> tuple[list[T], bool]:
+    """Who may be chosen: the fit ones, or everyone when too few are fit; and whether that is so (panic, as Envoy says).
+
+    The threshold is rounded down to whole instances, in favour of the verdicts: of two or three, one fit
+    instance serves alone; of ten at 0.5, four fit ones are too few to believe that the others are down.
+    """
+    fitting = [target for target in targets if fit(target)]
+    if len(fitting) < max(1, int(len(targets) * panic_threshold)):
+        return list(targets), bool(targets)
+    return fitting, False
+
+
 def spread(targets: Sequence[T]) -> tuple[T, ...]:
     """One round in which each target has ``weight`` turns, as evenly apart as they go (smooth weighted round robin)."""
     credit = [0] * len(targets)

@@ -1,8 +1,9 @@
 """A circuit breaker with resilience4j's semantics, as a state machine over recorded outcomes.
 
-Pure: time comes in as ``now`` (monotonic seconds) and changes go out through a listener. A permit
-carries the number of the spell in which it was given, so a call that began before the breaker
-opened can't decide a half-open trial, and a permit handed back twice can't free two.
+Pure: time comes in as ``now`` (monotonic seconds) and changes go out through a listener. A call is a
+client's request with all its attempts, recorded once, as the client saw it. A permit is a number of the
+spell in which it was given, so a call that began before the breaker opened can't decide a half-open
+trial, and a permit handed back twice can't free two places.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ REFUSED = 0
 
 FOLLOWED = "Another worker opened it."
 RECOVERED = "An instance turned healthy."
+MAX_LATE = 100
+"""Most trial calls remembered beyond the places there are; the outcome of an older one is not counted."""
 QUIET_SECONDS = 2.0
 """How long trial calls may stay away before the monitor's word alone closes a breaker."""
 
@@ -52,9 +55,10 @@ class Breaker:
     __slots__ = (
         "_close_at",
         "_completed",
-        "_given",
+        "_first",
+        "_last",
         "_listener",
-        "_spell",
+        "_trials",
         "_window",
         "config",
         "retry_at",
@@ -68,9 +72,11 @@ class Breaker:
         self.state: State = "closed"
         self.since = now
         self.retry_at = now
-        self._spell = 1
+        self._first = self._last = 1
+        """The permits of this spell; all calls of a closed one share the first."""
         self._window = self._new_window()
-        self._given = 0
+        self._trials: dict[int, float] = {}
+        """Trial calls whose outcome is not known, by permit, oldest first: when each began."""
         self._completed = 0
         self._close_at: float | None = None
         if settings.override is not None:
@@ -83,29 +89,47 @@ class Breaker:
         if self.state != "closed":
             self.tick(now)
         if self.state == "closed":
-            return self._spell
-        if self.state == "half_open" and self._given < self.config.half_open_calls:
-            self._given += 1
-            return self._spell
-        return REFUSED
+            return self._first
+        calls = self.config.half_open_calls
+        if self.state != "half_open" or self._completed + self._occupied(now) >= calls:
+            return REFUSED
+        if len(self._trials) >= calls + MAX_LATE:
+            del self._trials[next(iter(self._trials))]
+        self._last += 1
+        self._trials[self._last] = now
+        return self._last
 
     def record(self, permit: int, failed: bool, duration: float, now: float) -> None:
         """A call ended after ``duration`` seconds. Ignored when the breaker has changed state since its permit."""
-        if permit != self._spell:
+        if self.state == "half_open":
+            if self._trials.pop(permit, None) is None:
+                return
+            self._completed += 1
+        elif permit != self._first:
             return
         outcome = (FAILED if failed else 0) | (SLOW if duration > self.config.slow_call_duration else 0)
-        window = self._window
-        window.add(outcome, now)
-        if self.state == "half_open":
-            self._completed += 1
-            self._judge_trial(now)
-        elif self.state == "closed" and self.config.override is None:
+        self._window.add(outcome, now)
+        self._judge(now)
+
+    def retract(self, permit: int, now: float) -> None:
+        """A call that was recorded as good failed after all: its answer broke off."""
+        if self._first <= permit <= self._last:
+            self._window.retract(now)
             self._judge(now)
 
     def release(self, permit: int) -> None:
         """A call ended and says nothing about the service (the client hung up): its trial place is free again."""
-        if permit == self._spell and self.state == "half_open":
-            self._given -= 1
+        self._trials.pop(permit, None)
+
+    def _occupied(self, now: float) -> int:
+        """Places taken by trial calls that began within the wait in open.
+
+        A longer one has its place taken by the next caller, so that a slow upload or an endless answer can't
+        hold the trial up. It is counted as neither good nor bad meanwhile: a client can make a call slow at
+        will, and must not be able to keep a sound service cut off. Its outcome still counts when it comes.
+        """
+        oldest = now - self.config.wait_in_open
+        return sum(began > oldest for began in self._trials.values())
 
     # -- outside events ---------------------------------------------------------------------------
 
@@ -115,7 +139,7 @@ class Breaker:
             return
         if self.state == "open" and now >= self.retry_at:
             self._become("half_open", "The wait in open is over.", now)
-        elif self._close_at is not None and now >= self._close_at and self._given == self._completed:
+        elif self._close_at is not None and now >= self._close_at and not self._occupied(now):
             window = self._window
             if not window.failures and not window.slow:
                 self._become("closed", RECOVERED, now)
@@ -171,6 +195,13 @@ class Breaker:
 
     def _judge(self, now: float) -> None:
         settings = self.config
+        if self.state == "half_open":
+            if self._completed >= settings.half_open_calls:
+                reason = self._fault(self._window.calls)
+                self._become("open" if reason else "closed", reason or "The trial calls went well.", now)
+            return
+        if self.state != "closed" or settings.override is not None:
+            return
         calls = self._window.calls
         minimum = settings.minimum_calls
         if settings.sliding_window_type == "count":
@@ -178,12 +209,6 @@ class Breaker:
             minimum = min(minimum, settings.sliding_window_size)
         if calls >= minimum and (reason := self._fault(calls)):
             self._become("open", reason, now)
-
-    def _judge_trial(self, now: float) -> None:
-        if self._completed < self.config.half_open_calls:
-            return
-        reason = self._fault(self._window.calls)
-        self._become("open" if reason else "closed", reason or "The trial calls went well.", now)
 
     def _fault(self, calls: int) -> str:
         window, settings = self._window, self.config
@@ -198,8 +223,9 @@ class Breaker:
 
     def _become(self, state: State, reason: str, now: float) -> None:
         before, self.state = self.state, state
-        self._spell += 1
-        self._given = self._completed = 0
+        self._first = self._last = self._last + 1
+        self._trials = {}
+        self._completed = 0
         self._close_at = None
         self._window = CountWindow(self.config.half_open_calls) if state == "half_open" else self._new_window()
         if state == "open":

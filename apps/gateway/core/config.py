@@ -48,6 +48,19 @@ class Breaker(msgspec.Struct, frozen=True):
     """An operator's word: held open or held closed until released."""
 
 
+class Outlier(msgspec.Struct, frozen=True):
+    """When one instance is ejected, in the terms of Envoy's outlier detection; see apps.gateway.core.outlier."""
+
+    consecutive_failures: Annotated[int, Meta(ge=0, le=1000)] = 5
+    """Failed attempts in a row that eject an instance. 0: nothing ejects."""
+    failure_rate: Rate = 0.5
+    """Share of failed attempts over ten seconds that ejects it, whatever their order."""
+    base_ejection_time: Positive = 10.0
+    """Seconds out of rotation, times the ejections in a row."""
+    max_ejected: Rate = 0.5
+    """Most of the instances that may be out at a time; of two or more at least one, of one none."""
+
+
 class Service(msgspec.Struct, frozen=True):
     """An upstream: instances in rotation (disabled ones are left out of the document)."""
 
@@ -58,6 +71,11 @@ class Service(msgspec.Struct, frozen=True):
     connect_timeout: Positive = 1.0
     idle_connections: Annotated[int, Meta(ge=1, le=10_000)] = 256
     """Most connections kept or in use per instance and worker; past it a request is refused."""
+    outlier: Outlier = Outlier()
+    panic_threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """With fewer than this share of instances fit, all are tried. 0: only when none is fit."""
+    max_in_flight: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
+    """Most requests in flight per worker; past it, or past what the service keeps up with, they are refused."""
     fleet: bool = False
     """Send the fleet token upstream."""
 
@@ -81,6 +99,8 @@ class Route(msgspec.Struct, frozen=True):
     rate_limit: Slug | None = None
     timeout: Positive = 15.0
     """From the request's last byte to the response's first, all attempts together."""
+    per_try_timeout: Positive | None = None
+    """How long one instance is waited for while another could be asked instead. None: half of ``timeout``."""
     idle_timeout: Positive = 30.0
     """Longest silence inside a body, either way."""
     retries: Annotated[int, Meta(ge=0, le=5)] = 1

@@ -20,6 +20,9 @@ class Window(Protocol):
     def add(self, outcome: int, now: float) -> None:
         """Count one call; ``outcome`` is FAILED and SLOW or-ed together, 0 for a good one."""
 
+    def retract(self, now: float) -> None:
+        """The newest good call has failed after all. Which of the good ones it was matters to no rate."""
+
     def settle(self, now: float) -> None:
         """Forget what has left the window by ``now``."""
 
@@ -48,6 +51,13 @@ class CountWindow:
         self.slow += outcome >> 1
         self._at = at + 1 if at + 1 < self.size else 0
 
+    def retract(self, now: float) -> None:
+        for back in range(1, self.calls + 1):
+            if not self._ring[self._at - back] & FAILED:
+                self._ring[self._at - back] |= FAILED
+                self.failures += 1
+                return
+
     def settle(self, now: float) -> None:
         return
 
@@ -72,6 +82,15 @@ class TimeWindow:
         self.calls += 1
         self.failures += outcome & FAILED
         self.slow += outcome >> 1
+
+    def retract(self, now: float) -> None:
+        self.settle(now)
+        for back in range(self.size):
+            bucket = self._buckets[(int(now) - back) % self.size]
+            if bucket[1] < bucket[0]:
+                bucket[1] += 1
+                self.failures += 1
+                return
 
     def settle(self, now: float) -> None:
         second = int(now)

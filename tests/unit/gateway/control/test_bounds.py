@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apps.gateway import bounds, compile
 from apps.gateway.core import config
-from apps.gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route
+from apps.gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, ServicePolicy
 from apps.gateway.rules import check_jwks_url, check_path
 from apps.registry.models import Service
 
@@ -27,7 +27,7 @@ def accepted(row: Any, *names: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["timeout", "idle_timeout", "retries", "max_body"])
+@pytest.mark.parametrize("name", ["timeout", "per_try_timeout", "idle_timeout", "retries", "max_body"])
 @given(value=numbers)
 def test_a_route_that_the_model_accepts_compiles(name: str, value: Any) -> None:
     row = Route(name="r", service=Service(name="s"), path="/r")
@@ -56,6 +56,11 @@ def test_a_breaker_policy_that_the_model_accepts_compiles(name: str, value: Any)
         (Route(), "timeout", float("nan")),
         (Route(), "timeout", float("inf")),
         (Route(), "timeout", 86_401),
+        (Route(), "per_try_timeout", 0),
+        (ServicePolicy(), "max_in_flight", 0),
+        (ServicePolicy(), "consecutive_failures", -1),
+        (ServicePolicy(), "max_ejected", 0),
+        (ServicePolicy(), "panic_threshold", 1.1),
         (Route(), "retries", 6),
         (Route(), "retries", -1),
         (Route(), "max_body", -1),
@@ -87,7 +92,7 @@ def test_what_workers_could_not_serve_is_refused(row: Any, name: str, value: Any
 
 
 def test_defaults_are_the_documents_own() -> None:
-    assert Route().timeout == config.Route.__struct_defaults__[-4] == bounds.default(config.Route, "timeout")
+    assert Route().timeout == config.Route("a", "b", "/").timeout == bounds.default(config.Route, "timeout")
     assert Route().auth == ["key", "jwt"]
     assert BreakerPolicy().minimum_calls == bounds.default(config.Breaker, "minimum_calls")
 

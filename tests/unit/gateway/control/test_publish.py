@@ -13,7 +13,15 @@ from django.test.utils import CaptureQueriesContext
 from apps.events.models import Event
 from apps.gateway import actions
 from apps.gateway.core import config
-from apps.gateway.models import ApiKey, BreakerOverride, ConfigRevision, JwtIssuer, RateLimitPolicy, Route
+from apps.gateway.models import (
+    ApiKey,
+    BreakerOverride,
+    ConfigRevision,
+    JwtIssuer,
+    RateLimitPolicy,
+    Route,
+    ServicePolicy,
+)
 from apps.gateway.revisions import Immutable
 from apps.lib import wire
 from apps.registry.models import Instance, Service
@@ -40,6 +48,16 @@ def test_the_document_says_what_the_database_says(world: World, no_redis: None) 
     assert made.issuers == ()
     assert made.keys[0].prefix == row.prefix and made.keys[0].hash == actions.hash_key(key)
     assert config.decode(config.encode(made)) == made
+
+
+def test_what_ejects_an_instance_and_what_a_service_holds_reach_the_document(world: World, no_redis: None) -> None:
+    outlier = {"consecutive_failures": 2, "failure_rate": 0.3, "base_ejection_time": 7.0, "max_ejected": 0.2}
+    ServicePolicy.objects.create(service=world.service, max_in_flight=40, panic_threshold=0.0, **outlier)
+    Route.objects.update(per_try_timeout=1.5)
+    made = actions.document()
+    service = made.services[0]
+    assert service.outlier == config.Outlier(**outlier)  # type: ignore[arg-type]
+    assert (service.max_in_flight, service.panic_threshold, made.routes[0].per_try_timeout) == (40, 0.0, 1.5)
 
 
 def test_a_publication_is_numbered_stored_and_announced(world: World, no_redis: None) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-from apps.gateway.core.balance import Rotation, spread
+from apps.gateway.core.balance import Rotation, in_rotation, spread
 
 
 @dataclass(eq=False)
@@ -55,3 +55,21 @@ def test_least_request_prefers_the_less_busy_for_its_weight() -> None:
     assert Counter(
         rotation(Fake("weak", in_flight=1), strong, method="least_request").choose(0.0).name for _ in range(9)
     )["strong"]  # type: ignore[union-attr]
+
+
+def test_the_unfit_leave_rotation_until_too_few_are_left_to_believe_it() -> None:
+    ten = [Fake(str(number)) for number in range(10)]
+
+    def fit(count: int, of: int, threshold: float = 0.5) -> tuple[int, bool]:
+        members, panic = in_rotation(ten[:of], ten[:count].__contains__, threshold)
+        return len(members), panic
+
+    assert fit(9, 10) == (9, False)
+    assert fit(5, 10) == (5, False)
+    assert fit(4, 10) == (10, True)
+    assert fit(1, 3) == (1, False), "one fit instance of three serves alone"
+    assert fit(1, 2) == (1, False)
+    assert [fit(0, of) for of in (1, 2, 3)] == [(1, True), (2, True), (3, True)]
+    assert fit(1, 10, threshold=0.0) == (1, False)
+    assert fit(0, 10, threshold=0.0) == (10, True)
+    assert fit(0, 0) == (0, False), "a service without instances is not in panic"

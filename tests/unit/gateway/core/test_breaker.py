@@ -76,6 +76,51 @@ def test_a_trial_that_ends_without_an_answer_gives_its_place_back() -> None:
     assert breaker.acquire(5.0) and breaker.acquire(5.0) and not breaker.acquire(5.0)
 
 
+def test_a_trial_without_end_holds_its_place_for_the_wait_in_open_and_no_longer() -> None:
+    breaker = new()
+    fail(breaker, 0.0, 2)
+    uploads = [breaker.acquire(5.0), breaker.acquire(5.0)]
+    assert breaker.acquire(9.9) == REFUSED
+    succeed(breaker, 10.0, 2)
+    assert breaker.state == "closed"
+    for permit in uploads:  # of a spell that is over
+        breaker.record(permit, True, 0.0, 30.0)
+    assert breaker.view(30.0).calls == 0
+
+
+def test_trials_that_hang_open_it_again_when_their_failure_comes_late() -> None:
+    breaker = new()
+    fail(breaker, 0.0, 2)
+    first = [breaker.acquire(5.0), breaker.acquire(5.0)]
+    assert breaker.acquire(12.0) and breaker.acquire(12.0)
+    for permit in first:
+        breaker.record(permit, True, 60.0, 20.0)
+    assert breaker.state == "open"
+
+
+def test_trials_without_end_are_remembered_up_to_a_bound() -> None:
+    breaker = new(wait_in_open=1.0)
+    fail(breaker, 0.0, 2)
+    permits = [breaker.acquire(float(second)) for second in range(1, 1000)]
+    breaker.record(permits[0], True, 0.0, 1000.0)  # forgotten
+    assert breaker.state == "half_open" and breaker.view(1000.0).calls == 0
+    breaker.record(permits[-1], True, 0.0, 1000.0)
+    assert breaker.view(1000.0).calls == 1
+
+
+@pytest.mark.parametrize("kind", ["count", "time"])
+def test_an_answer_that_breaks_off_turns_its_good_call_into_a_failed_one(kind: str) -> None:
+    breaker = new(sliding_window_type=kind, minimum_calls=3, sliding_window_size=10)
+    permit = breaker.acquire(0.0)
+    succeed(breaker, 0.0, 3)
+    breaker.retract(permit, 0.5)
+    assert (breaker.view(0.5).calls, round(breaker.view(0.5).failure_rate, 2)) == (3, 0.33)
+    breaker.retract(permit, 0.5)
+    assert breaker.state == "open"
+    breaker.retract(permit, 0.6)
+    assert breaker.view(0.6).calls == 0
+
+
 def test_a_call_from_before_decides_nothing_after() -> None:
     breaker = new()
     old = breaker.acquire(0.0)
@@ -132,9 +177,9 @@ def test_the_monitors_word_closes_nothing_over_a_failed_or_flying_trial_call() -
     fail(breaker, 0.0, 2)
     breaker.recover(1.0)
     permit = breaker.acquire(1.0)
-    breaker.tick(10.0)
+    breaker.tick(5.9)
     assert breaker.state == "half_open"
-    breaker.record(permit, True, 0.0, 10.0)
+    breaker.record(permit, True, 0.0, 6.0)
     breaker.tick(20.0)
     assert breaker.state == "half_open"
 
@@ -175,7 +220,7 @@ class Model(RuleBasedStateMachine):
         self.calls: deque[tuple[float, bool, bool]] = deque()
         self.opened_at = 0.0
         self.close_at: float | None = None
-        self.flying: list[tuple[int, int]] = []
+        self.flying: list[tuple[int, int, float]] = []
 
     def become(self, state: str) -> None:
         self.state, self.spell = state, self.spell + 1
@@ -193,7 +238,7 @@ class Model(RuleBasedStateMachine):
         return [call for call in self.calls if int(call[0]) > oldest]
 
     def flying_trials(self) -> int:
-        return sum(spell == self.spell for _, spell in self.flying)
+        return sum(spell == self.spell and began > self.now - 3.0 for _, spell, began in self.flying)
 
     def model_tick(self) -> None:
         if self.state == "open" and self.now >= self.opened_at + 3.0:
@@ -212,16 +257,33 @@ class Model(RuleBasedStateMachine):
         )
         assert bool(permit) == expected
         if permit:
-            self.flying.append((permit, self.spell))
+            self.flying.append((permit, self.spell, self.now))
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), failed=st.booleans(), slow=st.booleans())
     def end(self, data: st.DataObject, failed: bool, slow: bool) -> None:
-        permit, spell = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        permit, spell, _ = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         self.breaker.record(permit, failed, 2.0 if slow else 0.5, self.now)
         if spell != self.spell:
             return
         self.calls.append((self.now, failed, slow))
+        self.judge()
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def break_off(self, data: st.DataObject) -> None:
+        """A call ends well, and then its answer breaks off."""
+        permit, spell, _ = self.flying[data.draw(st.integers(0, len(self.flying) - 1))]
+        self.breaker.retract(permit, self.now)
+        window = self.window()
+        good = [call for call in window if not call[1]]
+        if spell == self.spell and good:
+            at = len(self.calls) - 1 - [call[1] for call in reversed(self.calls)].index(False)
+            self.calls[at] = (self.calls[at][0], True, self.calls[at][2])
+        if spell == self.spell and self.calls:
+            self.judge()
+
+    def judge(self) -> None:
         window = self.window()
         if self.state == "half_open":
             if len(self.calls) < self.settings.half_open_calls:
@@ -244,7 +306,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.flying)
     @rule(data=st.data())
     def hang_up(self, data: st.DataObject) -> None:
-        permit, _ = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        permit, _, _ = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         self.breaker.release(permit)
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 2.0, 3.0]))
