@@ -17,7 +17,7 @@ from rest_framework.test import APIClient
 
 from apps.lib.roles import VIEWER
 from apps.telemetry import queries
-from apps.telemetry.quantiles import RELATIVE_ERROR
+from apps.telemetry.quantiles import SPANS
 from apps.telemetry.schema import runner
 from tests.waiting import free_port
 
@@ -77,9 +77,9 @@ def test_rate_errors_and_quantiles_of_the_last_minute(clickhouse: Client) -> Non
     assert (red.requests, red.errors, red.error_rate) == (200, 20, 0.1)
     assert 60 <= red.window_s <= 71
     assert red.rate == pytest.approx(200 / red.window_s)
-    assert red.p50_ms == pytest.approx(100, rel=RELATIVE_ERROR)
-    assert red.p95_ms == pytest.approx(190, rel=RELATIVE_ERROR)
-    assert red.p99_ms == pytest.approx(198, rel=RELATIVE_ERROR)
+    assert red.p50_ms == pytest.approx(100, rel=SPANS.error)
+    assert red.p95_ms == pytest.approx(190, rel=SPANS.error)
+    assert red.p99_ms == pytest.approx(198, rel=SPANS.error)
 
 
 def test_a_series_holds_every_step_and_nothing_is_counted_twice(clickhouse: Client) -> None:
@@ -88,7 +88,7 @@ def test_a_series_holds_every_step_and_nothing_is_counted_twice(clickhouse: Clie
     points = queries.red_series("gateway", base, base + 90, 30)
     assert [point.at for point in points] == [base, base + 30, base + 60]
     assert [(point.requests, point.errors) for point in points] == [(30, 30), (30, 30), (0, 0)]
-    assert points[0].p99_ms == pytest.approx(10, rel=RELATIVE_ERROR)
+    assert points[0].p99_ms == pytest.approx(10, rel=SPANS.error)
     assert points[2].p50_ms is None
     assert queries.sparks(base, base + 90, 30) == {"gateway": [1.0, 1.0, 0.0]}
     assert queries.red_series("nobody", base, base + 30, 30)[0].requests == 0
@@ -112,7 +112,7 @@ def test_operations_by_traffic(clickhouse: Client) -> None:
     busy, calm = queries.red_by_operation("gateway")
     assert (busy.name, busy.requests, busy.errors) == ("busy", 5, 0)
     assert (calm.name, calm.requests, calm.errors) == ("calm", 2, 2)
-    assert calm.p50_ms == pytest.approx(40, rel=RELATIVE_ERROR)
+    assert calm.p50_ms == pytest.approx(40, rel=SPANS.error)
 
 
 def test_one_trace_over_services_batches_and_midnight(clickhouse: Client) -> None:

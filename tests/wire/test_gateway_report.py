@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from apps.gateway.core.edge import METRIC
 from tests.waiting import until
 from tests.wire.gateway import KEY, Gateway, running
 
@@ -25,7 +28,10 @@ class Collector(ThreadingHTTPServer):
         self.spans: list[Span] = []
         self.resources: list[dict[str, str]] = []
         self.metrics: dict[str, int] = {}
+        self.counts: list[bytes] = []
+        """Bodies that hold the edge's counts, as often as they came."""
         self.status = 200
+        self.silent = False
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -34,6 +40,9 @@ class Collector(ThreadingHTTPServer):
                 body = handler.rfile.read(int(handler.headers["Content-Length"]))
                 if self.status == 200:
                     self.take(handler.path, body)
+                if self.silent:
+                    handler.close_connection = True
+                    return
                 handler.send_response(self.status)
                 handler.send_header("Content-Length", "0")
                 handler.end_headers()
@@ -50,6 +59,8 @@ class Collector(ThreadingHTTPServer):
                 for scope in resource.scope_spans:
                     self.spans += scope.spans
         else:
+            if METRIC.encode() in body:
+                self.counts.append(body)
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 for scope in resource.scope_metrics:
                     for metric in scope.metrics:
@@ -57,6 +68,23 @@ class Collector(ThreadingHTTPServer):
                         self.metrics[metric.name] = sum(
                             getattr(point, "count", 0) or getattr(point, "as_int", 0) for point in points
                         )
+
+    def counted(self) -> Counter[tuple[str, int, str]]:
+        """Requests by route, status and failure, over every body that came, each taken once."""
+        found: Counter[tuple[str, int, str]] = Counter()
+        for body in set(self.counts):
+            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                for metric in resource.scope_metrics[0].metrics:
+                    for point in metric.exponential_histogram.data_points:
+                        names = attributes(point)
+                        if point.count:
+                            key = (
+                                names.get("mc.route", ""),
+                                names["http.response.status_code"],
+                                names.get("error.type", ""),
+                            )
+                            found[key] += point.count
+        return found
 
 
 @pytest.fixture
@@ -78,7 +106,7 @@ def collector(gateway: Gateway) -> Iterator[Collector]:
         server.server_close()
 
 
-def attributes(span: Span) -> dict[str, str | int]:
+def attributes(span: Any) -> dict[str, Any]:
     return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
 
 
@@ -126,6 +154,35 @@ def test_an_unsampled_callers_request_leaves_none(gateway: Gateway, collector: C
     assert [span.name for span in collector.spans] == ["GET /open"]
 
 
+def test_an_unsampled_callers_request_is_counted_all_the_same(gateway: Gateway, collector: Collector) -> None:
+    for number in range(10):
+        gateway.get("/open/status/500", f"traceparent: 00-{'ab' * 16}-{'cd' * 8}-{number % 2:02}")
+    until(lambda: collector.counted()["open", 500, ""] == 10, 8, what="ten counted")
+    assert len(collector.spans) == 5
+
+
+def test_counts_outlast_a_collector_that_is_away_or_never_answers(gateway: Gateway) -> None:
+    for _ in range(5):
+        gateway.get("/open/x")
+    until(lambda: "does not take telemetry" in gateway.logs(), 8)
+    for _ in range(5):
+        gateway.get("/up/x")
+    server = Collector(gateway.otlp_port)
+    server.silent = True  # it stores what comes, and its answer is lost
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        until(lambda: server.counts, 20, what="the first counts")
+        server.silent = False
+        wanted = {("open", 200, ""): 5, ("up", 401, "credentials_missing"): 5}
+        until(lambda: server.counted() == wanted, 30, what="every request counted")
+        assert server.counts.count(server.counts[0]) > 1, "what was not known to be stored came again, byte for byte"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.mark.parametrize(
     "parent",
     ["00-" + "0" * 32 + "-" + "cd" * 8 + "-01", "ff-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "00-AB-cd-01", "nonsense"],
@@ -140,7 +197,7 @@ def test_a_malformed_traceparent_starts_a_new_trace_and_drops_the_state(gateway:
 def test_spans_wait_for_a_collector_that_is_away(gateway: Gateway) -> None:
     for _ in range(20):
         gateway.get("/open/x")
-    until(lambda: "does not take spans" in gateway.logs(), 4)
+    until(lambda: "does not take telemetry" in gateway.logs(), 4)
     server = Collector(gateway.otlp_port)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

@@ -1,7 +1,7 @@
-"""What the worker says about itself: a span for every request and metrics of everything, sent as OTLP/HTTP.
+"""What the worker says about itself: counts of every request, spans, and metrics of everything, sent as OTLP/HTTP.
 
-Owns the bounded buffer between requests and the collector. What does not fit is dropped and counted;
-nothing here can make a request wait.
+Owns the bounded buffer of spans between requests and the collector. What does not fit is dropped and counted;
+nothing here can make a request wait. Counts go their own way (apps.gateway.plane.ledger) and are never dropped.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import logging
 from binascii import unhexlify
 from collections import deque
 
+from apps.gateway.core.edge import Labels
 from apps.gateway.core.metrics import METHODS, Histogram
 from apps.gateway.core.trace import KIND_SERVER, Envelope, Text, Value, attribute, span, span_shape
 from apps.gateway.plane.exchange import Exchange
 from apps.gateway.plane.fetch import FetchError, endpoint
+from apps.gateway.plane.ledger import Ledger
 from apps.gateway.plane.metrics import encode
 from apps.gateway.plane.worker import Worker
 from apps.lib.clock import monotonic
@@ -75,35 +77,29 @@ class Reporter:
         self._headers = b"Content-Type: application/x-protobuf\r\n" + b"".join(
             f"{name}: {value}\r\n".encode() for name, value in settings.otlp_headers
         )
+        self.ledger = Ledger(self._metrics, self._headers, resource, SCOPE)
         self._away = False
 
     # -- from the request path ------------------------------------------------------------------------
 
     def record(self, exchange: Exchange, status: int, seconds: float) -> None:
         """One finished request."""
-        route = exchange.routed
-        key = (
-            (route.name, route.service, exchange.method, status, exchange.failure)
-            if route is not None
-            else (
-                "",
-                "",
-                exchange.method,
-                status,
-                exchange.failure,
-            )
-        )
+        route, failure = exchange.routed, exchange.failure
+        identity, instance = exchange.identity, exchange.instance
+        name, service = (route.name, route.service) if route is not None else ("", "")
+        key = (name, service, exchange.method, status, failure)
         shape = self._shapes.get(key) or self._shape(key, exchange)
         shape.histogram.add(seconds)
+        consumer = identity.consumer if identity is not None else ""
+        self.ledger.edge.add(Labels(service, name, consumer, status, failure), seconds)
         if not exchange.sampled:
             return
         if self._queued + self._size > BUFFER_BYTES:
             self.dropped += 1
             return
-        identity, instance = exchange.identity, exchange.instance
         more = _PATH.encode(exchange.path.encode()) + exchange.client.address_attribute
-        if identity is not None:
-            more += self._value(_CONSUMER, identity.consumer)
+        if consumer:
+            more += self._value(_CONSUMER, consumer)
         if instance is not None:
             more += self._value(_INSTANCE, instance.key)
         if exchange.attempts > 1:
@@ -163,7 +159,7 @@ class Reporter:
     # -- sending --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send spans every second or half megabyte, metrics every five seconds."""
+        """Send counts every two seconds, spans every second or half megabyte, metrics every five seconds."""
         metrics_due = monotonic() + METRIC_SECONDS
         while True:
             try:
@@ -172,13 +168,19 @@ class Reporter:
             except TimeoutError:
                 self._close_batch()
             self._wake.clear()
+            await self._send_counts()
             await self._send_spans()
             if monotonic() >= metrics_due:
                 metrics_due = monotonic() + METRIC_SECONDS
                 await self._send_metrics()
 
+    async def _send_counts(self) -> None:
+        if why := await self.ledger.send():
+            self._note_away(why)
+
     async def _send_spans(self) -> None:
         while self._queue:
+            await self._send_counts()  # a long queue of spans does not make them late
             body, spans = self._queue[0]
             if not await self._post(body, spans):
                 return  # kept for the next round
@@ -205,11 +207,16 @@ class Reporter:
 
     def _note_away(self, why: str) -> None:
         if not self._away:
-            log.warning("The collector does not take spans: %s", why)
+            log.warning("The collector does not take telemetry: %s", why)
         self._away = True
 
     async def _send_metrics(self) -> None:
-        counters = {("mc.gateway.dropped", "record"): self.dropped, ("mc.gateway.spans.sent", ""): self.sent}
+        counters = {
+            ("mc.gateway.dropped", "record"): self.dropped,
+            ("mc.gateway.dropped", "count"): self.ledger.refused,
+            ("mc.gateway.counted.other", ""): self.ledger.edge.overflowed,
+            ("mc.gateway.spans.sent", ""): self.sent,
+        }
         body = encode(self._worker, self._resource, counters)
         try:
             await self._metrics.call("POST", self._headers, body, seconds=SEND_SECONDS)
@@ -217,8 +224,9 @@ class Reporter:
             return  # cumulative: the next one carries it all
 
     async def close(self) -> None:
-        """The last batch, if the collector takes it."""
+        """The last counts and spans, if the collector takes them."""
         self._close_batch()
-        await self._send_spans()
+        if not await self.ledger.close():
+            await self._send_spans()
         for each in (self._traces, self._metrics):
             each.instance.close()

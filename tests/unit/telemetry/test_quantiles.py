@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.telemetry.quantiles import RELATIVE_ERROR, quantiles
+from apps.gateway.core import edge
+from apps.telemetry.quantiles import EDGE, SPANS, quantiles
 
 
 def bucket(nanoseconds: int) -> int:
@@ -22,7 +23,16 @@ def test_every_quantile_is_within_the_stated_error(durations: list[int]) -> None
     told = quantiles((bucket(duration), 1) for duration in durations)
     for share, value in zip((0.5, 0.95, 0.99), told, strict=True):
         true = durations[max(1, math.ceil(share * len(durations))) - 1] / 1e6
-        assert value == pytest.approx(true, rel=RELATIVE_ERROR + 1e-9)
+        assert value == pytest.approx(true, rel=SPANS.error + 1e-9)
+
+
+@given(st.lists(st.floats(1e-6, 4000), min_size=1, max_size=300))
+def test_the_gateways_buckets_keep_theirs_too(durations: list[float]) -> None:
+    durations.sort()
+    told = quantiles([(edge.bucket(duration), 1) for duration in durations], ladder=EDGE)
+    for share, value in zip((0.5, 0.95, 0.99), told, strict=True):
+        true = durations[max(1, math.ceil(share * len(durations))) - 1] * 1e3
+        assert value == pytest.approx(true, rel=EDGE.error + 1e-9)
 
 
 def test_nothing_counted_is_no_figure() -> None:

@@ -1,0 +1,66 @@
+"""What pages and REST ask of telemetry: the gateway's own counts (edge), services' own spans (red), traces.
+
+Times are wall-clock seconds, durations milliseconds. Every function raises ``TelemetryAway`` when ClickHouse
+can't answer within two seconds. Quantiles are within the error that apps.telemetry.quantiles states.
+"""
+
+from apps.telemetry.client import TelemetryAway
+from apps.telemetry.queries.edge import (
+    Affected,
+    EdgeAffected,
+    EdgeFailure,
+    EdgeFailures,
+    EdgeFigures,
+    EdgePoint,
+    EdgeReport,
+    edge_affected,
+    edge_by_consumer,
+    edge_by_route,
+    edge_by_service,
+    edge_failures,
+    edge_newest,
+    edge_series,
+    edge_sparks,
+)
+from apps.telemetry.queries.red import (
+    OperationRed,
+    Red,
+    RedPoint,
+    red_by_operation,
+    red_by_service,
+    red_series,
+    sparks,
+)
+from apps.telemetry.queries.steps import MOST_POINTS
+from apps.telemetry.queries.traces import SpanRow, TraceSummary, recent_traces, trace
+
+__all__ = [
+    "MOST_POINTS",
+    "Affected",
+    "EdgeAffected",
+    "EdgeFailure",
+    "EdgeFailures",
+    "EdgeFigures",
+    "EdgePoint",
+    "EdgeReport",
+    "OperationRed",
+    "Red",
+    "RedPoint",
+    "SpanRow",
+    "TelemetryAway",
+    "TraceSummary",
+    "edge_affected",
+    "edge_by_consumer",
+    "edge_by_route",
+    "edge_by_service",
+    "edge_failures",
+    "edge_newest",
+    "edge_series",
+    "edge_sparks",
+    "recent_traces",
+    "red_by_operation",
+    "red_by_service",
+    "red_series",
+    "sparks",
+    "trace",
+]
