@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -40,7 +41,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
             def take(wanted: int) -> tuple[int, int, float]:
                 count, remaining, retry = script(keys=["bucket"], args=[repr(interval), repr(tolerance), wanted])
-                return int(count), int(remaining), float(retry)
+                return count, remaining, retry / 1e6
 
             return take
 
@@ -80,3 +81,20 @@ def test_thirds_and_tenths_do_not_lose_a_request_to_rounding(make: Make, request
     take = make(RateLimit("a", requests, period))
     assert take(requests)[0] == requests
     assert take(1)[0] == 0
+
+
+@pytest.mark.parametrize("odd", ["", "soon", "nan", "inf", "-inf", "1e300", "-5", ["a", "list"]])
+def test_an_odd_value_under_a_key_is_an_empty_bucket_and_costs_the_others_of_its_batch_nothing(
+    redis_url: str, odd: Any
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("odd", "sound")
+        client.set("odd", odd) if isinstance(odd, str) else client.rpush("odd", *odd)
+        take = client.register_script(TAKE)
+        interval, tolerance = 10_000.0, 50_000.0
+
+        def ask() -> list[int]:
+            return take(keys=["odd", "sound"], args=[interval, tolerance, 1] * 2)
+
+        assert ask() == [1, 4, 0] * 2
+        assert client.type("odd") == b"string" and ask()[1] >= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from apps.gateway.core import config
+from apps.lib import wire
 from tests.waiting import until
 from tests.wire.engines import redis_server
 from tests.wire.gateway import KEY, Answer, Gateway, hashed, running
@@ -105,3 +107,23 @@ def test_without_redis_each_worker_keeps_its_share(tmp_path: Path) -> None:
         passed = sum(answer.status == 200 for answer in answers)
         assert {answer.status for answer in answers} == {200, 429}
         assert 20 <= passed <= 40
+
+
+def test_five_hundred_subjects_at_once_are_all_decided_by_the_shared_buckets(tmp_path: Path, redis_url: str) -> None:
+    keys = [f"mc_crowd{number:03d}_" + "c" * 40 for number in range(500)]
+    with running(tmp_path, redis_url) as gateway, contextlib.ExitStack() as stack:
+        gateway.publish(
+            services=gateway.service(idle_connections=500, connect_timeout=10.0),
+            rate_limits=(config.RateLimit("each", 1, 3600.0),),
+            routes=(config.Route("up", "up", "/up", rate_limit="each"),),
+            consumers=tuple(config.Consumer(f"crowd-{number}") for number in range(500)),
+            keys=tuple(config.Key(hashed(key), key[:11], f"crowd-{number}") for number, key in enumerate(keys)),
+        )
+        crowd = [stack.enter_context(contextlib.closing(gateway.connect(30))) for _ in keys]
+        for expected in (200, 429):
+            for connection, key in zip(crowd, keys, strict=True):
+                connection.send("GET /up/x HTTP/1.1", "Host: a", f"X-API-Key: {key}")
+            assert {connection.read().status for connection in crowd} == {expected}
+        with gateway.redis() as client:
+            assert len(client.keys(f"{wire.LIMIT_PREFIX}each:*")) == 500
+        assert "Redis is away" not in gateway.logs()

@@ -59,6 +59,7 @@ class Gateway:
                 self.snapshots.run(),
                 self.breakers.run(),
                 worker.jwks.run(),
+                worker.limiter.run(),
                 self.report.run(),
                 self._sweep(),
             )
@@ -75,7 +76,6 @@ class Gateway:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         await self.report.close()
-        await worker.limiter.close()
         await self.snapshots.leave()
         await self.breakers.leave()
         await worker.redis.aclose()

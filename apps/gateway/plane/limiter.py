@@ -3,12 +3,16 @@
 A worker leases requests from the shared bucket in Redis, as many as core.limits says, and admits from the
 lease. What is leased is already counted, so the limit is never exceeded, however many workers lease; what
 is not used within ``LEASE_LIFE`` is lost. While Redis is away each worker admits its own share of the rate.
+
+One task asks for all: what comes up while a question is on its way goes with the next, all subjects in one
+call of one script on one connection. However many subjects ask at once, none waits for a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -35,22 +39,40 @@ AWAY_SECONDS = 1.0
 MAX_LEASES = 50_000
 """Most (policy, subject) pairs a worker remembers."""
 
+MAX_WAITING = 10_000
+"""Most requests that wait for Redis's word at a time; one more is decided by its worker alone."""
+
+BATCH = 256
+"""Most subjects in one call: Redis runs a script to its end, and nobody else should wait long for that."""
+
 TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local interval, tolerance, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local arrival = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
-local room = tolerance - (arrival - now)
-local fits = math.floor(room / interval + 1e-9)
-local count = math.min(wanted, fits)
-if count < 1 then
-  return {0, 0, tostring((interval - room) / 1000000)}
+local answers = {}
+for at, key in ipairs(KEYS) do
+  local interval, tolerance = tonumber(ARGV[3 * at - 2]), tonumber(ARGV[3 * at - 1])
+  local arrival = tonumber(redis.pcall('GET', key))
+  if not arrival or not (arrival > now and arrival < now + tolerance + interval) then
+    arrival = now
+  end
+  local room = tolerance - (arrival - now)
+  local fits = math.floor(room / interval + 1e-9)
+  local count = math.min(tonumber(ARGV[3 * at]), fits)
+  local wait = 0
+  if count < 1 then
+    count, fits, wait = 0, 0, math.ceil(interval - room)
+  else
+    arrival = arrival + count * interval
+    redis.call('SET', key, string.format('%.3f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1000)
+  end
+  answers[3 * at - 2], answers[3 * at - 1], answers[3 * at] = count, fits - count, wait
 end
-arrival = arrival + count * interval
-redis.call('SET', KEYS[1], string.format('%.3f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1000)
-return {count, fits - count, '0'}
+return answers
 """
-"""core.limits.Bucket.take over a key, on Redis's own clock, in microseconds."""
+"""core.limits.Bucket.take over each key, on Redis's own clock, in microseconds: count, remaining, wait for each.
+
+Whatever else lies under a key (another type, no number, a time out of reach) is an empty bucket; a script that
+failed over it would fail for all subjects of its batch."""
 
 
 class Waiter(Protocol):
@@ -71,11 +93,13 @@ class Lease:
         "_waiting",
         "asking",
         "held",
+        "interval",
         "key",
         "limit",
         "remaining",
         "retry_after",
         "size",
+        "tolerance",
         "used_at",
     )
 
@@ -83,6 +107,9 @@ class Lease:
         self.limit = limit
         self.key = f"{wire.LIMIT_PREFIX}{limit.name}:{subject}"
         self.size = lease_size(limit)
+        interval = limit.period * 1e6 / limit.requests
+        self.interval, self.tolerance = repr(interval), repr(interval * (limit.burst or limit.requests))
+        """The bucket's measures in microseconds, as the script reads them."""
         self.held = 0
         self.remaining = 0
         """Requests left in the shared bucket when it was last asked."""
@@ -110,11 +137,13 @@ class Lease:
         self.held = 0
         if now < self._empty_until:
             return False
-        if self._limiter.away(now):
+        limiter = self._limiter
+        if not limiter.hears(now):
             return self._alone(now)
+        limiter.waiting += 1
         self._waiting.append(waiter)
         if not self.asking:
-            self._limiter.ask(self)
+            limiter.ask(self)
         return None
 
     def answered(self, grant: Grant, now: float) -> None:
@@ -127,24 +156,32 @@ class Lease:
         self._until = now + LEASE_LIFE
         self._empty_until = now + grant.retry_after if grant.count == 0 else 0.0
         waiting, self._waiting = self._waiting, []
-        while waiting and self.held:
-            self.held -= 1
-            waiting.pop(0).limited(self, True)
-        if waiting and grant.count == 0:
-            for waiter in waiting:
-                waiter.limited(self, False)
-        elif waiting:
-            self._waiting = waiting + self._waiting
-            self._limiter.ask(self)
+        self._limiter.waiting -= len(waiting)
+        served = min(self.held, len(waiting))
+        self.held -= served
+        for waiter in waiting[:served]:
+            waiter.limited(self, True)
+        rest = waiting[served:]
+        if rest and grant.count:
+            # More came while the question was on its way: theirs is the next.
+            self._limiter.waiting += len(rest)
+            self._waiting = rest + self._waiting
+            if not self.asking:
+                self._limiter.ask(self)
+            return
+        for waiter in rest:
+            waiter.limited(self, False)
 
     def unanswered(self, now: float) -> None:
         """Redis is away: decide alone."""
         self.asking = False
         waiting, self._waiting = self._waiting, []
+        self._limiter.waiting -= len(waiting)
         for waiter in waiting:
             waiter.limited(self, self._alone(now))
 
     def _alone(self, now: float) -> bool:
+        self._limiter.alone()
         bucket = self._local
         if bucket is None:
             bucket = self._local = Bucket(self.limit, self._limiter.share())
@@ -173,12 +210,16 @@ class Limiter:
     def __init__(self, client: redis.asyncio.Redis, metrics: Metrics, share: Callable[[], float]) -> None:
         """``share`` is this worker's part of every limit while Redis is away: 1 / workers alive."""
         self.share = share
+        self.waiting = 0
+        """Requests that wait for Redis's word."""
         self._metrics = metrics
         self._take = client.register_script(TAKE)
         self._leases: dict[tuple[str, str], Lease] = {}
         self._limits: dict[str, RateLimit] = {}
         self._away_until = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: deque[Lease] = deque()
+        """Whose question is not on its way yet; each is in it once at most (``Lease.asking``)."""
+        self._wake = asyncio.Event()
 
     def configure(self, limits: dict[str, RateLimit]) -> None:
         """Adopt a revision's limits; leases of a changed or gone policy are dropped."""
@@ -197,42 +238,54 @@ class Limiter:
             found = self._leases[key] = Lease(self, self._limits[policy], subject)
         return found
 
-    def away(self, now: float) -> bool:
-        """Whether Redis failed a moment ago."""
-        return now < self._away_until
+    def hears(self, now: float) -> bool:
+        """Whether a request may wait for Redis: it did not fail a moment ago, and not too many wait."""
+        return now >= self._away_until and self.waiting < MAX_WAITING
+
+    def alone(self) -> None:
+        """A request is decided by this worker's own share of the limit."""
+        self._metrics.count("mc.gateway.limiter.alone")
 
     def ask(self, lease: Lease) -> None:
-        """Lease more."""
+        """Lease more, with the next call."""
         lease.asking = True
-        task = asyncio.get_running_loop().create_task(self._ask(lease))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._asking.append(lease)
+        self._wake.set()
 
-    async def _ask(self, lease: Lease) -> None:
-        limit = lease.limit
-        interval = limit.period * 1e6 / limit.requests
-        tolerance = interval * (limit.burst or limit.requests)
-        arguments: list[Any] = [repr(interval), repr(tolerance), lease.wanted()]
+    async def run(self) -> None:
+        """Ask for everyone, a batch at a time."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._asking:
+                await self._ask([self._asking.popleft() for _ in range(min(BATCH, len(self._asking)))])
+
+    async def _ask(self, batch: list[Lease]) -> None:
+        keys = [lease.key for lease in batch]
+        arguments: list[Any] = [value for lease in batch for value in (lease.interval, lease.tolerance, lease.wanted())]
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                count, remaining, retry_after = await self._take(keys=[lease.key], args=arguments)
+                answers = await self._take(keys=keys, args=arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-            now = monotonic()
-            if not self.away(now):
-                log.warning("Redis is away, limits are kept by this worker alone (%s)", type(error).__name__)
-            self._away_until = now + AWAY_SECONDS
-            self._metrics.count("mc.gateway.limiter.alone")
-            lease.unanswered(now)
+            self._failed(batch, error)
             return
-        lease.answered(Grant(int(count), int(remaining), float(retry_after)), monotonic())
+        now = monotonic()
+        numbers = iter(answers)
+        for lease, count, remaining, wait in zip(batch, numbers, numbers, numbers, strict=True):
+            lease.answered(Grant(count, remaining, wait / 1e6), now)
+
+    def _failed(self, batch: list[Lease], error: Exception) -> None:
+        """Everyone decides alone, those too whose question has not been sent: theirs would fare no better."""
+        now = monotonic()
+        if now - self._away_until > AWAY_SECONDS:
+            log.warning("Redis is away, limits are kept by this worker alone (%s)", type(error).__name__)
+        self._away_until = now + AWAY_SECONDS
+        left, self._asking = list(self._asking), deque()
+        for lease in (*batch, *left):
+            lease.unanswered(now)
 
     def sweep(self, now: float) -> None:
         """Forget subjects that have not called for a minute."""
         stale = [key for key, lease in self._leases.items() if now - lease.used_at > 60 and not lease.asking]
         for key in stale:
             del self._leases[key]
-
-    async def close(self) -> None:
-        """Wait for what is under way."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
