@@ -29,6 +29,7 @@ from apps.gateway.core import config
 from apps.lib import wire
 from benchmarks.report import Falsified
 from missioncontrol.env import ROOT
+from tests.redis_server import RedisServer
 from tests.waiting import free_ports, listening, until
 
 LOAD_CORE, GATEWAY_CORE = 0, 1
@@ -96,7 +97,7 @@ class Field:
 @contextlib.contextmanager
 def field() -> Iterator[Field]:
     """Everything started, each gateway seen to let the key in and nobody else."""
-    programs = {name: find(name) for name in ("wrk", "taskset", "nginx", "redis-server", "envoy", "haproxy", "caddy")}
+    programs = {name: find(name) for name in ("wrk", "taskset", "nginx", "envoy", "haproxy", "caddy")}
     if len(os.sched_getaffinity(0)) < 2:
         raise Falsified("two cores are needed: one for the gateway, one for everything else")
     folder = Path(tempfile.mkdtemp(prefix="mc-gateways-"))
@@ -167,9 +168,8 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
 
     start("upstream", LOAD_CORE, programs["nginx"], "-c", template("upstream.conf", "upstream"))
     start("otlp", LOAD_CORE, sys.executable, "-m", "benchmarks.sink", str(ports["otlp"]))
-    start(
-        "redis", LOAD_CORE, programs["redis-server"], "--port", str(ports["redis"]), "--save", "", "--dir", str(folder)
-    )
+    store = RedisServer(folder / "redis", port=ports["redis"])
+    start("redis", LOAD_CORE, store.binary, str(store.config))
     collector = f"http://127.0.0.1:{ports['otlp']}"
     start(
         "envoy",
@@ -205,7 +205,7 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
     start("haproxy", GATEWAY_CORE, programs["haproxy"], "-db", "-f", template("haproxy.cfg", "haproxy"))
     found.crowd = template("crowd.lua", "crowd")
     pepper = secrets.token_hex(16)
-    publish(ports, pepper)
+    publish(ports, store.url, pepper)
     start(
         OURS,
         GATEWAY_CORE,
@@ -217,12 +217,12 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
         MC_FLEET_TOKEN=secrets.token_hex(16),
         MC_GATEWAY_PORT=str(ports[OURS]),
         MC_GATEWAY_WORKERS="1",
-        REDIS_URL=f"redis://127.0.0.1:{ports['redis']}/0",
+        REDIS_URL=store.url,
         OTEL_EXPORTER_OTLP_ENDPOINT=collector,
     )
 
 
-def publish(ports: dict[str, int], pepper: str) -> None:
+def publish(ports: dict[str, int], redis_url: str, pepper: str) -> None:
     """Our configuration: the same policies, and 200 routes around the one that is measured."""
     consumers = {KEY: "bench", **{key: key[3:12] for key in CROWD}}
     hashes = {key: hmac.new(pepper.encode(), key.encode(), hashlib.sha256).hexdigest() for key in consumers}
@@ -242,7 +242,7 @@ def publish(ports: dict[str, int], pepper: str) -> None:
         keys=tuple(config.Key(hashes[key], key[:11], name) for key, name in consumers.items()),
     )
     config.check(document)
-    with redis.Redis(port=ports["redis"]) as client:
+    with redis.Redis.from_url(redis_url) as client:
         client.set(wire.CONFIG_CURRENT, config.encode(document))
 
 

@@ -29,6 +29,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from benchmarks.report import Falsified, Figure
+from missioncontrol.env import ENGINE_USER
+from tests.clickhouse import ask
 from tests.waiting import free_port, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,9 +93,11 @@ class Plant:
             "MC_HOME": str(self.home),
             "MC_CLICKHOUSE_PORT": str(self.clickhouse_port),
             "MC_OTLP_HTTP_PORT": str(self.otlp_port),
+            "MC_CLICKHOUSE_PASSWORD": (password := secrets.token_hex(16)),
             "MC_FLEET_TOKEN": secrets.token_hex(16),
             "MC_LOG_LEVEL": "WARNING",
         }
+        self.clickhouse_url = f"http://{ENGINE_USER}:{password}@127.0.0.1:{self.clickhouse_port}"
         for name in ("CLICKHOUSE_URL", "CLICKHOUSE_DATABASE", "MC_HOST"):
             environment.pop(name, None)
         self.processes = [
@@ -110,9 +114,7 @@ class Plant:
             return bool(answer.status == 200)
 
     def query(self, sql: str) -> str:
-        url = f"http://127.0.0.1:{self.clickhouse_port}/?database=mission"
-        with urllib.request.urlopen(url, data=sql.encode(), timeout=30) as answer:
-            return str(answer.read().decode().strip())
+        return ask(f"{self.clickhouse_url}/?database=mission", sql)
 
     def cpu_seconds(self) -> float:
         total = 0.0

@@ -12,6 +12,7 @@ import uvicorn
 from apps.telemetry.engine.config import MIB, Limits
 from apps.telemetry.engine.embedded import Embedded
 from apps.telemetry.engine.http import Interface
+from apps.telemetry.engine.login import Login
 from missioncontrol import VERSION, env
 
 DRAIN = 10
@@ -25,7 +26,8 @@ def build() -> Interface:
         memory=env.integer("MC_CLICKHOUSE_MEMORY_MB", 1200, low=300) * MIB,
         fsync=env.flag("MC_CLICKHOUSE_FSYNC"),
     )
-    return Interface(lambda: Embedded(home, limits), version=VERSION)
+    login = Login(env.ENGINE_USER, env.secret("MC_CLICKHOUSE_PASSWORD"))
+    return Interface(lambda: Embedded(home, limits), login, version=VERSION)
 
 
 def main() -> int:

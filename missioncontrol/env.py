@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,14 +98,27 @@ def secret(name: str) -> str:
     return value
 
 
+ENGINE_USER = "mission"
+"""The one user that the embedded engines know."""
+
+
 def redis_url() -> str:
-    """``REDIS_URL``, else the embedded Redis on loopback."""
-    return text("REDIS_URL", f"redis://127.0.0.1:{port('MC_REDIS_PORT', 6390)}/0")
+    """``REDIS_URL``, else the embedded Redis on loopback with its password (MC_REDIS_PASSWORD)."""
+    return text("REDIS_URL", "") or f"redis://{_login('MC_REDIS_PASSWORD')}127.0.0.1:{port('MC_REDIS_PORT', 6390)}/0"
 
 
 def clickhouse_url() -> str:
-    """``CLICKHOUSE_URL``, else the embedded ClickHouse on loopback."""
-    return text("CLICKHOUSE_URL", f"http://127.0.0.1:{port('MC_CLICKHOUSE_PORT', 8123)}")
+    """``CLICKHOUSE_URL``, else the embedded ClickHouse on loopback with its password (MC_CLICKHOUSE_PASSWORD)."""
+    at = f"127.0.0.1:{port('MC_CLICKHOUSE_PORT', 8123)}"
+    return text("CLICKHOUSE_URL", "") or f"http://{_login('MC_CLICKHOUSE_PASSWORD')}{at}"
+
+
+def _login(name: str) -> str:
+    """``user:password@`` for a URL. Empty where no start has made the secret yet: the engine then refuses us."""
+    known = any(os.environ.get(variable, "").strip() for variable in (name, f"{name}_FILE"))
+    if not known and not (home() / "secrets" / name.lower()).exists():
+        return ""
+    return f"{ENGINE_USER}:{quote(secret(name), safe='')}@"
 
 
 def otlp_url() -> str:

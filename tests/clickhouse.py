@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import unquote, urlsplit
 
+from missioncontrol.env import ENGINE_USER
 from tests.waiting import free_port, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +44,7 @@ class _Process:
                 start_new_session=True,
             )
         if ready:
-            until(lambda: answers(self.url + ready), 30, what=f"{self._module} {ready}")
+            until(lambda: answers(f"http://127.0.0.1:{self.port}{ready}"), 60, what=f"{self._module} {ready}")
 
     @property
     def pid(self) -> int:
@@ -79,13 +82,16 @@ class Engine(_Process):
 
     def __init__(self, home: Path, port: int | None = None) -> None:
         port = port or free_port()
-        super().__init__("missioncontrol.clickhouse", home, {"MC_CLICKHOUSE_PORT": str(port)}, port)
+        self.home, self.password = home, secrets.token_urlsafe(16)
+        settings = {"MC_CLICKHOUSE_PORT": str(port), "MC_CLICKHOUSE_PASSWORD": self.password}
+        super().__init__("missioncontrol.clickhouse", home, settings, port)
+        self.address = self.url
+        """Without what opens it."""
+        self.url = f"http://{ENGINE_USER}:{self.password}@127.0.0.1:{port}"
 
     def query(self, sql: str, database: str = "default") -> str:
         """The answer as tab-separated text."""
-        request = urllib.request.Request(f"{self.url}/?database={database}", data=sql.encode())
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return str(answer.read().decode().strip())
+        return ask(f"{self.url}/?database={database}", sql)
 
 
 class CollectorProcess(_Process):
@@ -101,6 +107,18 @@ class CollectorProcess(_Process):
         }
         super().__init__("missioncontrol.collector", home, settings | environment, port)
         self.database = database
+
+
+def ask(url: str, sql: str) -> str:
+    """What the ClickHouse at ``url`` (user and password in it) says to ``sql``, as tab-separated text."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    request = urllib.request.Request(address, data=sql.encode())
+    request.add_header("X-ClickHouse-User", user)
+    request.add_header("X-ClickHouse-Key", password)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(answer.read().decode().strip())
 
 
 def answers(url: str) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ import redis
 from asgiref.sync import SyncToAsync
 from django.db import connections
 
-from missioncontrol.launch.engines import redis_server
 from tests import machine
 from tests.clickhouse import Engine
 from tests.fleet import Fleet, fleet
-from tests.waiting import free_port, until
+from tests.redis_server import RedisServer
 
 __all__ = ["fleet"]
 
@@ -89,20 +86,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(scope="session")
 def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis for this test process, on loopback, with nothing kept; its URL."""
-    folder = tmp_path_factory.mktemp("redis")
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([redis_server(Path(sys.prefix)), *options], stdout=log, stderr=log)
-    url = f"redis://127.0.0.1:{port}/0"
-    try:
-        with redis.Redis.from_url(url) as client:
-            until(lambda: _answers(client), 10, what="redis")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    """A real Redis for this test process, on loopback, with nothing kept; its URL, which holds the password."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -111,13 +97,6 @@ def redis_url(redis_process: str) -> str:
     with redis.Redis.from_url(redis_process) as client:
         client.flushall()
     return redis_process
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ if "MC_HOME" not in os.environ:
     os.environ["MC_HOME"] = _home
     atexit.register(shutil.rmtree, _home, ignore_errors=True)
 
-for _name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN"):
+for _name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN", "MC_REDIS_PASSWORD", "MC_CLICKHOUSE_PASSWORD"):
     os.environ.setdefault(_name, secrets.token_urlsafe(32))
 
 # The static files' middleware wants its folder, which a start of the whole system would have filled.

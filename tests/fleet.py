@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from missioncontrol.env import ENGINE_USER
 from missioncontrol.launch.settings import PORTS
 from missioncontrol.launch.supervise import tail
 from tests.waiting import free_ports
@@ -60,13 +61,16 @@ class Fleet:
 
     @property
     def clickhouse_url(self) -> str:
-        """The embedded ClickHouse."""
-        return f"http://127.0.0.1:{self.ports['MC_CLICKHOUSE_PORT']}"
+        """The embedded ClickHouse, with what opens it."""
+        return f"http://{self._login('mc_clickhouse_password')}127.0.0.1:{self.ports['MC_CLICKHOUSE_PORT']}"
 
     @property
     def redis_url(self) -> str:
-        """The embedded Redis."""
-        return f"redis://127.0.0.1:{self.ports['MC_REDIS_PORT']}/0"
+        """The embedded Redis, with what opens it."""
+        return f"redis://{self._login('mc_redis_password')}127.0.0.1:{self.ports['MC_REDIS_PORT']}/0"
+
+    def _login(self, secret: str) -> str:
+        return f"{ENGINE_USER}:{(self.home / 'secrets' / secret).read_text().strip()}@"
 
     @property
     def credentials(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from missioncontrol.launch.report import Stop
 
 FOLDERS = ("secrets", "redis", "clickhouse", "gateway", "services", "logs", "run", "static")
-SECRETS = ("django_secret_key", "mc_key_pepper", "mc_fleet_token")
+SECRETS = ("django_secret_key", "mc_key_pepper", "mc_fleet_token", "mc_redis_password", "mc_clickhouse_password")
 """Random secrets that the first start makes; those that belong to seeded data are made by ``manage.py seed``."""
 
 SOCKET_LIMIT = 103
@@ -120,6 +120,19 @@ def remove_socket(home: Path, path: Path) -> None:
     """Take away what ``supervisor_socket`` made outside ``home``."""
     if home not in path.parents:
         shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def redis_config_path(home: Path) -> Path:
+    """The embedded Redis's generated configuration."""
+    return home / "run" / "redis.conf"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that the owner alone may read; whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    aside.replace(path)
 
 
 def config_path(home: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from missioncontrol.launch import layout
 from missioncontrol.launch.report import Stop
 from missioncontrol.launch.settings import LOOPBACK, Settings
 
@@ -62,7 +63,9 @@ def table(settings: Settings, redis_binary: str) -> list[Process]:
 
     rows = []
     if settings.own_redis:
-        rows.append(Process("redis", redis_argv(settings, redis_binary), STATE, Ping()))
+        # Its password would be for all to read in a command line.
+        argv = (redis_binary, str(layout.redis_config_path(settings.home)))
+        rows.append(Process("redis", argv, STATE, Ping()))
     if settings.own_clickhouse:
         ready = http("MC_CLICKHOUSE_PORT", host=LOOPBACK)
         rows.append(Process("clickhouse", module("missioncontrol.clickhouse"), STATE, ready, stop_wait=20))
@@ -91,20 +94,3 @@ def table(settings: Settings, redis_binary: str) -> list[Process]:
         known = ", ".join(row.name for row in rows)
         raise Stop(f"MC_PROCESSES names {', '.join(sorted(unknown))}, which is none of {known}.")
     return [row for row in rows if not settings.only or row.name in settings.only]
-
-
-def redis_argv(settings: Settings, binary: str) -> tuple[str, ...]:
-    """Redis for loopback alone: every write in an append-only file, synced each second, and no snapshot beside it."""
-    options = {
-        "port": str(settings.ports["MC_REDIS_PORT"]),
-        "bind": LOOPBACK,
-        "dir": str(settings.home / "redis"),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "daemonize": "no",
-        "maxmemory": "512mb",
-        # Full is an error that the writer sees; evicting would lose events in silence.
-        "maxmemory-policy": "noeviction",
-    }
-    return (binary, *(part for name, value in options.items() for part in (f"--{name}", value)))

@@ -15,7 +15,8 @@ import subprocess
 import time
 from types import FrameType
 
-from missioncontrol.launch import engines, layout, ready, stamp, venv
+from missioncontrol import env
+from missioncontrol.launch import engines, layout, ready, redisconf, stamp, venv
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.processes import SERVICES, STATE, Process, table
 from missioncontrol.launch.report import Report, Stop
@@ -86,6 +87,8 @@ class Run:
         lock = layout.Lock(settings.home)
         try:
             environment.check_ports(settings)
+            for name in environment.open_engines():
+                report.say(f"  warning: {name} names a server on another machine and no password for it.")
             self._install()
             self._boot(lock)
             try:
@@ -102,10 +105,18 @@ class Run:
     def _install(self) -> None:
         settings, report = self.settings, self.report
         venv.ensure(settings.venv, [settings.root / "requirements.txt"], settings.home / "logs" / "install.log", report)
-        binary = engines.redis_server(settings.venv) if settings.own_redis else ""
-        self.processes = table(settings, binary)
         if layout.make_secrets(settings.home):
             report.done(f"secrets made in {settings.home / 'secrets'}")
+        self.processes = table(settings, self._redis() if settings.own_redis else "")
+
+    def _redis(self) -> str:
+        """The embedded Redis's binary, its configuration written."""
+        home, server = self.settings.home, engines.redis_server(self.settings.venv)
+        text = redisconf.configuration(
+            home / "redis", self.settings.ports["MC_REDIS_PORT"], env.secret("MC_REDIS_PASSWORD")
+        )
+        layout.write_private(layout.redis_config_path(home), text)
+        return server.path
 
     def _boot(self, lock: layout.Lock) -> None:
         # The database, the logs, the ledger: for the owner alone, also where MC_HOME itself is open to others.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from missioncontrol import env
 from missioncontrol.launch.report import Stop
@@ -42,8 +44,6 @@ class Settings:
     venv: Path
     host: str
     ports: Mapping[str, int]
-    redis_url: str
-    clickhouse_url: str
     patience: float
     """Seconds for every process to be ready (``MC_START_SECONDS``)."""
     only: frozenset[str]
@@ -59,6 +59,11 @@ class Settings:
         """The address at which this machine reaches a process that listens on ``host``, ready for a URL."""
         local = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"[{local}]" if ":" in local else local
+
+    @property
+    def redis_url(self) -> str:
+        """Redis, embedded or not; read when asked, for the first start makes its password."""
+        return env.redis_url()
 
     @property
     def own_redis(self) -> bool:
@@ -97,8 +102,6 @@ def read() -> Settings:
             venv=Path(env.text("MC_VENV", str(env.ROOT / ".venv"))).expanduser().absolute(),
             host=env.text("MC_HOST", LOOPBACK),
             ports=ports,
-            redis_url=env.redis_url(),
-            clickhouse_url=env.clickhouse_url(),
             patience=env.number("MC_START_SECONDS", 60.0),
             only=frozenset(env.words("MC_PROCESSES")),
         )
@@ -127,6 +130,23 @@ def check_ports(settings: Settings) -> None:
     if taken:
         listed = ", ".join(taken[:-1]) + f" and {taken[-1]}"
         raise Stop(f"Ports {listed} are taken by other processes: stop those, or set the variables to free ports.")
+
+
+def open_engines() -> list[str]:
+    """The variables whose URL names a server on another machine and no password: who reaches it may do all we may."""
+    found = []
+    for name in ("REDIS_URL", "CLICKHOUSE_URL", "DATABASE_URL", "CELERY_BROKER_URL"):
+        parts = urlsplit(env.text(name, ""))
+        if parts.hostname and not parts.password and not _loopback(parts.hostname):
+            found.append(name)
+    return found
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _elsewhere(name: str) -> bool:

@@ -53,8 +53,7 @@ class Supervisor:
     def boot(self) -> None:
         """Start supervisord, with nothing running under it yet."""
         config = layout.config_path(self._settings.home)
-        config.write_text(configuration(self._settings, self._processes, self._socket))
-        config.chmod(0o600)
+        layout.write_private(config, configuration(self._settings, self._processes, self._socket))
         # A killed run leaves its socket; nobody else can be behind it, for we hold the lock.
         self._socket.unlink(missing_ok=True)
         layout.write_addresses(self._settings.home, self._settings.host, self._settings.ports)

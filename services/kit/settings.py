@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 VERSION = "0.1.0"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,6 @@ def read(name: str, default_port: int) -> Settings:
     upper = name.upper()
     gateway = f"http://127.0.0.1:{port('MC_GATEWAY_PORT', 8080)}"
     collector = f"http://127.0.0.1:{port('MC_OTLP_HTTP_PORT', 4318)}"
-    redis = f"redis://127.0.0.1:{port('MC_REDIS_PORT', 6390)}/0"
     return Settings(
         name=name,
         host=text("MC_HOST", "127.0.0.1"),
@@ -60,11 +60,19 @@ def read(name: str, default_port: int) -> Settings:
         instance=text(f"MC_{upper}_INSTANCE", f"{name}-1"),
         home=home,
         database_url=text(f"{upper}_DATABASE_URL", f"sqlite:///{home / 'services' / name}.sqlite3"),
-        redis_url=text("REDIS_URL", redis),
+        redis_url=redis_url(),
         otlp_url=text("OTEL_EXPORTER_OTLP_ENDPOINT", collector).rstrip("/"),
         gateway_url=text("MC_GATEWAY_URL", gateway).rstrip("/"),
         log_level=text("MC_LOG_LEVEL", "INFO").upper(),
         fleet_token=secret("MC_FLEET_TOKEN"),
+    )
+
+
+def redis_url() -> str:
+    """``REDIS_URL``, else Mission Control's embedded Redis on loopback with its password."""
+    given = os.environ.get("REDIS_URL", "").strip()
+    return given or (
+        f"redis://mission:{quote(secret('MC_REDIS_PASSWORD'), safe='')}@127.0.0.1:{port('MC_REDIS_PORT', 6390)}/0"
     )
 
 

@@ -17,6 +17,7 @@ from apps.events.cloudevent import CloudEvent
 from apps.events.patterns import PatternError
 from apps.events.transport.base import Delivery, Transport, TransportAway
 from apps.events.transport.redis_streams import RedisStreams
+from tests.redis_server import admin_url
 
 CLAIM_S = 0.4
 
@@ -249,7 +250,7 @@ async def test_an_event_that_redis_refuses_does_not_take_the_others_along(redis_
 
 
 async def test_a_full_redis_counts_as_away(redis_url: str, make: Make) -> None:
-    with redis.Redis.from_url(redis_url) as client:
+    with redis.Redis.from_url(admin_url(redis_url)) as client:
         client.config_set("maxmemory", "1")
         try:
             with pytest.raises(TransportAway, match="takes nothing"):

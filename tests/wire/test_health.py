@@ -21,6 +21,7 @@ import requests
 from apps.lib.wire import BREAKER_TRANSITIONS, HEALTH_CHANNEL, HEALTH_STATE, HEARTBEAT_PREFIX
 from missioncontrol.launch.engines import redis_server
 from tests.fleet import Fleet
+from tests.redis_server import RedisServer
 from tests.waiting import free_port, listening, until
 
 KEY = "covenant/covenant-1"
@@ -77,22 +78,23 @@ class Monitoring:
 
     def __init__(self, home: Path, instance: Instance) -> None:
         self.home, self.instance = home, instance
-        self.redis_port = free_port()
+        self.redis = RedisServer(home, durable=True)
+        self.redis_port = self.redis.port
         self.env = os.environ | {
             "MC_REDIS_PORT": str(self.redis_port),
+            "MC_REDIS_PASSWORD": self.redis.password,
             "DATABASE_URL": f"sqlite:///{home}/control.sqlite3",
             "MC_OTLP_HTTP_PORT": str(free_port()),
         }
         self.env.pop("REDIS_URL", None)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.client = redis.Redis(port=self.redis_port, decode_responses=True)
+        self.client = redis.Redis.from_url(self.redis.url, decode_responses=True)
 
     def start(self, name: str) -> None:
         celery = [sys.executable, "-m", "celery", "-A", "missioncontrol.celery", "--quiet"]
-        where = ["--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(self.home)]
         lean = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         argv = {
-            "redis": [redis_server(Path(sys.prefix)), *where, "--appendonly", "yes", "--save", ""],
+            "redis": [redis_server(Path(sys.prefix)).path, str(self.redis.config)],
             "worker": [*celery, "worker", "--pool", "threads", "--concurrency", "4", *lean],
             "beat": [*celery, "beat", "--pidfile="],
         }[name]

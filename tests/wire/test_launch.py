@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from tests.fleet import ROOT, Fleet, new_fleet
 from tests.waiting import free_port, listening, until
@@ -150,3 +151,15 @@ def test_engines_listen_on_loopback_alone(fleet: Fleet) -> None:
     own = {fleet.pid("redis"), fleet.pid("clickhouse")}
     seen = {c.laddr.ip for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in own}
     assert seen == {"127.0.0.1"}
+
+
+def test_engines_ask_strangers_on_this_machine_for_their_secrets(fleet: Fleet) -> None:
+    with socket.create_connection(("127.0.0.1", fleet.ports["MC_REDIS_PORT"]), 5) as raw:
+        raw.sendall(b"CONFIG GET dir\r\n")
+        assert raw.recv(100).startswith(b"-NOAUTH")
+    port = fleet.ports["MC_CLICKHOUSE_PORT"]
+    answer = requests.post(f"http://127.0.0.1:{port}/", data="SELECT file('/etc/passwd')", timeout=5)
+    assert answer.status_code == 401
+    shown = b"".join(Path(f"/proc/{fleet.pid(name)}/cmdline").read_bytes() for name in PARTS.split())
+    for path in (fleet.home / "secrets").iterdir():
+        assert path.read_bytes().strip() not in shown, path

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,54 +15,24 @@ import redis
 import requests
 from sqlalchemy import create_engine, text
 
-from missioncontrol.launch.engines import redis_server
 from services.kit.bus import DEAD_PREFIX, stream_of
+from tests.redis_server import RedisServer
 from tests.unit.services.processes import Home, Process
-from tests.waiting import free_port, until
+from tests.waiting import until
 
 RECORDED = "business.transaction.recorded"
 STREAM = stream_of(RECORDED)
 
 
-class Redis:
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that can be stopped and started again on its own data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
-        argv = [redis_server(Path(sys.prefix)), *options, "--appendonly", "yes"]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
-        until(self._answers, 10, what="redis answers")
-
-    def _answers(self) -> bool:
-        with redis.Redis.from_url(self.url) as client:
-            try:
-                return bool(client.ping())
-            except redis.RedisError:
-                return False
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+    with RedisServer(tmp_path / "redis", durable=True) as server:
+        yield server
 
 
 @pytest.fixture
-def bus(tmp_path: Path) -> Iterator[Redis]:
-    (tmp_path / "redis").mkdir()
-    server = Redis(tmp_path / "redis")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def home(tmp_path: Path, bus: Redis) -> Home:
+def home(tmp_path: Path, bus: RedisServer) -> Home:
     return Home(tmp_path / "home", bus.url)
 
 
@@ -82,7 +50,7 @@ def mint(home: Home) -> Iterator[Process]:
     process.kill()
 
 
-def events(bus: Redis) -> list[dict[str, Any]]:
+def events(bus: RedisServer) -> list[dict[str, Any]]:
     with redis.Redis.from_url(bus.url, decode_responses=True) as client:
         return [json.loads(fields["e"]) for _, fields in client.xrange(STREAM)]
 
@@ -137,7 +105,7 @@ def balance(mint: Process, account: str = "till") -> str:
 
 
 def test_killing_both_services_under_load_loses_and_doubles_nothing(
-    covenant: Process, mint: Process, bus: Redis, home: Home
+    covenant: Process, mint: Process, bus: RedisServer, home: Home
 ) -> None:
     with Writers(covenant) as writers:
         for _ in range(3):
@@ -166,7 +134,7 @@ def test_killing_both_services_under_load_loses_and_doubles_nothing(
 
 
 def test_a_crash_between_publishing_and_forgetting_publishes_again_and_moves_money_once(
-    covenant: Process, mint: Process, bus: Redis, home: Home
+    covenant: Process, mint: Process, bus: RedisServer, home: Home
 ) -> None:
     """The very state such a crash leaves behind: the event is on the bus and its row is still in the outbox."""
     covenant.post("/v1/transactions", {"from": "a", "to": "till", "amount": 5, "currency": "AZR"})
@@ -190,7 +158,7 @@ def test_a_crash_between_publishing_and_forgetting_publishes_again_and_moves_mon
 
 
 def test_without_the_bus_covenant_serves_and_later_delivers_everything(
-    covenant: Process, mint: Process, bus: Redis, home: Home
+    covenant: Process, mint: Process, bus: RedisServer, home: Home
 ) -> None:
     body = {"from": "a", "to": "till", "amount": 2, "currency": "AZR"}
     assert covenant.post("/v1/transactions", body).status_code == 201
@@ -212,7 +180,7 @@ def test_without_the_bus_covenant_serves_and_later_delivers_everything(
     until(lambda: covenant.get("/health").json()["status"] == "ok", 10)
 
 
-def test_a_member_that_died_for_good_leaves_its_events_to_the_others(home: Home, bus: Redis) -> None:
+def test_a_member_that_died_for_good_leaves_its_events_to_the_others(home: Home, bus: RedisServer) -> None:
     with redis.Redis.from_url(bus.url) as client:
         client.xgroup_create(STREAM, "mint", id="0", mkstream=True)
         event = {
@@ -232,7 +200,7 @@ def test_a_member_that_died_for_good_leaves_its_events_to_the_others(home: Home,
 
 
 def test_an_event_that_can_not_be_handled_is_set_aside_and_holds_up_nothing(
-    mint: Process, covenant: Process, bus: Redis
+    mint: Process, covenant: Process, bus: RedisServer
 ) -> None:
     with redis.Redis.from_url(bus.url, decode_responses=True) as client:
         client.xadd(STREAM, {"e": "not json", "t": RECORDED})

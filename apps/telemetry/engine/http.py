@@ -1,7 +1,7 @@
 """ClickHouse's HTTP interface over the embedded engine, as a pure ASGI app: what clickhouse-connect speaks.
 
-Owns limits, codings, headers and the mapping of refusals. It has no password, so it answers only to
-loopback names and to nothing that a browser sends from another site.
+Owns limits, codings, headers and the mapping of refusals. Statements are for whoever shows the secret;
+health is for all. It answers only to loopback names, and to nothing that a browser sends from another site.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from apps.lib.problem import CONTENT_TYPE, Problem
 from apps.telemetry import coding
 from apps.telemetry.engine.embedded import Answer, Embedded
 from apps.telemetry.engine.errors import EngineError, refusal
+from apps.telemetry.engine.login import REQUIRED, Login
 from apps.telemetry.engine.request import Request, read
 
 Scope = dict[str, Any]
@@ -43,12 +44,14 @@ class Interface:
     def __init__(
         self,
         open_engine: Callable[[], Embedded],
+        login: Login,
         *,
         version: str,
         body_limit: int = 64 * MIB,
         unpacked_limit: int = 256 * MIB,
     ) -> None:
         self._open_engine = open_engine
+        self._login = login
         self._engine: Embedded | None = None
         self._version = version
         self._started = clock.monotonic()
@@ -56,6 +59,7 @@ class Interface:
         self._unpacked_limit = unpacked_limit
         self.held = 0
         """Body bytes in memory over all requests."""
+        self.refused_logins = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,6 +92,9 @@ class Interface:
             await _plain(send, 404, f"There is no handle {path}\n\nUse / or /ping for health checks.\n".encode(), [])
         elif method not in {"GET", "HEAD", "POST"}:
             await _plain(send, 405, b"Only GET and POST are served here.\n", [(b"allow", b"GET, POST")])
+        elif refused := self._login.refusal(headers):
+            self.refused_logins += 1
+            await _refuse(send, refused, str(uuid.uuid4()))
         else:
             await self._statement(scope, headers, receive, send)
 
@@ -105,6 +112,7 @@ class Interface:
             }
             if self._engine is not None:
                 body |= {"engine": self._engine.version, "pending": self._engine.pending(), "held_bytes": self.held}
+                body["refused_logins"] = self.refused_logins
             await _plain(send, 200, json.dumps(body).encode(), [], b"application/json")
 
     async def _statement(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
@@ -211,9 +219,11 @@ async def _refuse(send: Send, error: EngineError, query_id: str) -> None:
     ]
     if error.status == 503:
         out.append((b"retry-after", b"1"))
-    if error.code == 307:
-        # The rest of an oversized body is not read, so the connection can't be used again.
+    if error.status in {401, 403} or error.code == 307:
+        # The rest of the body is not read, so the connection can't be used again.
         out.append((b"connection", b"close"))
+    if error.code == REQUIRED:
+        out.append((b"www-authenticate", b'Basic realm="ClickHouse server HTTP API"'))
     await _plain(send, error.status, error.text.encode() + b"\n", out)
 
 

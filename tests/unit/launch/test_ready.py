@@ -11,6 +11,7 @@ import redis
 
 from missioncontrol.launch import ready
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
+from tests.redis_server import admin_url
 from tests.waiting import free_port
 
 
@@ -83,16 +84,16 @@ def test_redis_answers_ping_and_a_heartbeat_of_a_former_run_does_not_count(redis
 
 
 def test_a_password_and_a_database_of_the_url_are_used(redis_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as client:
+    with redis.Redis.from_url(admin_url(redis_url)) as client:
         client.acl_setuser("probe", enabled=True, passwords=["+s3cret!"], keys="*", commands=["+@all"])
         client.select(3)
         client.set("mc:alive:relay", "in three")
-    address = redis_url.removeprefix("redis://").removesuffix("/0")
+    address = redis_url.rpartition("@")[2].removesuffix("/0")
     url = f"redis://probe:s3cret%21@{address}/3"
     assert ready.redis_command(url, "GET", "mc:alive:relay") == "in three"
     with pytest.raises(OSError, match="WRONGPASS"):
         ready.redis_command(f"redis://probe:wrong@{address}/3", "PING")
-    with redis.Redis.from_url(redis_url) as client:
+    with redis.Redis.from_url(admin_url(redis_url)) as client:
         client.acl_deluser("probe")
 
 

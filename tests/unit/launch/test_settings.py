@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from missioncontrol.launch import redisconf
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.processes import GATEWAY, STATE, table
 from missioncontrol.launch.report import Stop
@@ -50,9 +51,8 @@ def test_what_faces_clients_starts_last_and_so_stops_first() -> None:
 def test_redis_is_on_loopback_whatever_the_host_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MC_HOST", "0.0.0.0")  # noqa: S104
     settings = environment.read()
-    argv = table(settings, "/usr/bin/redis-server")[0].argv
-    assert argv[argv.index("--bind") + 1] == "127.0.0.1"
-    assert argv[argv.index("--appendonly") + 1] == "yes"
+    text = redisconf.configuration(settings.home / "redis", settings.ports["MC_REDIS_PORT"], "secret")
+    assert "bind 127.0.0.1" in text.splitlines()
     assert settings.reach == "127.0.0.1"
 
 
@@ -115,3 +115,15 @@ def test_a_host_of_another_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MC_HOST", "192.0.2.1")
     with pytest.raises(Stop, match=r"MC_HOST is 192\.0\.2\.1, which is no address of this machine"):
         environment.check_ports(environment.read())
+
+
+def test_a_server_elsewhere_without_a_password_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    assert environment.open_engines() == []
+    monkeypatch.setenv("REDIS_URL", "redis://cache.example.org:6379/0")
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://reader@192.0.2.1:8123")
+    monkeypatch.setenv("DATABASE_URL", "postgres://mc@localhost/mc")
+    assert environment.open_engines() == ["REDIS_URL", "CLICKHOUSE_URL"]
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@cache.example.org:6379/0")
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://reader@[::1]:8123")
+    assert environment.open_engines() == []

@@ -20,7 +20,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         (home / name).mkdir(parents=True)
     for name in ("control.sqlite3", "credentials.json", "static/staticfiles.json"):
         (home / name).write_text("{}")
-    stamped = Settings(root, home, Path(sys.prefix), "127.0.0.1", PORTS, "", "", 60.0, frozenset())
+    stamped = Settings(root, home, Path(sys.prefix), "127.0.0.1", PORTS, 60.0, frozenset())
     stamp.write(stamped)
     return stamped
 
@@ -36,7 +36,7 @@ def test_a_new_migration_counts(settings: Settings) -> None:
 
 def test_another_port_counts_for_the_seeded_addresses(settings: Settings) -> None:
     moved = {**PORTS, "MC_MINT_PORT": 9104}
-    other = Settings(settings.root, settings.home, settings.venv, "127.0.0.1", moved, "", "", 60.0, frozenset())
+    other = Settings(settings.root, settings.home, settings.venv, "127.0.0.1", moved, 60.0, frozenset())
     assert not stamp.current(other)
 
 

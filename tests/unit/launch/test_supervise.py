@@ -15,7 +15,7 @@ from tests.waiting import until
 
 
 def settings(home: Path) -> Settings:
-    return Settings(home, home, Path(sys.prefix), "127.0.0.1", PORTS, "", "", 60.0, frozenset())
+    return Settings(home, home, Path(sys.prefix), "127.0.0.1", PORTS, 60.0, frozenset())
 
 
 def test_paths_with_blanks_and_percent_signs_survive_the_configuration(tmp_path: Path) -> None:
