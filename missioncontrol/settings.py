@@ -22,6 +22,8 @@ CONTROL_PORT = env.port("MC_CONTROL_PORT", 8000)
 ALLOWED_HOSTS = env.words("MC_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("MC_TRUSTED_ORIGINS")
 
+SUPERVISOR: Path = HOME / "run" / "supervisord.conf"
+"""Written by the launcher where it runs a supervisor; it says where that listens."""
 REDIS_URL = env.redis_url()
 CLICKHOUSE_URL = env.clickhouse_url()
 CLICKHOUSE_DATABASE = env.text("CLICKHOUSE_DATABASE", "mission")

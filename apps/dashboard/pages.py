@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from apps.dashboard import sources, state, waterfall, words
 from apps.dashboard.access import Throttle, page
 from apps.dashboard.feed import feed
 from apps.dashboard.frames import Document
+from apps.dashboard.judge.readings import RANK
 from apps.gateway.models import ApiKey, BreakerPolicy, Consumer, RateLimitPolicy, Route
 from apps.gateway.revisions import ConfigRevision
 from apps.health import queries as health
@@ -70,7 +72,7 @@ def current() -> Document:
 def tiles(document: Document) -> list[tuple[str, Document]]:
     """Services worst first, the gateway among them, else by name."""
     services: dict[str, Document] = document["services"]
-    return sorted(services.items(), key=lambda item: (state.RANK[item[1]["state"]], item[0]))
+    return sorted(services.items(), key=lambda item: (RANK[item[1]["state"]], item[0]))
 
 
 BLANK: Document = {"title": "", "state": "unknown", "why": "", "instances": {}, "spark": [], "bar": []}
@@ -112,10 +114,12 @@ def services(request: HttpRequest) -> HttpResponse:
 @page
 def service(request: HttpRequest, name: str) -> HttpResponse:
     about = Service.objects.filter(name=name).first()
-    if about is None:
-        raise Http404(f"There is no service {name}.")
     document = current()
     live = document["services"].get(name, BLANK)
+    if about is None:
+        if not live.get("reports"):
+            raise Http404(f"There is no service {name}.")
+        return _reporter(request, name, document)
     now, span = wall(), chosen(request)
     unknown: Document = {"state": "unknown"}
     instances = [
@@ -129,10 +133,6 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
         for instance in about.instances.all()
     ]
     check = getattr(about, "health_check", None)
-    try:
-        operations = telemetry.red_by_operation(name, span.seconds, 30)
-    except telemetry.TelemetryAway:
-        operations = []
     return render(
         request,
         "service.html",
@@ -148,7 +148,8 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
             "bar_s": span.seconds / BARS,
             "transitions": health.transitions(service=name, limit=20),
             "spells": health.breaker_timeline(name, now - 3600, worker="*"),
-            "operations": operations,
+            "routes": about.routes.select_related("rate_limit").order_by("path", "name"),
+            "operations": _operations(name, span),
             "now": now,
             "range": span,
             "ranges": RANGES,
@@ -157,16 +158,41 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
+def _reporter(request: HttpRequest, name: str, document: Document) -> HttpResponse:
+    """A service that nobody registered: what it reports of itself is all there is."""
+    span = chosen(request)
+    return render(
+        request,
+        "reporter.html",
+        {
+            "nav": "services",
+            "state": document,
+            "name": name,
+            "service": document["services"][name],
+            "operations": _operations(name, span),
+            "range": span,
+            "ranges": RANGES,
+        },
+    )
+
+
+def _operations(name: str, span: Range) -> list[Any]:
+    try:
+        return telemetry.red_by_operation(name, span.seconds, 30)
+    except telemetry.TelemetryAway:
+        return []
+
+
 @never_cache
 @page
 def red(request: HttpRequest, name: str) -> HttpResponse:
-    """The numbers behind a service's charts, as columns: at, rate, errors, p50, p95, p99."""
+    """The numbers behind a service's charts, as columns: what the gateway saw, else what the service reports."""
     span = chosen(request).seconds
     step = max(10.0, span / 180)
     until = wall()
     until -= until % step
     try:
-        points = telemetry.red_series(name, until - span, until, step)
+        points = _series(name, until - span, until, step)
     except telemetry.TelemetryAway:
         return JsonResponse({"error": "ClickHouse does not answer; the charts come back when it does."}, status=503)
     return JsonResponse(
@@ -182,6 +208,12 @@ def red(request: HttpRequest, name: str) -> HttpResponse:
             "p99": [point.p99_ms for point in points],
         }
     )
+
+
+def _series(name: str, since: float, until: float, step: float) -> Sequence[telemetry.EdgePoint | telemetry.RedPoint]:
+    if name == "gateway" or Service.objects.filter(name=name).exists():
+        return telemetry.edge_series(since, until, step, service=None if name == "gateway" else name)
+    return telemetry.red_series(name, since, until, step)
 
 
 @never_cache
@@ -311,6 +343,21 @@ def plane(request: HttpRequest) -> HttpResponse:
             "consumers": Consumer.objects.count(),
             "keys": words.plural(keys, "live key"),
             "revisions": revisions,
+        },
+    )
+
+
+@never_cache
+@page
+def system(request: HttpRequest) -> HttpResponse:
+    document = current()
+    return render(
+        request,
+        "system.html",
+        {
+            "nav": "system",
+            "state": document,
+            "processes": [(name, part) for name, part in document["own"].items()],
             "feed_counts": sorted((key.replace("_", " "), count) for key, count in feed().counts().items()),
         },
     )

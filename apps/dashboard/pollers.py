@@ -1,7 +1,7 @@
 """Ask each source on its own beat, so that a slow one delays nobody and an absent one only ages.
 
 One question to a source at a time; an answer that comes late is taken at the next tick. The database is asked in
-Django's thread, Redis and ClickHouse in a small pool of our own.
+Django's thread, the engines in a small pool of our own.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from django.db import close_old_connections
 
 from apps.dashboard import sources
-from apps.dashboard.state import Reading, Readings
+from apps.dashboard.judge.readings import Reading, Readings
 from apps.lib.aio import in_thread
 from apps.lib.clock import monotonic, wall
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+EVERY = {"registry": 0.9, "plane": 0.9, "signs": 1.9, "traffic": 1.9, "changes": 1.9, "processes": 1.9}
+"""Seconds from one question to a source to the next."""
 
 
 class Poller(Generic[T]):
@@ -80,23 +84,22 @@ class Pollers:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="live")
-        empty = Readings()
-        telemetry = sources.TelemetrySource()
-        changes = sources.ChangeSource()
+        found = sources.Sources()
+        # A thread each: an engine that hangs delays no other.
+        self._pool = ThreadPoolExecutor(max_workers=len(found.engines), thread_name_prefix="live")
         self._pollers: dict[str, Poller[Any]] = {
-            "health": Poller(lambda: in_thread(_asked, sources.read_health), empty.health.value, 0.9),
-            "breakers": Poller(lambda: self._in_pool(sources.read_gateway), empty.breakers.value, 0.9),
-            "telemetry": Poller(lambda: self._in_pool(telemetry.read), empty.telemetry.value, 1.9),
-            "changes": Poller(lambda: in_thread(_asked, changes.read), empty.changes.value, 1.9),
+            name: Poller(partial(in_thread, _asked, call), sources.nothing(name), EVERY[name])
+            for name, call in found.database.items()
         }
+        for name, call in found.engines.items():
+            self._pollers[name] = Poller(partial(self._in_pool, call), sources.nothing(name), EVERY[name])
 
     async def _in_pool(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def hurry(self) -> None:
         """Something changed: what is cheap to ask is due at once."""
-        for name in ("health", "breakers", "changes"):
+        for name in ("registry", "plane", "changes"):
             self._pollers[name].due_at = float("-inf")
 
     async def read(self, patience: float) -> Readings:

@@ -6,40 +6,45 @@ beyond the titles of what changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError
 from redis import RedisError
 
-from apps.dashboard import blame
-from apps.dashboard.state import Changes, Gateway, Health, Reading, Readings, ServiceInfo, Telemetry
+from apps.dashboard.judge.readings import Changes, Plane, Process, Reading, Readings, Registry, RouteInfo, ServiceInfo
+from apps.dashboard.supervisor import ProcessSource, SupervisorAway
+from apps.dashboard.traffic import TrafficSource
+from apps.events import outbox
 from apps.events import queries as events
 from apps.gateway import queries as gateway
+from apps.gateway.models import Consumer, Route
 from apps.health import queries as health
 from apps.health.models import HealthCheck
+from apps.lib import kv
 from apps.lib.clock import monotonic, wall
+from apps.lib.wire import HEARTBEAT_PREFIX
 from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
 
-WINDOW_S = 60.0
-"""Seconds of traffic behind the numbers on a tile."""
 HOUR = 3600.0
-SPARK_POINTS, BAR_BUCKETS = 60, 60
-AFFECTED_S = 300.0
-"""Seconds of failed requests behind "who is affected"."""
-SETTLED_S = 2.0
-"""Seconds until every process has sent its spans of a trace."""
+BAR_BUCKETS = 60
 RECENT = 40
 """Changes kept in the document."""
+SIGNS = ("worker", "beat", "relay")
+"""Processes without a port: they give signs of life on Redis (apps.lib.alive)."""
 
-AWAY = (DatabaseError, RedisError, gateway.GatewayStateAway, telemetry.TelemetryAway)
+AWAY = (DatabaseError, RedisError, gateway.GatewayStateAway, telemetry.TelemetryAway, SupervisorAway)
 """What a source being away looks like. Anything else is a fault of ours."""
 SENTENCES = {
-    DatabaseError: "The database does not answer.",
-    RedisError: "Redis does not answer.",
-    gateway.GatewayStateAway: "Redis does not answer.",
-    telemetry.TelemetryAway: "ClickHouse does not answer.",
+    DatabaseError: "the database does not answer",
+    RedisError: "Redis does not answer",
+    gateway.GatewayStateAway: "Redis does not answer",
+    telemetry.TelemetryAway: "ClickHouse does not answer",
+    SupervisorAway: "the supervisor does not answer",
 }
 
 TITLES = {
@@ -52,8 +57,8 @@ TITLES = {
 }
 
 
-def read_health() -> Health:
-    """Services as registered and the last verdict on each instance. The ORM."""
+def read_registry() -> Registry:
+    """Services and routes as registered, and the last verdict on each instance. The ORM."""
     default = HealthCheck._meta.get_field("interval_s").default
     checks = {check.service_id: check for check in HealthCheck.objects.only("service_id", "interval_s", "enabled")}
     services = []
@@ -61,49 +66,43 @@ def read_health() -> Health:
         check = checks.get(service.pk)
         interval = default if check is None else check.interval_s if check.enabled else None
         services.append(ServiceInfo(service.name, service.title, interval))
-    return Health(tuple(services), tuple(health.statuses()))
+    columns = ("name", "service__name", "path", "rate_limit__name", "timeout")
+    routes = {
+        name: RouteInfo(name, owner, path, policy or "", deadline_ms=timeout * 1000)
+        for name, owner, path, policy, timeout in Route.objects.values_list(*columns)
+    }
+    own = Consumer.objects.exclude(rate_limit=None).values_list("name", "rate_limit__name")
+    return Registry(tuple(services), tuple(health.statuses()), routes, dict(own))
 
 
-def read_gateway() -> Gateway:
+def read_plane() -> Plane:
     """Breakers and live workers. Redis."""
-    return Gateway(gateway.breakers(), tuple(gateway.workers()))
+    return Plane(gateway.breakers(), tuple(gateway.workers()))
 
 
-class TelemetrySource:
-    """RED each time; sparks, failed requests and their causes less often. ClickHouse; one thread at a time."""
+class SignSource:
+    """Signs of life, and the last one of who no longer gives any. Redis."""
 
     def __init__(self) -> None:
-        self._sparks: dict[str, list[float]] = {}
-        self._sparks_due = self._blame_due = self._failed_at = float("-inf")
-        self._blame: dict[str, str] = {}
-        self._affected: Sequence[Mapping[str, Any]] = ()
+        self._seen: dict[str, float] = {}
 
-    def read(self) -> Telemetry:
-        """TelemetryAway when ClickHouse does not answer."""
-        now, at = monotonic(), wall()
-        red = telemetry.red_by_service(WINDOW_S)
-        if now >= self._sparks_due:
-            step = HOUR / SPARK_POINTS
-            until = at - at % step
-            self._sparks = telemetry.sparks(until - HOUR, until, step)
-            self._sparks_due = now + 15.0
-        if any(service.errors for service in red.values()):
-            self._failed_at = now
-        if now - self._failed_at > AFFECTED_S:
-            self._blame, self._affected = {}, ()
-        elif now >= self._blame_due:
-            self._investigate(at)
-            self._blame_due = now + 5.0
-        return Telemetry(red, self._sparks, self._blame, self._affected)
+    def read(self) -> Mapping[str, float]:
+        """RedisError when Redis does not answer."""
+        found = kv.client(settings.REDIS_URL).mget([HEARTBEAT_PREFIX + name for name in SIGNS])
+        for name, text in zip(SIGNS, found, strict=True):  # type: ignore[arg-type]
+            at = _sign(text)
+            if at is not None:
+                self._seen[name] = at
+        return dict(self._seen)
 
-    def _investigate(self, at: float) -> None:
-        """Who meets the failures, and which dependency they come from: read from the failed traces themselves."""
-        failed = telemetry.recent_traces(since=at - AFFECTED_S, errors_only=True, limit=200)
-        self._affected = blame.affected(failed)
-        # The newest lack the spans that other processes have yet to send: those of two seconds ago are whole.
-        young = [summary for summary in failed if at - summary.started_at <= WINDOW_S]
-        whole = [summary for summary in young if at - summary.started_at >= SETTLED_S] or young
-        self._blame = blame.causes([telemetry.trace(summary.trace_id) for summary in whole[: blame.SAMPLE]])
+
+def _sign(text: str | None) -> float | None:
+    """When the sign was given; None for none, or for one that does not read."""
+    try:
+        at = json.loads(text or "null")["at"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return float(at) if isinstance(at, int | float) else None
 
 
 class ChangeSource:
@@ -120,12 +119,14 @@ class ChangeSource:
             names = Service.objects.values_list("name", flat=True)
             self._bars = {name: health.history(name, at - HOUR, at, BAR_BUCKETS) for name in names}
             self._bars_due = now + 20.0
-        revision = gateway.latest_revision()
+        revision, backlog = gateway.latest_revision(), outbox.backlog()
         return Changes(
             recent=tuple(self._recent(at - HOUR)),
             revision=revision.number if revision else None,
             published_at=revision.created_at.timestamp() if revision else None,
             bars=self._bars,
+            waiting=backlog.waiting,
+            oldest_at=backlog.oldest,
         )
 
     def _recent(self, since: float) -> list[dict[str, Any]]:
@@ -162,22 +163,57 @@ def change(event: Any) -> dict[str, Any]:
 
 def sentence(error: BaseException) -> str:
     """What the page says about a source that is away."""
-    return next((text for kind, text in SENTENCES.items() if isinstance(error, kind)), "It can't be read.")
+    return next((text for kind, text in SENTENCES.items() if isinstance(error, kind)), "it can't be read")
+
+
+class Sources:
+    """All of them, each with what it remembers from one question to the next: source → how it is asked."""
+
+    def __init__(self) -> None:
+        self.processes = ProcessSource(settings.SUPERVISOR)
+        changes, signs, traffic = ChangeSource(), SignSource(), TrafficSource()
+        self.database: dict[str, Callable[[], Any]] = {"registry": read_registry, "changes": changes.read}
+        """Asked in Django's thread."""
+        self.engines: dict[str, Callable[[], Any]] = {
+            "plane": read_plane,
+            "signs": signs.read,
+            "traffic": traffic.read,
+        }
+        """Asked in any thread, none by two at once."""
+        if self.processes.there:
+            self.engines["processes"] = self.processes.read
+
+
+def nothing(name: str) -> Any:
+    """What a source that was never heard says."""
+    none: Mapping[str, Process] = {}
+    return none if name == "processes" else getattr(Readings(), name).value
 
 
 def read_all() -> Readings:
     """Everything at once for a page opened while no feed runs; a room that is away is left grey."""
-    at = wall()
+    sources, at = Sources(), wall()
+    asked: dict[str, Future[Any]] = {}
+    # Side by side: each engine that hangs takes its whole patience.
+    with ThreadPoolExecutor(max_workers=len(sources.engines), thread_name_prefix="page") as pool:
+        for name, call in sources.engines.items():
+            asked[name] = pool.submit(call)
+        for name, call in sources.database.items():
+            asked[name] = _done(call)
     readings: dict[str, Any] = {}
-    calls = {
-        "health": read_health,
-        "breakers": read_gateway,
-        "telemetry": TelemetrySource().read,
-        "changes": ChangeSource().read,
-    }
-    for name, call in calls.items():
+    for name, future in asked.items():
         try:
-            readings[name] = Reading(call(), at)
+            readings[name] = Reading(future.result(), at)
         except AWAY as error:
-            readings[name] = Reading(getattr(Readings(), name).value, 0.0, sentence(error))
+            readings[name] = Reading(nothing(name), 0.0, sentence(error))
     return Readings(**readings)
+
+
+def _done(call: Callable[[], Any]) -> Future[Any]:
+    """The answer of ``call``, asked in this thread (where the request's database connection is)."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(call())
+    except AWAY as error:
+        future.set_exception(error)
+    return future

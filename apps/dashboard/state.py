@@ -1,307 +1,176 @@
-"""What the operator sees, derived from what was read: the state document of the live feed. Pure.
+"""The state document of the live feed: what was read and what was judged of it, as the pages draw it. Pure.
 
-Owns the words and the rules: what is failing, degraded, unknown; which sentence says why; what comes first.
-Knows nothing of where readings come from; takes ``now``. A reading that is too old is shown grey with its
-age, never as the green it last was. Times are wall-clock seconds.
+Owns the document's shape (docs/live-protocol.md). What anything means is apps.dashboard.judge's to say. Numbers of a
+source that is stale are left out, never shown as they last were. Times are wall-clock seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from apps.dashboard.frames import Document, clean
-from apps.dashboard.words import ago, and_list, percent, plural
+from apps.dashboard.judge import freshness, own, services, traffic, verdict
+from apps.dashboard.judge.freshness import Source
+from apps.dashboard.judge.own import Part
+from apps.dashboard.judge.readings import (
+    FAILING,
+    UNKNOWN,
+    BreakerLike,
+    Edge,
+    InstanceLike,
+    Judgement,
+    Readings,
+    RedLike,
+    ServiceInfo,
+    Traffic,
+)
+from apps.dashboard.judge.services import Blind
 
-T = TypeVar("T")
-
-FAILING, DEGRADED, UNKNOWN, MAINTENANCE, HEALTHY = "failing", "degraded", "unknown", "maintenance", "healthy"
-WORST_FIRST = (FAILING, DEGRADED, UNKNOWN, MAINTENANCE, HEALTHY)
-RANK = {state: rank for rank, state in enumerate(WORST_FIRST)}
-
-ERROR_RATE, ERROR_REQUESTS = 0.05, 10
-"""More errors than this share, over at least so many requests of the window, is degraded."""
-STALE = {"health": 8.0, "breakers": 8.0, "telemetry": 15.0, "changes": 30.0}
-"""Seconds after which what a source last said no longer counts."""
-LATE_WORKER = 5.0
-"""Seconds a gateway worker may take to acknowledge a revision before it is said aloud."""
-
-
-class InstanceLike(Protocol):
-    """An instance's last verdict (apps.health.queries.InstanceStatus)."""
-
-    @property
-    def service(self) -> str: ...
-    @property
-    def instance(self) -> str: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def enabled(self) -> bool: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def since(self) -> float: ...
-    @property
-    def checked_at(self) -> float | None: ...
-    @property
-    def latency_ms(self) -> float | None: ...
-    @property
-    def detail(self) -> str: ...
+QUIET = Edge()
+"""No request in the window: a rate of nothing, and no share of it."""
 
 
-class RedLike(Protocol):
-    """Rate, errors and duration over the last minute (apps.telemetry.queries.Red)."""
+class Picture:
+    """One moment: readings, and which of them still count."""
 
-    @property
-    def requests(self) -> float: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def error_rate(self) -> float: ...
-    @property
-    def p50_ms(self) -> float | None: ...
-    @property
-    def p95_ms(self) -> float | None: ...
-    @property
-    def p99_ms(self) -> float | None: ...
+    def __init__(self, readings: Readings, now: float) -> None:
+        self.readings, self.now = readings, now
+        self.parts = own.parts(readings, now)
+        self.sources = freshness.sources(readings, self.parts, now)
+        verdicts = self.why_not("database") or self.why_not("monitor") or self.why_not("verdicts")
+        self.blind = Blind(verdicts, self.why_not("breakers"), self.why_not("telemetry") or self.why_not("traffic"))
+        self.traffic = Traffic() if self.blind.traffic else readings.traffic.value
+        self.breakers = {} if self.blind.breakers else readings.plane.value.breakers
 
-
-class BreakerLike(Protocol):
-    """The worst state of a service's breaker over live workers (apps.gateway.queries.BreakerStatus)."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def since(self) -> float: ...
-    @property
-    def forced(self) -> Any: ...
-    @property
-    def failure_rate(self) -> float | None: ...
-    @property
-    def retry_at(self) -> float | None: ...
-
-
-class WorkerLike(Protocol):
-    """A live gateway worker (apps.gateway.queries.WorkerStatus)."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def revision(self) -> int: ...
-    @property
-    def at(self) -> float: ...
-    @property
-    def pid(self) -> int: ...
-    @property
-    def node(self) -> str: ...
-    @property
-    def dropped(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
-    """The last good answer of a source, and when it was given; ``error`` says why there is none newer."""
-
-    value: T
-    at: float = 0.0
-    error: str = ""
-
-    def fresh(self, now: float, limit: float) -> bool:
-        return now - self.at <= limit
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceInfo:
-    """A registered service; ``interval_s`` is how often its instances are probed, None when they are not."""
-
-    name: str
-    title: str
-    interval_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    services: Sequence[ServiceInfo] = ()
-    instances: Sequence[InstanceLike] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    breakers: Mapping[str, BreakerLike] = field(default_factory=dict)
-    workers: Sequence[WorkerLike] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Telemetry:
-    red: Mapping[str, RedLike] = field(default_factory=dict)
-    sparks: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    blame: Mapping[str, str] = field(default_factory=dict)
-    """Service → the dependency whose failure its recent failed requests carry."""
-    affected: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What happened lately: newest first, and the configuration that should be serving."""
-
-    recent: Sequence[Mapping[str, Any]] = ()
-    revision: int | None = None
-    published_at: float | None = None
-    bars: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """Everything that one state document is made of."""
-
-    health: Reading[Health] = field(default_factory=lambda: Reading(Health()))
-    breakers: Reading[Gateway] = field(default_factory=lambda: Reading(Gateway()))
-    telemetry: Reading[Telemetry] = field(default_factory=lambda: Reading(Telemetry()))
-    changes: Reading[Changes] = field(default_factory=lambda: Reading(Changes()))
-
-    def fresh(self, source: str, now: float) -> bool:
-        reading: Reading[Any] = getattr(self, source)
-        return reading.fresh(now, STALE[source])
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A state, the sentence that says why, and since when the evidence says so."""
-
-    state: str
-    why: str = ""
-    since: float | None = None
+    def why_not(self, source: str) -> str:
+        """Why ``source`` no longer counts; empty while it does."""
+        return self.sources[source].stale if source in self.sources else ""
 
 
 def build(readings: Readings, previous: Document, now: float) -> Document:
     """The state document; ``previous`` lends the moment a state began where the evidence has none."""
-    services: Document = {}
-    by_service: dict[str, list[InstanceLike]] = {}
-    for status in readings.health.value.instances:
-        by_service.setdefault(status.service, []).append(status)
-    for info in readings.health.value.services:
-        instances = by_service.get(info.name, [])
-        services[info.name] = _service(info, instances, readings, now)
-    services["gateway"] = _gateway(readings, services, now)
-    before = previous.get("services", {})
-    for name, service in services.items():
-        old = before.get(name, {})
-        if service.get("since") is None:
-            service["since"] = (
-                old["since"] if old.get("state") == service["state"] and "since" in old else round(now, 1)
-            )
+    picture = Picture(readings, now)
+    found = _services(picture)
+    found["gateway"] = _gateway(picture, {name: service["state"] for name, service in found.items()})
+    found |= _reporters(picture, found)
+    _date(found, previous.get("services", {}), now)
     document = {
-        "verdict": verdict(services, readings, now),
-        "services": services,
-        "gateway": _plane(readings, now),
+        "verdict": _verdict(picture, found),
+        "services": found,
+        "gateway": _plane(picture),
         "changes": list(readings.changes.value.recent),
-        "sources": {source: _source(readings, source, now) for source in STALE},
+        "own": {name: _part(part) for name, part in picture.parts.items()},
+        "sources": {name: _source(source) for name, source in picture.sources.items()},
     }
     result: Document = clean(document)
     return result
 
 
-# -- one service --------------------------------------------------------------------------------
+def _date(found: Document, before: Mapping[str, Any], now: float) -> None:
+    """A state that the evidence gives no moment for began when it was first seen."""
+    for name, service in found.items():
+        old = before.get(name, {})
+        if service.get("since") is None:
+            lasts = old.get("state") == service["state"] and "since" in old
+            service["since"] = old["since"] if lasts else round(now, 1)
 
 
-def judge(
-    info: ServiceInfo,
-    instances: Sequence[InstanceLike],
-    red: RedLike | None,
-    breaker: BreakerLike | None,
-    because_of: str,
-    now: float,
-    *,
-    health_fresh: bool = True,
-) -> Judgement:
-    """The state of one service. Worst evidence first; without a young verdict nothing is called healthy."""
-    enabled = [status for status in instances if status.enabled]
-    if not instances:
-        return Judgement(UNKNOWN, "no instance is registered")
-    if not enabled:
-        return Judgement(MAINTENANCE, "every instance is drained")
-    known = {status.instance: instance_state(status, info.interval_s, now, health_fresh) for status in enabled}
-    down = [status for status in enabled if known[status.instance] == "unhealthy"]
-    cause = f" because of {because_of}" if because_of else ""
-    if len(down) == len(enabled):
-        return Judgement(FAILING, _down(down, len(enabled)), max(status.since for status in down))
-    if breaker is not None and breaker.state == "open":
-        if breaker.forced:
-            return Judgement(FAILING, "breaker held open by an operator", breaker.since)
-        rate = f": {percent(breaker.failure_rate)} of calls fail" if breaker.failure_rate else ""
-        return Judgement(FAILING, f"breaker open{rate}{cause}", breaker.since)
-    if down:
-        return Judgement(DEGRADED, _down(down, len(enabled)), min(status.since for status in down))
-    unknown = [status for status in enabled if known[status.instance] == "unknown"]
-    if unknown and len(unknown) == len(enabled):
-        return Judgement(UNKNOWN, _silence(unknown, info.interval_s, now))
-    if breaker is not None and breaker.state == "half_open":
-        return Judgement(DEGRADED, "breaker half-open: trial calls decide", breaker.since)
-    if red is not None and red.requests >= ERROR_REQUESTS and red.error_rate > ERROR_RATE:
-        return Judgement(DEGRADED, f"{percent(red.error_rate)} of requests fail{cause}")
-    if unknown:
-        return Judgement(DEGRADED, f"{unknown[0].instance}: {_silence(unknown, info.interval_s, now)}")
-    return Judgement(HEALTHY)
+# -- services -----------------------------------------------------------------------------------
 
 
-def instance_state(status: InstanceLike, interval_s: float | None, now: float, health_fresh: bool = True) -> str:
-    """healthy, unhealthy or unknown: a verdict older than three intervals and two seconds is none."""
-    if not status.enabled:
-        return "drained"
-    if interval_s is None or status.checked_at is None or not health_fresh:
-        return "unknown"
-    return status.state if now - status.checked_at <= 3 * interval_s + 2 else "unknown"
+def _services(picture: Picture) -> Document:
+    registry = picture.readings.registry.value
+    by_service: dict[str, list[InstanceLike]] = {}
+    for status in registry.instances:
+        by_service.setdefault(status.service, []).append(status)
+    return {info.name: _service(picture, info, by_service.get(info.name, [])) for info in registry.services}
 
 
-def _down(down: Sequence[InstanceLike], total: int) -> str:
-    worst = down[0]
-    detail = f"{worst.instance}: {worst.detail}" if worst.detail else f"{worst.instance} is unhealthy"
-    return detail if total == 1 else f"{len(down)} of {plural(total, 'instance')} down, {detail}"
-
-
-def _silence(unknown: Sequence[InstanceLike], interval_s: float | None, now: float) -> str:
-    if interval_s is None:
-        return "no health check is set up"
-    checks = [status.checked_at for status in unknown if status.checked_at is not None]
-    return f"no verdict for {ago(now - max(checks))}" if checks else "not checked yet"
-
-
-def _service(info: ServiceInfo, instances: Sequence[InstanceLike], readings: Readings, now: float) -> Document:
-    fresh = readings.fresh("health", now)
-    telemetry, gateway = readings.telemetry.value, readings.breakers.value
-    red = telemetry.red.get(info.name) if readings.fresh("telemetry", now) else None
-    breaker = gateway.breakers.get(info.name) if readings.fresh("breakers", now) else None
-    judgement = judge(info, instances, red, breaker, telemetry.blame.get(info.name, ""), now, health_fresh=fresh)
+def _service(picture: Picture, info: ServiceInfo, instances: Sequence[InstanceLike]) -> Document:
+    registry, seen, now = picture.readings.registry.value, picture.traffic, picture.now
+    breaker = picture.breakers.get(info.name)
+    met = traffic.judge(info.name, seen, registry.routes, registry.policies)
+    judgement = services.judge(info, instances, met, seen.own.get(info.name), breaker, now, picture.blind)
+    fresh = not picture.blind.verdicts
     return {
         "title": info.title or info.name,
-        "state": judgement.state,
-        "why": judgement.why,
-        "since": _second(judgement.since),
+        **_judged(judgement),
         "instances": {
             status.instance: {
-                "state": instance_state(status, info.interval_s, now, fresh),
+                "state": services.instance_state(status, info.interval_s, now, fresh),
                 "url": status.url,
                 "since": _second(status.since),
                 "checked_at": _second(status.checked_at),
                 "latency_ms": _round(status.latency_ms),
-                "detail": status.detail or None,
+                "detail": services.instance_words(status) or None,
             }
             for status in instances
         },
-        "red": _red(red, readings, now),
-        "spark": [_round(rate, 2) for rate in telemetry.sparks.get(info.name, ())],
-        "bar": list(readings.changes.value.bars.get(info.name, ())),
+        **_seen(picture, info.name),
+        "routes": {
+            route.name: {"path": route.path, **(_edge(seen.routes.get(route.name, QUIET)))}
+            for route in registry.routes.values()
+            if route.service == info.name and not picture.blind.traffic
+        },
+        "bar": list(picture.readings.changes.value.bars.get(info.name, ())),
         "breaker": _breaker(breaker),
     }
 
 
-def _red(red: RedLike | None, readings: Readings, now: float) -> Document | None:
-    if not readings.fresh("telemetry", now):
-        return None
+def _seen(picture: Picture, name: str) -> Document:
+    """What the gateway saw of it, and beside it what it reports of itself; nothing when neither can be known."""
+    if picture.blind.traffic:
+        return {"spark": []}
+    seen = picture.traffic
+    return {
+        "red": _edge(seen.services.get(name, QUIET)),
+        "own": _red(seen.own.get(name)),
+        "spark": [_round(rate, 2) for rate in seen.sparks.get(name, ())],
+    }
+
+
+def _reporters(picture: Picture, known: Mapping[str, Any]) -> Document:
+    """Services that nobody registered and that send telemetry: shown by what they report, and by that alone."""
+    if picture.blind.traffic or picture.why_not("database"):
+        return {}
+    found = {}
+    for name, red in picture.traffic.own.items():
+        if name in known or name in own.TITLES:
+            continue
+        found[name] = {
+            "title": name,
+            **_judged(services.judge_reporter(red)),
+            "instances": {},
+            "own": _red(red),
+            "spark": [_round(rate, 2) for rate in picture.traffic.sparks.get(name, ())],
+            "bar": [],
+            "reports": True,
+        }
+    return found
+
+
+def _judged(judgement: Judgement) -> Document:
+    return {"state": judgement.state, "why": judgement.why, "since": _second(judgement.since)}
+
+
+def _edge(edge: Edge) -> Document:
+    return {
+        "rate": _round(edge.rate, 2),
+        "requests": edge.requests,
+        "errors": edge.errors,
+        "error_rate": _round(edge.error_rate, 4) if edge.requests else None,
+        "limited": edge.limited or None,
+        "refused": edge.refused or None,
+        "p50_ms": _round(edge.p50_ms),
+        "p95_ms": _round(edge.p95_ms),
+        "p99_ms": _round(edge.p99_ms),
+    }
+
+
+def _red(red: RedLike | None) -> Document | None:
     if red is None:
-        return {"rate": 0.0}
+        return None
     return {
         "rate": _round(red.rate, 2),
         "error_rate": _round(red.error_rate, 4) if red.requests else None,
@@ -323,59 +192,45 @@ def _breaker(breaker: BreakerLike | None) -> Document | None:
     }
 
 
-# -- the gateway --------------------------------------------------------------------------------
+# -- the gateway and Mission Control itself -----------------------------------------------------
 
 
-def judge_gateway(readings: Readings, services: Mapping[str, Document], now: float) -> Judgement:
-    """The state of the data plane: do workers report, do they serve the newest revision, do requests fail?"""
-    if not readings.fresh("breakers", now):
-        return Judgement(UNKNOWN, readings.breakers.error or "no report from the workers")
-    workers = readings.breakers.value.workers
-    if not workers:
-        return Judgement(FAILING, "no worker reports")
-    newest, published = readings.changes.value.revision, readings.changes.value.published_at or 0.0
-    late = [worker for worker in workers if newest is not None and worker.revision < newest]
-    if late and now - published > LATE_WORKER:
-        return Judgement(
-            DEGRADED, f"{len(late)} of {plural(len(workers), 'worker')} still serve revision {late[0].revision}"
-        )
-    red = readings.telemetry.value.red.get("gateway") if readings.fresh("telemetry", now) else None
-    if red is not None and red.requests >= ERROR_REQUESTS and red.error_rate > ERROR_RATE:
-        broken = [name for name, service in services.items() if service["state"] == FAILING]
-        cause = f", passing on the failures of {and_list(broken)}" if broken else ""
-        return Judgement(DEGRADED, f"{percent(red.error_rate)} of requests fail{cause}")
-    return Judgement(HEALTHY)
-
-
-def _gateway(readings: Readings, services: Mapping[str, Document], now: float) -> Document:
-    judgement = judge_gateway(readings, services, now)
-    fresh = readings.fresh("breakers", now)
-    telemetry = readings.telemetry.value
+def _gateway(picture: Picture, states: Mapping[str, str]) -> Document:
+    plane, seen = picture.readings.plane.value, picture.traffic
+    gateway, unseen = picture.parts["gateway"], picture.why_not("workers")
+    judgement = services.judge_gateway(
+        plane.workers,
+        picture.readings.changes.value,
+        seen.total,
+        states,
+        picture.now,
+        down=gateway.sentence if gateway.state == FAILING else "",
+        unseen=unseen,
+        blind=picture.blind,
+    )
     return {
         "title": "gateway",
-        "state": judgement.state,
-        "why": judgement.why,
-        "since": _second(judgement.since),
+        **_judged(judgement),
         "instances": {
             worker.id: {
-                "state": "healthy" if fresh else "unknown",
+                "state": UNKNOWN if unseen else "healthy",
                 "detail": f"process {worker.pid} on {worker.node}, revision {worker.revision}",
                 "checked_at": _second(worker.at),
             }
-            for worker in readings.breakers.value.workers
+            for worker in plane.workers
         },
-        "red": _red(telemetry.red.get("gateway"), readings, now),
-        "spark": [_round(rate, 2) for rate in telemetry.sparks.get("gateway", ())],
+        "red": None if picture.blind.traffic else _edge(seen.total),
+        "spark": [_round(rate, 2) for rate in seen.sparks.get("gateway", ())],
         "bar": [],
     }
 
 
-def _plane(readings: Readings, now: float) -> Document:
-    changes, workers = readings.changes.value, readings.breakers.value.workers
+def _plane(picture: Picture) -> Document:
+    changes, workers = picture.readings.changes.value, picture.readings.plane.value.workers
     return {
         "revision": changes.revision,
         "published_at": _second(changes.published_at),
-        "stale": True if not readings.fresh("breakers", now) else None,
+        "stale": True if picture.why_not("workers") else None,
         "dropped": sum(worker.dropped for worker in workers),
         "workers": {
             worker.id: {
@@ -390,64 +245,51 @@ def _plane(readings: Readings, now: float) -> Document:
     }
 
 
+def _part(part: Part) -> Document:
+    return {
+        "state": part.state,
+        "word": part.word,
+        "why": part.why,
+        "since": _second(part.since),
+        "pid": part.pid or None,
+        "starts": part.starts,
+        "lost": dict(part.lost) or None,
+    }
+
+
 # -- the verdict --------------------------------------------------------------------------------
 
 
-def verdict(services: Mapping[str, Document], readings: Readings, now: float) -> Document:
-    """One sentence for the whole, and the evidence in another."""
-    registered = [name for name in services if name != "gateway"]
-    if not readings.fresh("health", now):
-        silent = f"for {ago(now - readings.health.at)}" if readings.health.at else "since this page was opened"
-        title = f"Unknown: no word from the health monitor {silent}"
-        return {"state": UNKNOWN, "title": title, "detail": readings.health.error, "services": [], "affected": []}
-    by_state = {state: [name for name, service in services.items() if service["state"] == state] for state in RANK}
-    worst = next(state for state in WORST_FIRST if by_state[state])
-    names = by_state[worst]
-    told = [f"{name}: {services[name]['why']}" for name in names if services[name]["why"]]
-    since = min((s for name in names if (s := services[name].get("since"))), default=None)
-    others = [f"{name} degraded" for name in by_state[DEGRADED]] if worst == FAILING else []
-    quiet = [f"{name} unknown" for name in by_state[UNKNOWN]] if worst in {FAILING, DEGRADED} else []
-    detail = " · ".join((told if len(names) > 1 else [services[names[0]]["why"]])[:3] + others[:3] + quiet[:2])
-    if worst == FAILING:
-        title = f"Failing: {and_list(names)}"
-    elif worst == DEGRADED:
-        title = f"Degraded: {and_list(names)}"
-    elif not registered:
-        title, worst, since = "Nothing is registered yet", UNKNOWN, None
-        detail = "Add a service and its instances; they show here as soon as they are checked."
-    elif worst == UNKNOWN:
-        title = f"Unknown: no verdict on {and_list(names)}"
-    else:
-        title, since = "Everything is healthy", None
-        detail = _calm(services, by_state[MAINTENANCE])
-    affected = readings.telemetry.value.affected if readings.fresh("telemetry", now) else ()
+def _verdict(picture: Picture, found: Document) -> Document:
+    subjects = {
+        name: verdict.Subject(one["state"], one["why"], one.get("since"), len(one["instances"]))
+        for name, one in found.items()
+    }
+    judged = verdict.judge(subjects, picture.parts, picture.sources)
     return {
-        "state": HEALTHY if worst == MAINTENANCE else worst,
-        "title": title,
-        "detail": detail,
-        "since": since,
-        "services": names if worst in {FAILING, DEGRADED, UNKNOWN} else [],
-        "affected": list(affected),
+        "state": judged.state,
+        "title": judged.title,
+        "detail": judged.detail,
+        "since": judged.since,
+        "services": list(judged.services),
+        "blind": list(judged.blind),
+        "affected": None if picture.blind.traffic else _affected(picture),
     }
 
 
-def _calm(services: Mapping[str, Document], drained: Sequence[str]) -> str:
-    backends = {name: service for name, service in services.items() if name != "gateway"}
-    instances = sum(len(service["instances"]) for service in backends.values())
-    parts = [plural(len(backends), "service"), plural(instances, "instance")]
-    parts.append(plural(len(services["gateway"]["instances"]), "gateway worker"))
-    if drained:
-        parts.append(f"{and_list(drained)} drained")
-    return " · ".join(parts)
+def _affected(picture: Picture) -> list[Document]:
+    """Who gets no good answer, and of what: the route by its path, a limit by its name."""
+    registry, rows = picture.readings.registry.value, []
+    for row in picture.traffic.affected:
+        route = registry.routes.get(row["route"])
+        policy = registry.policies.get(row["consumer"]) or (route.policy if route else "")
+        limit = {"policy": policy or None} if "limited" in row else {}
+        rows.append({**row, "path": route.path if route else row["route"], **limit})
+    return rows
 
 
-def _source(readings: Readings, source: str, now: float) -> Document:
-    reading: Reading[Any] = getattr(readings, source)
-    return {
-        "at": _second(reading.at or None),
-        "stale": not readings.fresh(source, now),
-        "error": reading.error or None,
-    }
+def _source(source: Source) -> Document:
+    return {"as_of": _second(source.as_of), "stale": source.stale or None}
 
 
 def _second(at: float | None) -> float | None:

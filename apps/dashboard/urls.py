@@ -17,11 +17,13 @@ urlpatterns: list[Any] = [
     path("login/", pages.Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("services/", pages.services, name="services"),
-    path("services/<slug:name>/", pages.service, name="service"),
-    path("services/<slug:name>/red.json", pages.red, name="service-red"),
+    # What reports itself may have any name, with slashes and all.
+    path("services/<path:name>/red.json", pages.red, name="service-red"),
+    path("services/<path:name>/", pages.service, name="service"),
     path("traces/", pages.traces, name="traces"),
     path("traces/<str:trace_id>/", pages.trace, name="trace"),
     path("gateway/", pages.plane, name="gateway"),
+    path("system/", pages.system, name="system"),
     path("api/v1/live", LiveFeedView.as_view(), name="live-feed"),
 ]
 

@@ -77,7 +77,7 @@ def breaker(state: Mapping[str, Any] | None, name: str) -> str:
     if name == "gateway":
         return "data plane"
     if not state:
-        return "breaker unknown"
+        return "breaker not known"
     word = {"closed": "closed", "open": "open", "half_open": "half-open"}.get(str(state["state"]), str(state["state"]))
     return f"breaker held {word}" if state.get("forced") else f"breaker {word}"
 
@@ -92,15 +92,58 @@ def up(instances: Mapping[str, Mapping[str, Any]], name: str) -> str:
     return f"{healthy} of {len(wanted)} up" + (f", {drained} drained" if drained else "")
 
 
+def expected(degraded: float, failing: float, slow_ms: float | None) -> str:
+    """What a route may do: ``amber from 5.0% failed, red from 25%; p95 within 250 ms``."""
+    slow = f"p95 within {milliseconds(slow_ms)} ms" if slow_ms is not None else "p95 near its last hour's"
+    return f"amber from {percent(degraded)} failed, red from {percent(failing)}; {slow}"
+
+
+def own_report(service: Mapping[str, Any]) -> str:
+    """What a registered service says of itself, beside what the gateway saw."""
+    own = service.get("own")
+    if own:
+        errors = f"{percent(own.get('error_rate'))} errors, p95 {milliseconds(own.get('p95_ms'))} ms"
+        return f"By its own report: {rate(own.get('rate'))} /s, {errors}."
+    return "It has reported nothing of itself in the last minute." if service.get("red") else ""
+
+
+def lost(part: Mapping[str, Any]) -> str:
+    """What a process dropped or refused: ``12 spans dropped, 3 messages refused``."""
+    return ", ".join(f"{count:,} {what}" for what, count in part.get("lost", {}).items()) or "nothing"
+
+
+def limited(red: Mapping[str, Any] | None) -> str:
+    """``83% limited``: the share of requests that met a limit; empty for none."""
+    if not red or not red.get("limited"):
+        return ""
+    return f"{percent(red['limited'] / red['requests'])} limited"
+
+
+def affected(row: Mapping[str, Any]) -> str:
+    """``12 failed``, ``80 limited by standard``."""
+    if "failed" in row:
+        return f"{row['failed']:,} failed"
+    return f"{row['limited']:,} limited" + (f" by {row['policy']}" if row.get("policy") else "")
+
+
+def nobody(verdict: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
+    """What stands in place of the list of who is affected."""
+    if "affected" in verdict:
+        return "Nobody: no request has failed."
+    reasons = [source["stale"] for name in ("telemetry", "traffic") if (source := sources.get(name, {})).get("stale")]
+    return f"Not known: {reasons[0]}." if reasons else "Not known."
+
+
 GAP = 1.5
 """Percent of the ribbon between two labels."""
 
 
 def tally(services: Mapping[str, Mapping[str, Any]]) -> str:
     """``1 failing · 4 healthy``."""
-    order = ("failing", "degraded", "unknown", "maintenance", "healthy")
+    order = {"failing": "", "degraded": "", "unknown": "", "setup": "setting up", "maintenance": "", "healthy": ""}
+    order["reports"] = "reporting only"
     counts = {state: sum(1 for service in services.values() if service["state"] == state) for state in order}
-    return " · ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return " · ".join(f"{count} {order[state] or state}" for state, count in counts.items() if count)
 
 
 def labels(marks: Sequence[tuple[float, str]], letter: float = 0.65) -> list[tuple[float, str, str]]:

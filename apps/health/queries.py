@@ -36,6 +36,12 @@ class InstanceStatus:
     """Seconds between its checks: a verdict much older than that is no longer one."""
     watched: bool = True
     """False: switched off, by the instance or by its service's check."""
+    passes: int = 0
+    """Checks passed in a row on the way back, of ``rise`` that it takes."""
+    failures: int = 0
+    """Checks failed in a row, of ``fall`` that it takes."""
+    rise: int = 2
+    fall: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,15 @@ def statuses(service: str | None = None) -> list[InstanceStatus]:
         "created_at",
         "service__health_check__enabled",
         "service__health_check__interval_s",
+        "service__health_check__rise",
+        "service__health_check__fall",
         "health__state",
         "health__since",
         "health__checked_at",
         "health__latency_ms",
         "health__detail",
+        "health__passes",
+        "health__failures",
     )
     found = []
     for (
@@ -90,11 +100,15 @@ def statuses(service: str | None = None) -> list[InstanceStatus]:
         made,
         checks,
         interval,
+        rise,
+        fall,
         state,
         since,
         checked_at,
         latency,
         detail,
+        passes,
+        failures,
     ) in rows.values_list(*columns):
         found.append(
             InstanceStatus(
@@ -110,6 +124,10 @@ def statuses(service: str | None = None) -> list[InstanceStatus]:
                 detail=detail or "",
                 interval_s=interval or 5.0,
                 watched=bool(enabled and checks is not False),
+                passes=passes or 0,
+                failures=failures or 0,
+                rise=rise or 2,
+                fall=fall or 2,
             )
         )
     return found

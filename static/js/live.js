@@ -19,7 +19,7 @@ export function merge(target, patch) {
 export class Live {
   /**
    * `topics`: the parts wanted. `onState(state, at)`: after every frame.
-   * `onLink(word, age)`: "on", "late" or "off", and the milliseconds since the last frame.
+   * `onLink(word, age)`: "start", "on", "late" or "off", and the milliseconds since the last frame, or since the start.
    */
   constructor({ topics, onState, onLink }) {
     this.topics = topics;
@@ -32,6 +32,7 @@ export class Live {
     this.wait = FIRST_WAIT;
     this.over = false;
     this.timer = 0;
+    this.born = performance.now();
     addEventListener("online", () => this.retry());
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.retry(); });
     setInterval(() => this.look(), 500);
@@ -91,7 +92,7 @@ export class Live {
 
   look() {
     const now = performance.now();
-    const age = this.heard ? now - this.heard : Infinity;
+    const age = now - (this.heard || this.born);
     if (this.socket && now - Math.max(this.heard, this.opened) > DEAD) {
       const silent = this.socket;
       this.socket = null;

@@ -1,19 +1,19 @@
 // The overview: verdict, what changed, tiles worst first, who is affected.
-import { attribute, field, fillBar, fillInstances, fillService, svg, text } from "./parts.js";
+import { attribute, field, fillBar, fillInstances, fillParts, fillService, svg, text } from "./parts.js";
 import { live } from "./shell.js";
-import { ago, icon, labels, plural, RANK, serverNow, time } from "./words.js";
+import { affected as got, ago, clock, icon, labels, nobody, plural, RANK, serverNow, time } from "./words.js";
 
 const verdict = document.getElementById("verdict");
 const tiles = document.getElementById("tiles");
 const changes = document.getElementById("changes");
 const affected = document.getElementById("affected");
 const plane = document.getElementById("plane");
-const sources = document.getElementById("sources");
+const blind = document.getElementById("blind");
 const template = document.getElementById("tile");
 
-const url = (name) => (name === "gateway" ? "/gateway/" : `/services/${encodeURIComponent(name)}/`);
+const url = (name) => (name === "gateway" ? "/gateway/" : `/services/${name.split("/").map(encodeURIComponent).join("/")}/`);
 
-function drawVerdict(now) {
+function drawVerdict(now, sources) {
   attribute(verdict, "data-state", now.state);
   attribute(verdict.querySelector(".sign use"), "href", `#s-${now.state}`);
   text(field(verdict, "title"), now.title);
@@ -32,25 +32,44 @@ function drawVerdict(now) {
     attribute(open, "href", url(first));
     text(field(open, "first"), first);
   }
+  drawBlind(now.blind ?? []);
+  drawAffected(now, sources);
+}
+
+function drawBlind(sentences) {
+  blind.hidden = !sentences.length;
+  const key = sentences.join("\n");
+  if (blind.dataset.key === key) return;
+  blind.dataset.key = key;
+  field(blind, "blind").replaceChildren(...sentences.map((sentence) => {
+    const line = document.createElement("li");
+    line.textContent = sentence;
+    return line;
+  }));
+}
+
+function drawAffected(now, sources) {
   const rows = now.affected ?? [];
   const table = affected.querySelector("table");
   table.hidden = !rows.length;
-  affected.querySelector("p").hidden = rows.length > 0;
-  const seen = JSON.stringify(rows.map(({ service, name, failed }) => [service, name, failed]));
+  field(affected, "nobody").hidden = rows.length > 0;
+  text(field(affected, "nobody"), nobody(now, sources));
+  const seen = JSON.stringify(rows);
   if (table.dataset.key === seen) return;
   table.dataset.key = seen;
   table.tBodies[0].replaceChildren(...rows.map((row) => {
     const line = document.createElement("tr");
     const link = document.createElement("a");
-    link.href = `/traces/?${new URLSearchParams({ errors: "1", service: row.service, name: row.name, range: "15m" })}`;
+    const only = row.failed === undefined ? {} : { errors: "1" };
+    link.href = `/traces/?${new URLSearchParams({ ...only, service: "gateway", name: row.path, range: "15m" })}`;
     const code = document.createElement("code");
-    code.textContent = row.name;
+    code.textContent = row.path;
     link.append(code);
     line.insertCell().append(link);
-    line.insertCell().append(row.service);
+    line.insertCell().append(row.consumer || "no key");
     const number = line.insertCell();
     number.className = "num";
-    number.append(row.failed.toLocaleString("en"));
+    number.append(got(row));
     return line;
   }));
 }
@@ -101,12 +120,12 @@ function drawChanges(list) {
   }));
 }
 
-function newTile(name) {
+function newTile(name, service) {
   const tile = template.content.firstElementChild.cloneNode(true);
   tile.dataset.service = name;
   tile.href = url(name);
   field(tile, "instances").replaceChildren();
-  if (name === "gateway") field(tile, "bar").remove();
+  if (name === "gateway" || service.reports) field(tile, "bar").remove();
   return tile;
 }
 
@@ -115,7 +134,7 @@ function drawTiles(services) {
   const order = Object.entries(services).sort(([a, x], [b, y]) => RANK[x.state] - RANK[y.state] || (a < b ? -1 : 1));
   let before = null;
   for (const [name, service] of order) {
-    const tile = have.get(name) ?? newTile(name);
+    const tile = have.get(name) ?? newTile(name, service);
     have.delete(name);
     text(field(tile, "title"), name);
     fillService(tile, name, service);
@@ -137,21 +156,19 @@ function drawPlane(gateway) {
   text(field(plane, "dropped"), (gateway.dropped ?? 0).toLocaleString("en"));
 }
 
-const NAMES = { health: "health verdicts", breakers: "breakers and workers", telemetry: "traffic", changes: "what changed" };
-
-function drawSources(all) {
-  const stale = Object.entries(all).filter(([, source]) => source.stale);
-  sources.hidden = !stale.length;
-  text(sources, stale.map(([name, source]) => {
-    const age = source.at ? `last known ${ago(serverNow() - source.at)} ago` : "not known";
-    return `No news of ${NAMES[name] ?? name} (${age}). ${source.error ?? ""}`;
-  }).join(" "));
+/** The feed is lost: what stands here is the past, and the verdict says so in place of what it last said. */
+function drawLost(at) {
+  if (verdict.dataset.lost) return;
+  verdict.dataset.lost = "1";
+  const last = `Last known${at ? ` at ${clock(at, "seconds")}` : ""}: ${field(verdict, "title").textContent}`;
+  drawVerdict({ state: "unknown", title: "Not known: the live feed is lost", detail: last }, {});
 }
 
-live(["verdict", "services", "gateway", "changes"], (state) => {
-  drawVerdict(state.verdict);
+live(["verdict", "services", "gateway", "changes", "own"], (state) => {
+  delete verdict.dataset.lost;
+  drawVerdict(state.verdict, state.sources);
   drawTiles(state.services);
   drawChanges(state.changes ?? []);
   drawPlane(state.gateway);
-  drawSources(state.sources);
-});
+  fillParts(document, state.own ?? {});
+}, drawLost);

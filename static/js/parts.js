@@ -1,5 +1,5 @@
 // Fill the parts that templates/parts draws: one place that knows which element shows which value.
-import { barWords, breaker, icon, milliseconds, percent, rate, spark, STATE_WORDS, time, up } from "./words.js";
+import { barWords, breaker, icon, limited, milliseconds, percent, rate, spark, STATE_WORDS, time, up } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -27,11 +27,24 @@ export function svg(name, attributes) {
   return element;
 }
 
+/** The numbers to show: what the gateway saw, or of a service that only reports, its own; undefined: not known. */
+const seen = (service) => (service.reports ? service.own : service.red);
+
 /** State, why, and the numbers of the last minute: whatever of them `root` shows. */
 export function fillService(root, name, service) {
   setState(root, service.state);
   text(field(root, "why"), service.why ?? "");
-  const red = service.red ?? {};
+  const red = seen(service) ?? {};
+  const known = field(root, "not-known");
+  if (known) {
+    known.hidden = Boolean(seen(service));
+    field(root, "red").hidden = !seen(service);
+  }
+  const turned = field(root, "limited");
+  if (turned) {
+    text(turned, limited(service.red));
+    turned.hidden = !service.red?.limited;
+  }
   text(field(root, "rate"), rate(red.rate));
   text(field(root, "errors"), percent(red.error_rate));
   const errors = field(root, "errors");
@@ -39,11 +52,13 @@ export function fillService(root, name, service) {
     if (red.error_rate > 0.05) attribute(errors, "data-bad", "1");
     else errors.removeAttribute("data-bad");
   }
+  for (const what of ["limited", "refused"]) text(field(root, `count-${what}`), service.red ? (service.red[what] ?? 0).toLocaleString("en") : "–");
   text(field(root, "p50"), milliseconds(red.p50_ms));
   text(field(root, "p95"), milliseconds(red.p95_ms));
   text(field(root, "p99"), milliseconds(red.p99_ms));
   text(field(root, "up"), up(service.instances, name));
   const chip = field(root, "breaker");
+  if (chip) chip.hidden = Boolean(service.reports);
   attribute(chip, "data-state", service.breaker?.state ?? "");
   text(chip, breaker(service.breaker, name));
   fillSpark(field(root, "spark"), service.spark);
@@ -54,6 +69,18 @@ function fillSpark(element, rates) {
   const points = spark(rates);
   attribute(element.querySelector("polyline"), "points", points);
   attribute(element.querySelector("polygon"), "points", points ? `0,26 ${points} 100,26` : "");
+}
+
+/** Mission Control's own parts. */
+export function fillParts(root, own) {
+  for (const row of root.querySelectorAll("[data-part]")) {
+    const part = own[row.dataset.part];
+    if (!part) continue;
+    attribute(row, "data-state", part.state);
+    attribute(row.querySelector("use"), "href", icon(part.state));
+    text(field(row, "word"), part.word);
+    attribute(row, "title", part.why ?? "");
+  }
 }
 
 export function fillBar(element, bar) {

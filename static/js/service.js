@@ -2,7 +2,7 @@
 import { arm } from "./actions.js";
 import { field, fillService, setState, text } from "./parts.js";
 import { live } from "./shell.js";
-import { milliseconds, time } from "./words.js";
+import { milliseconds, ownReport, time } from "./words.js";
 
 const root = document.getElementById("service");
 const name = root.dataset.service;
@@ -23,11 +23,24 @@ function drawInstances(instances) {
   }
 }
 
+function drawRoutes(routes) {
+  for (const row of root.querySelectorAll("tr[data-route]")) {
+    const seen = routes?.[row.dataset.route];
+    const count = (what) => (seen ? (seen[what] ?? 0).toLocaleString("en") : "–");
+    text(field(row, "requests"), count("requests"));
+    text(field(row, "failed"), count("errors"));
+    text(field(row, "limited"), count("limited"));
+    text(field(row, "refused"), count("refused"));
+    text(field(row, "p95"), `${milliseconds(seen?.p95_ms)} ms`);
+  }
+}
+
 live(["services"], ({ services }) => {
-  const service = services[name];
-  if (!service) return;
+  const service = services[name] ?? { state: "unknown", why: "not known now", instances: {}, reports: true };
   fillService(root, name, service);
+  text(field(root, "own-report"), ownReport(service));
   drawInstances(service.instances);
+  drawRoutes(service.routes);
 });
 
 // -- charts ---------------------------------------------------------------------------------------------------------
@@ -91,7 +104,7 @@ async function load() {
   if (document.hidden) return;
   let answer;
   try {
-    answer = await fetch(`/services/${encodeURIComponent(name)}/red.json?range=${root.dataset.range}`, { headers: { Accept: "application/json" } });
+    answer = await fetch(`/services/${name.split("/").map(encodeURIComponent).join("/")}/red.json?range=${root.dataset.range}`, { headers: { Accept: "application/json" } });
   } catch {
     return; // The indicator above says that the server is away; the charts keep what they have.
   }

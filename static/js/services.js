@@ -9,10 +9,13 @@ live(["services"], ({ services }) => {
   const body = table.tBodies[0];
   const rows = new Map([...body.rows].map((row) => [row.dataset.service, row]));
   const names = Object.keys(services).filter((name) => name !== "gateway");
-  if (names.some((name) => !rows.has(name)) || names.length < rows.size) {
-    location.reload(); // A service was added or removed: the server draws the new list.
+  // A service was registered or removed: the server draws the new list. One that only reports comes and goes with
+  // what it sends, and with the store it is read from.
+  if (names.some((name) => !rows.has(name)) || [...rows].some(([name, row]) => !services[name] && !row.dataset.reports)) {
+    location.reload();
     return;
   }
+  for (const [name, row] of rows) row.hidden = !services[name];
   names.sort((a, b) => RANK[services[a].state] - RANK[services[b].state] || (a < b ? -1 : 1));
   names.forEach((name, n) => {
     const row = rows.get(name);

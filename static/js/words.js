@@ -3,13 +3,14 @@
 export const STATE_WORDS = {
   healthy: "Healthy", degraded: "Degraded", failing: "Failing", unhealthy: "Unhealthy", maintenance: "Maintenance",
   drained: "Drained", unknown: "Unknown", closed: "Closed", open: "Open", half_open: "Half-open", gone: "Gone",
+  setup: "Setting up", reports: "Reports only",
 };
 const ICONS = {
   healthy: "healthy", closed: "healthy", ok: "healthy", degraded: "degraded", half_open: "degraded", warn: "degraded",
   failing: "failing", unhealthy: "failing", open: "failing", bad: "failing",
-  maintenance: "maintenance", drained: "maintenance", deploy: "deploy", info: "deploy",
+  maintenance: "maintenance", drained: "maintenance", deploy: "deploy", info: "deploy", setup: "setup", reports: "reports",
 };
-export const RANK = { failing: 0, degraded: 1, unknown: 2, maintenance: 3, healthy: 4 };
+export const RANK = { failing: 0, degraded: 1, unknown: 2, setup: 3, maintenance: 4, healthy: 5, reports: 6 };
 
 export const icon = (state) => `#i-${ICONS[state] ?? "unknown"}`;
 
@@ -43,7 +44,7 @@ export const plural = (count, noun) => `${grouped(count)} ${noun}${count === 1 ?
 
 export function breaker(state, name) {
   if (name === "gateway") return "data plane";
-  if (!state) return "breaker unknown";
+  if (!state) return "breaker not known";
   const word = { closed: "closed", open: "open", half_open: "half-open" }[state.state] ?? state.state;
   if (state.forced) return `breaker held ${word}`;
   if (state.state === "open" && state.retry_at) {
@@ -65,7 +66,28 @@ export function up(instances, name) {
 export function tally(services) {
   const counts = {};
   for (const service of Object.values(services)) counts[service.state] = (counts[service.state] ?? 0) + 1;
-  return Object.keys(RANK).filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`).join(" · ");
+  const said = { setup: "setting up", reports: "reporting only" };
+  return Object.keys(RANK).filter((state) => counts[state]).map((state) => `${counts[state]} ${said[state] ?? state}`).join(" · ");
+}
+
+/** What a registered service says of itself, beside what the gateway saw. */
+export function ownReport(service) {
+  if (service.own) return `By its own report: ${rate(service.own.rate)} /s, ${percent(service.own.error_rate)} errors, p95 ${milliseconds(service.own.p95_ms)} ms.`;
+  return service.red ? "It has reported nothing of itself in the last minute." : "";
+}
+
+/** What a process dropped or refused: "12 spans dropped, 3 messages refused". */
+export const lost = (part) => Object.entries(part.lost ?? {}).map(([what, count]) => `${grouped(count)} ${what}`).join(", ") || "nothing";
+
+export const limited = (red) => (red?.limited ? `${percent(red.limited / red.requests)} limited` : "");
+
+export const affected = (row) => (row.failed === undefined
+  ? `${grouped(row.limited)} limited${row.policy ? ` by ${row.policy}` : ""}` : `${grouped(row.failed)} failed`);
+
+export function nobody(verdict, sources) {
+  if (verdict.affected) return "Nobody: no request has failed.";
+  const reason = sources?.telemetry?.stale ?? sources?.traffic?.stale;
+  return reason ? `Not known: ${reason}.` : "Not known.";
 }
 
 export function spark(rates) {

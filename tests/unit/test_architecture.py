@@ -28,7 +28,14 @@ MAY_IMPORT = {
 WITHOUT_ORM = ("apps/gateway/core", "apps/gateway/plane", "apps/telemetry/collector", "apps/telemetry/engine")
 
 # Pure files: no I/O, no clock of their own. ``now`` is an argument.
-PURE = ("apps/gateway/core", "apps/health/core.py", "apps/telemetry/collector/decode.py", "apps/dashboard/frames.py")
+PURE = (
+    "apps/gateway/core",
+    "apps/health/core.py",
+    "apps/telemetry/collector/decode.py",
+    "apps/dashboard/frames.py",
+    "apps/dashboard/state.py",
+    "apps/dashboard/judge",
+)
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}
 
 

@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.dashboard import words
+from apps.dashboard.judge import freshness, own
 from apps.lib.clock import wall
 
 register = template.Library()
@@ -29,6 +30,8 @@ STATE_WORDS = {
     "open": "Open",
     "half_open": "Half-open",
     "gone": "Gone",
+    "setup": "Setting up",
+    "reports": "Reports only",
 }
 ICONS = {
     "healthy": "healthy",
@@ -45,6 +48,8 @@ ICONS = {
     "drained": "maintenance",
     "deploy": "deploy",
     "info": "deploy",
+    "setup": "setup",
+    "reports": "reports",
 }
 
 
@@ -257,8 +262,64 @@ def service_url(name: str) -> str:
 
 
 @register.filter
+def seen(service: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The numbers to show: what the gateway saw, or of a service that only reports, its own; empty: not known."""
+    found: Mapping[str, Any] = service.get("own" if service.get("reports") else "red") or {}
+    return found
+
+
+@register.filter
+def own_words(service: Mapping[str, Any]) -> str:
+    return words.own_report(service)
+
+
+@register.filter
+def expected_words(route: Any) -> str:
+    """What is expected of a route: the shares of failures it may have, and how slow it may be."""
+    return words.expected(route.degraded_share, route.failing_share, route.slow_ms)
+
+
+@register.filter
+def lost_words(part: Mapping[str, Any]) -> str:
+    return words.lost(part)
+
+
+@register.filter
+def hides(source: str) -> str:
+    """What nobody knows without this source."""
+    return freshness.HIDES.get(source, "")
+
+
+@register.filter
+def counted(red: Any, what: str) -> str:
+    """How many requests of the last minute were ``limited`` or ``refused``; a dash when nobody knows."""
+    return f"{red.get(what, 0):,}" if isinstance(red, Mapping) else "–"
+
+
+@register.filter
+def limited_words(red: Mapping[str, Any] | str) -> str:
+    return words.limited(red if isinstance(red, Mapping) else None)
+
+
+@register.filter
 def affected_url(row: Mapping[str, Any]) -> str:
-    return "/traces/?" + urlencode({"errors": "1", "service": row["service"], "name": row["name"], "range": "15m"})
+    only = {"errors": "1"} if "failed" in row else {}
+    return "/traces/?" + urlencode({**only, "service": "gateway", "name": row["path"], "range": "15m"})
+
+
+@register.filter
+def affected_words(row: Mapping[str, Any]) -> str:
+    return words.affected(row)
+
+
+@register.filter
+def nobody(document: Mapping[str, Any]) -> str:
+    return words.nobody(document["verdict"], document["sources"])
+
+
+@register.filter
+def is_part(name: str) -> bool:
+    return name in own.TITLES
 
 
 @register.filter

@@ -1,0 +1,273 @@
+"""What there is to judge by, and how old each part of it is. Pure.
+
+A source that has fallen silent keeps what it last said, with the moment it said it: whatever depends on it is grey
+from then on. Times are wall-clock seconds, durations of requests milliseconds, shares 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+FAILING, DEGRADED, UNKNOWN, MAINTENANCE, HEALTHY = "failing", "degraded", "unknown", "maintenance", "healthy"
+SETUP, REPORTS = "setup", "reports"
+"""Not judged: a service that has no instance yet, and one that nobody registered and that only sends telemetry."""
+WORST_FIRST = (FAILING, DEGRADED, UNKNOWN, SETUP, MAINTENANCE, HEALTHY, REPORTS)
+RANK = {state: rank for rank, state in enumerate(WORST_FIRST)}
+
+
+class InstanceLike(Protocol):
+    """An instance's last verdict (apps.health.queries.InstanceStatus)."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def instance(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def checked_at(self) -> float | None: ...
+    @property
+    def latency_ms(self) -> float | None: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def passes(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def rise(self) -> int: ...
+    @property
+    def fall(self) -> int: ...
+
+
+class RedLike(Protocol):
+    """Rate, errors and duration over the last minute (apps.telemetry.queries)."""
+
+    @property
+    def requests(self) -> float: ...
+    @property
+    def errors(self) -> float: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def error_rate(self) -> float: ...
+    @property
+    def p50_ms(self) -> float | None: ...
+    @property
+    def p95_ms(self) -> float | None: ...
+    @property
+    def p99_ms(self) -> float | None: ...
+
+
+class BreakerLike(Protocol):
+    """The worst state of a service's breaker over live workers (apps.gateway.queries.BreakerStatus)."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def forced(self) -> Any: ...
+    @property
+    def failure_rate(self) -> float | None: ...
+    @property
+    def retry_at(self) -> float | None: ...
+
+
+class WorkerLike(Protocol):
+    """A live gateway worker (apps.gateway.queries.WorkerStatus)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def node(self) -> str: ...
+    @property
+    def dropped(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """The last good answer of a source, and when it was asked for; ``error`` says why there is none newer."""
+
+    value: T
+    at: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """A registered service; ``interval_s`` is how often its instances are probed, None when they are not."""
+
+    name: str
+    title: str
+    interval_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteInfo:
+    """A route and what is expected of it. ``slow_ms`` None: judged by its deadline and its own last hour."""
+
+    name: str
+    service: str
+    path: str
+    policy: str = ""
+    """The rate limit of its consumers that have none of their own."""
+    degraded_share: float = 0.05
+    failing_share: float = 0.25
+    slow_ms: float | None = None
+    deadline_ms: float = 15_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What the database holds: who should be there, and the last verdict on each instance."""
+
+    services: Sequence[ServiceInfo] = ()
+    instances: Sequence[InstanceLike] = ()
+    routes: Mapping[str, RouteInfo] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
+    """Consumer → the rate limit of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What the gateway's workers say of themselves on Redis."""
+
+    breakers: Mapping[str, BreakerLike] = field(default_factory=dict)
+    workers: Sequence[WorkerLike] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the gateway saw in the last minute of one service, one route, or all: what clients were answered."""
+
+    requests: int = 0
+    errors: int = 0
+    """Answers of 500 and above, whoever made them."""
+    limited: int = 0
+    """429."""
+    refused: int = 0
+    """Refused for another reason before a service was asked: no credential, a wrong one, not allowed, too large."""
+    rate: float = 0.0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+    @property
+    def error_rate(self) -> float:
+        return self.errors / self.requests if self.requests else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A consumer that met its limit on a route in the last minute."""
+
+    consumer: str
+    """Empty: callers without a credential."""
+    route: str
+    service: str
+    requests: int
+    limited: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A reason for which the gateway turned requests away in the last minute, its limits aside."""
+
+    route: str
+    service: str
+    failure: str
+    """The problem's slug."""
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the telemetry store holds: the gateway's records first, and what services report of themselves."""
+
+    reported_at: float = 0.0
+    """The newest report of any gateway worker in the store."""
+    total: Edge = Edge()
+    services: Mapping[str, Edge] = field(default_factory=dict)
+    routes: Mapping[str, Edge] = field(default_factory=dict)
+    usual_p95_ms: Mapping[str, float] = field(default_factory=dict)
+    """Route → its p95 over the last hour, for routes with enough requests to have a habit."""
+    callers: Sequence[Caller] = ()
+    refusals: Sequence[Refusal] = ()
+    affected: Sequence[Mapping[str, Any]] = ()
+    """The last five minutes, for people."""
+    blame: Mapping[str, str] = field(default_factory=dict)
+    """Service → the dependency whose failure its recent failed requests carry."""
+    sparks: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    own: Mapping[str, RedLike] = field(default_factory=dict)
+    """What a service reports of itself: its server spans."""
+    losses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Process → what it dropped or refused in the last hour → how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened lately, newest first; the configuration that should be serving; what waits to be sent."""
+
+    recent: Sequence[Mapping[str, Any]] = ()
+    revision: int | None = None
+    published_at: float | None = None
+    bars: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    waiting: int = 0
+    """Events in the outbox."""
+    oldest_at: float | None = None
+    """When the oldest of them was published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process as its supervisor knows it. ``state`` is supervisord's word; ``starts`` are the last minutes'."""
+
+    name: str
+    state: str
+    since: float
+    pid: int = 0
+    reason: str = ""
+    starts: int = 0
+    """How often it was started again in the last ten minutes."""
+
+
+NO_SIGNS: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Everything that one state document is made of. ``processes`` None: no supervisor runs them on this machine."""
+
+    registry: Reading[Registry] = field(default_factory=lambda: Reading(Registry()))
+    plane: Reading[Plane] = field(default_factory=lambda: Reading(Plane()))
+    signs: Reading[Mapping[str, float]] = field(default_factory=lambda: Reading(NO_SIGNS))
+    """Signs of life on Redis: process → when it last gave one."""
+    traffic: Reading[Traffic] = field(default_factory=lambda: Reading(Traffic()))
+    changes: Reading[Changes] = field(default_factory=lambda: Reading(Changes()))
+    processes: Reading[Mapping[str, Process]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A state, the sentence that says why, and since when the evidence says so."""
+
+    state: str
+    why: str = ""
+    since: float | None = None
