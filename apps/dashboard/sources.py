@@ -32,6 +32,8 @@ from apps.telemetry import queries as telemetry
 
 HOUR = 3600.0
 BAR_BUCKETS = 60
+ROUTES_S = 5.0
+"""Seconds after which a route's new threshold counts."""
 RECENT = 40
 """Changes kept in the document."""
 SIGNS = ("worker", "beat", "relay")
@@ -57,22 +59,43 @@ TITLES = {
 }
 
 
-def read_registry() -> Registry:
-    """Services and routes as registered, and the last verdict on each instance. The ORM."""
-    default = HealthCheck._meta.get_field("interval_s").default
-    checks = {check.service_id: check for check in HealthCheck.objects.only("service_id", "interval_s", "enabled")}
-    services = []
-    for service in Service.objects.only("pk", "name", "title"):
-        check = checks.get(service.pk)
-        interval = default if check is None else check.interval_s if check.enabled else None
-        services.append(ServiceInfo(service.name, service.title, interval))
-    columns = ("name", "service__name", "path", "rate_limit__name", "timeout")
-    routes = {
-        name: RouteInfo(name, owner, path, policy or "", deadline_ms=timeout * 1000)
-        for name, owner, path, policy, timeout in Route.objects.values_list(*columns)
+class RegistrySource:
+    """Services as registered and the last verdict on each instance; less often routes and limits. The ORM."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, RouteInfo] = {}
+        self._policies: dict[str, str] = {}
+        self._routes_due = float("-inf")
+
+    def read(self) -> Registry:
+        """DatabaseError when the database does not answer."""
+        default = HealthCheck._meta.get_field("interval_s").default
+        checks = {check.service_id: check for check in HealthCheck.objects.only("service_id", "interval_s", "enabled")}
+        services = []
+        for service in Service.objects.only("pk", "name", "title"):
+            check = checks.get(service.pk)
+            interval = default if check is None else check.interval_s if check.enabled else None
+            services.append(ServiceInfo(service.name, service.title, interval))
+        now = monotonic()
+        if now >= self._routes_due:
+            self._routes, self._policies = _routes(), _policies()
+            self._routes_due = now + ROUTES_S
+        return Registry(tuple(services), tuple(health.statuses()), self._routes, self._policies)
+
+
+def _routes() -> dict[str, RouteInfo]:
+    columns = ("name", "service__name", "path", "rate_limit__name", "degraded_share", "failing_share", "slow_ms")
+    return {
+        name: RouteInfo(name, service, path, policy or "", degraded, failing, slow, timeout * 1000)
+        for name, service, path, policy, degraded, failing, slow, timeout in Route.objects.values_list(
+            *columns, "timeout"
+        )
     }
+
+
+def _policies() -> dict[str, str]:
     own = Consumer.objects.exclude(rate_limit=None).values_list("name", "rate_limit__name")
-    return Registry(tuple(services), tuple(health.statuses()), routes, dict(own))
+    return dict(own)
 
 
 def read_plane() -> Plane:
@@ -171,8 +194,8 @@ class Sources:
 
     def __init__(self) -> None:
         self.processes = ProcessSource(settings.SUPERVISOR)
-        changes, signs, traffic = ChangeSource(), SignSource(), TrafficSource()
-        self.database: dict[str, Callable[[], Any]] = {"registry": read_registry, "changes": changes.read}
+        registry, changes, signs, traffic = RegistrySource(), ChangeSource(), SignSource(), TrafficSource()
+        self.database: dict[str, Callable[[], Any]] = {"registry": registry.read, "changes": changes.read}
         """Asked in Django's thread."""
         self.engines: dict[str, Callable[[], Any]] = {
             "plane": read_plane,

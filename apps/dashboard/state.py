@@ -22,6 +22,7 @@ from apps.dashboard.judge.readings import (
     Judgement,
     Readings,
     RedLike,
+    RouteInfo,
     ServiceInfo,
     Traffic,
 )
@@ -42,6 +43,10 @@ class Picture:
         self.blind = Blind(verdicts, self.why_not("breakers"), self.why_not("telemetry") or self.why_not("traffic"))
         self.traffic = Traffic() if self.blind.traffic else readings.traffic.value
         self.breakers = {} if self.blind.breakers else readings.plane.value.breakers
+        self.routes: dict[str, dict[str, RouteInfo]] = {}
+        """Service → its routes by name."""
+        for route in readings.registry.value.routes.values():
+            self.routes.setdefault(route.service, {})[route.name] = route
 
     def why_not(self, source: str) -> str:
         """Why ``source`` no longer counts; empty while it does."""
@@ -88,9 +93,9 @@ def _services(picture: Picture) -> Document:
 
 
 def _service(picture: Picture, info: ServiceInfo, instances: Sequence[InstanceLike]) -> Document:
-    registry, seen, now = picture.readings.registry.value, picture.traffic, picture.now
-    breaker = picture.breakers.get(info.name)
-    met = traffic.judge(info.name, seen, registry.routes, registry.policies)
+    seen, now = picture.traffic, picture.now
+    breaker, routes = picture.breakers.get(info.name), picture.routes.get(info.name, {})
+    met = traffic.judge(info.name, seen, routes, picture.readings.registry.value.policies)
     judgement = services.judge(info, instances, met, seen.own.get(info.name), breaker, now, picture.blind)
     fresh = not picture.blind.verdicts
     return {
@@ -108,11 +113,7 @@ def _service(picture: Picture, info: ServiceInfo, instances: Sequence[InstanceLi
             for status in instances
         },
         **_seen(picture, info.name),
-        "routes": {
-            route.name: {"path": route.path, **(_edge(seen.routes.get(route.name, QUIET)))}
-            for route in registry.routes.values()
-            if route.service == info.name and not picture.blind.traffic
-        },
+        "routes": {name: _edge(seen.routes[name]) for name in routes if name in seen.routes},
         "bar": list(picture.readings.changes.value.bars.get(info.name, ())),
         "breaker": _breaker(breaker),
     }

@@ -49,6 +49,7 @@ class RouteAdmin(PublishingAdmin):
         ("Where to", {"fields": [("service", "strip_prefix")]}),
         ("Who may", {"fields": ["auth", "rate_limit"]}),
         ("Limits", {"fields": [("timeout", "per_try_timeout", "idle_timeout"), ("retries", "max_body")]}),
+        ("Expected", {"fields": [("degraded_share", "failing_share", "slow_ms")]}),
         RECORD,
     ]
 

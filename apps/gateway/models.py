@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinLengthValidator
+from django.core.validators import MaxValueValidator, MinLengthValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
@@ -277,6 +277,27 @@ class Route(Stamped):
     max_body = _bounded(
         models.PositiveBigIntegerField, config.Route, "max_body", help_text="Largest request body, in bytes."
     )
+    # What the pages judge it by; the data plane knows nothing of these.
+    degraded_share = models.FloatField(
+        "degraded from",
+        default=0.05,
+        validators=[bounds.finite, MinValueValidator(0.0001), MaxValueValidator(1.0)],
+        help_text="Share of a minute's answers that may be 500 or above before it is shown as degraded: 0.05 is 5%.",
+    )
+    failing_share = models.FloatField(
+        "failing from",
+        default=0.25,
+        validators=[bounds.finite, MinValueValidator(0.0001), MaxValueValidator(1.0)],
+        help_text="Share from which it is shown as failing.",
+    )
+    slow_ms = models.FloatField(
+        "slow from",
+        null=True,
+        blank=True,
+        validators=[bounds.finite, MinValueValidator(0.1)],
+        help_text="Milliseconds of p95 past which it is shown as degraded. Empty: thrice its last hour's, or half its "
+        "timeout.",
+    )
 
     class Meta:
         ordering = ["path", "name"]
@@ -287,6 +308,8 @@ class Route(Stamped):
     def clean(self) -> None:
         if self.match == "prefix" and self.path != "/" and self.path.endswith("/"):
             raise ValidationError({"path": "A prefix ends without a slash: /nexus takes /nexus/ too."})
+        if None not in (self.degraded_share, self.failing_share) and self.failing_share < self.degraded_share:
+            raise ValidationError({"failing_share": "A route fails later than it degrades: raise this share."})
 
 
 class Consumer(Stamped):

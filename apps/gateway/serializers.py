@@ -70,6 +70,9 @@ class RouteSerializer(Validated):
             "description",
             "enabled",
             *(name for name in config.Route.__struct_fields__ if name != "name"),
+            "degraded_share",
+            "failing_share",
+            "slow_ms",
             *STAMPS,
         ]
         read_only_fields = STAMPS

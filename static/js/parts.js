@@ -40,7 +40,7 @@ export function fillService(root, name, service) {
     known.hidden = Boolean(seen(service));
     field(root, "red").hidden = !seen(service);
   }
-  const turned = field(root, "limited");
+  const turned = field(root, "chip-limited");
   if (turned) {
     text(turned, limited(service.red));
     turned.hidden = !service.red?.limited;

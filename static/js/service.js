@@ -23,10 +23,10 @@ function drawInstances(instances) {
   }
 }
 
-function drawRoutes(routes) {
+function drawRoutes({ routes, red }) {
   for (const row of root.querySelectorAll("tr[data-route]")) {
     const seen = routes?.[row.dataset.route];
-    const count = (what) => (seen ? (seen[what] ?? 0).toLocaleString("en") : "–");
+    const count = (what) => (red ? (seen?.[what] ?? 0).toLocaleString("en") : "–");
     text(field(row, "requests"), count("requests"));
     text(field(row, "failed"), count("errors"));
     text(field(row, "limited"), count("limited"));
@@ -40,7 +40,7 @@ live(["services"], ({ services }) => {
   fillService(root, name, service);
   text(field(root, "own-report"), ownReport(service));
   drawInstances(service.instances);
-  drawRoutes(service.routes);
+  drawRoutes(service);
 });
 
 // -- charts ---------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from apps.dashboard.judge.own import FAILING, SILENT, SUPERVISOR, Part, young
-from apps.dashboard.judge.readings import Readings
+from apps.dashboard.judge.own import SILENT, SUPERVISOR, Part, young
+from apps.dashboard.judge.readings import FAILING, Readings
 from apps.dashboard.words import ago
 
 DATABASE, CHANGES = 8.0, 10.0

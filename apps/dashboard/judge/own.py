@@ -146,7 +146,7 @@ def part(name: str, process: Process | None, seen_at: float | None, now: float, 
         if process.state == "STOPPING":
             return said(DEGRADED, "stopping", "is stopping")
     if young(seen_at, now, SILENT.get(name, SILENT["worker"])):
-        return said(HEALTHY, "running", "runs")
+        return said(HEALTHY, "running", f"process {pid}" if pid else "gives signs of life")
     if process is not None and process.since is not None and now - process.since < STARTING:
         return said(DEGRADED, "starting", "is starting")
     if blind:

@@ -30,6 +30,8 @@ REFUSED_SHARE = 0.5
 """More of a consumer's requests refused than this, by its limit or for its credentials, is said aloud."""
 SLOWER, SLOWER_MS = 3.0, 200.0
 """A p95 of so many times, and so many milliseconds more than, its own last hour's is slow."""
+STRANGERS = frozenset({"credentials_missing"})
+"""Refusals that are not judged: whoever scans a network meets them all day."""
 DEADLINE_SHARE = 0.5
 """A p95 past this share of the deadline is slow, whatever the last hour was like."""
 EXPECTED = RouteInfo("", "", "")
@@ -37,11 +39,11 @@ EXPECTED = RouteInfo("", "", "")
 
 
 def judge(service: str, traffic: Traffic, routes: Mapping[str, RouteInfo], policies: Mapping[str, str]) -> Judgement:
-    """The worst that clients of ``service`` meet; HEALTHY when nothing of it is past what is expected."""
+    """The worst that clients of ``service`` meet by these, its own routes; HEALTHY when nothing is past what is
+    expected. ``policies``: consumer → the rate limit of its own."""
     found = [Judgement(HEALTHY)]
     cause = traffic.blame.get(service, "")
-    mine = [info for info in routes.values() if info.service == service]
-    for info in mine:
+    for info in routes.values():
         edge = traffic.routes.get(info.name)
         if edge is not None:
             found += errors(info, edge, cause, f" to {info.path}")
@@ -49,8 +51,10 @@ def judge(service: str, traffic: Traffic, routes: Mapping[str, RouteInfo], polic
     whole = traffic.services.get(service)
     if whole is not None:
         found += errors(EXPECTED, whole, cause)
-    found += limits((caller for caller in traffic.callers if caller.service == service), routes, policies)
-    found += refusals((one for one in traffic.refusals if one.service == service), traffic.routes, routes)
+        if whole.limited:
+            found += limits((caller for caller in traffic.callers if caller.service == service), routes, policies)
+        if whole.refused:
+            found += refusals((one for one in traffic.refusals if one.service == service), traffic.routes, routes)
     # The first of the worst: errors are told before slowness, a route before the whole.
     return min(found, key=lambda judgement: RANK[judgement.state])
 
@@ -103,6 +107,8 @@ def refusals(found: Iterable[Refusal], seen: Mapping[str, Edge], routes: Mapping
     """Routes most of whose requests the gateway turns away for one reason, such as a key that has expired."""
     judged = []
     for refusal in sorted(found, key=lambda refusal: -refusal.requests):
+        if refusal.failure in STRANGERS:
+            continue
         edge = seen.get(refusal.route, Edge())
         if edge.requests >= LEAST_REQUESTS and refusal.requests > REFUSED_SHARE * edge.requests:
             share = f"{percent(refusal.requests / edge.requests)} of {plural(edge.requests, 'request')}"

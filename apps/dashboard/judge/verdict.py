@@ -63,7 +63,7 @@ def judge(subjects: Mapping[str, Subject], parts: Mapping[str, Part], sources: M
     if hidden:
         lost = list(dict.fromkeys(HIDES[name] for name in hidden))
         known = [f"known: {one}" for one in _told(subjects, named[DEGRADED])[:2]]
-        detail = _join([f"Nobody can say {and_list(lost, 4)}" if lost else "", *told[1:3], *known])
+        detail = _join([f"Not known without it: {and_list(lost, 4)}", *told[1:3], *known])
         return Verdict(UNKNOWN, f"Not known: {reasons[0]}", detail, None, [*named[DEGRADED]], sentences)
     if named[DEGRADED] or faults:
         names = named[DEGRADED]

@@ -142,7 +142,8 @@ def met(edge: Edge | None = None, **others: Any) -> Judgement:
     """The judgement of covenant's traffic, on its one route and as a whole."""
     route: RouteInfo = others.pop("route", LEDGER)
     seen = edge or SEEN
-    found = Traffic(services={"covenant": others.pop("whole", seen)}, routes={"ledger": seen}, **others)
+    whole = replace(others.pop("whole", seen), limited=1, refused=1)
+    found = Traffic(services={"covenant": whole}, routes={"ledger": seen}, **others)
     return traffic.judge("covenant", found, {"ledger": route}, {"auditor": "auditors"})
 
 
@@ -218,6 +219,8 @@ def test_a_route_that_refuses_most_of_its_callers_says_why() -> None:
         "62% of 50 requests to /covenant are refused: key expired",
     )
     assert met(Edge(600), refusals=[Refusal("ledger", "covenant", "key_unknown", 31)]).state == "healthy"
+    strangers = [Refusal("ledger", "covenant", "credentials_missing", 50)]
+    assert met(Edge(50), refusals=strangers).state == "healthy", "whoever scans a network meets that all day"
 
 
 # -- the gateway --------------------------------------------------------------------------------
