@@ -41,20 +41,41 @@ AUTHOR = "seed"
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """A route to a member and who may call it. Nobody named: anyone, by credentials that the member checks itself."""
+
+    name: str
+    allow: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    auth: tuple[str, ...] = ("key", "jwt")
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One service of the reference fleet."""
 
     name: str
     title: str
     description: str
-    auth: tuple[str, ...] = ("key", "jwt")
+    openings: tuple[Opening, ...]
 
+
+READ = ("GET", "HEAD")
 
 MEMBERS = (
-    Member("aegis", "Aegis", "Identity: issues and validates tokens.", auth=()),
-    Member("covenant", "Covenant", "Append-only ledger with proofs."),
-    Member("nexus", "Nexus", "Recognises what a sentence asks for and has it done."),
-    Member("mint", "Mint", "Balances, moved by what the ledger records."),
+    Member("aegis", "Aegis", "Identity: issues and validates tokens.", (Opening("aegis"),)),
+    Member(
+        "covenant",
+        "Covenant",
+        "Append-only ledger with proofs.",
+        (
+            Opening("covenant", ("demo", "nexus"), READ),
+            # Whoever appends may name any account as the sender, so nexus alone does.
+            Opening("covenant-append", ("nexus",), ("POST",), ("key",)),
+        ),
+    ),
+    Member("nexus", "Nexus", "Recognises what a sentence asks for and has it done.", (Opening("nexus", ("demo",)),)),
+    Member("mint", "Mint", "Balances, moved by what the ledger records.", (Opening("mint", ("demo", "nexus"), READ),)),
 )
 
 
@@ -216,8 +237,8 @@ def reference_fleet(ports: Ports, say: Callable[[str], None]) -> None:
             "half_open_calls": 3,
         },
     )
-    for name, title in (("demo", "Demonstration"), ("nexus", "Nexus calling other services")):
-        Consumer.objects.get_or_create(name=name, defaults={"title": title})
+    Consumer.objects.get_or_create(name="demo", defaults={"title": "Demonstration", "subjects": ["aegis/demo"]})
+    Consumer.objects.get_or_create(name="nexus", defaults={"title": "Nexus calling other services"})
     for member in MEMBERS:
         service, _ = Service.objects.get_or_create(
             name=member.name,
@@ -236,19 +257,31 @@ def reference_fleet(ports: Ports, say: Callable[[str], None]) -> None:
             defaults={"path": "/health", "interval_s": 2.0, "timeout_s": 1.0, "rise": 2, "fall": 2},
         )
         ServicePolicy.objects.get_or_create(service=service, defaults={"breaker": breaker})
-        Route.objects.get_or_create(
-            name=member.name,
-            defaults={
-                "service": service,
-                "path": f"/{member.name}",
-                "auth": list(member.auth),
-                "rate_limit": limit,
-                "description": member.description,
-            },
-        )
+        for opening in member.openings:
+            Route.objects.get_or_create(
+                name=opening.name,
+                defaults={
+                    "service": service,
+                    "path": f"/{member.name}",
+                    "rate_limit": limit,
+                    "description": member.description,
+                    **_who(opening),
+                },
+            )
         say(f"service {member.name} at {_url(ports, member.name)}, route /{member.name}")
     JwtIssuer.objects.get_or_create(name="aegis", defaults=_issuer(ports))
     say("JWT issuer aegis trusted")
+
+
+def _who(opening: Opening) -> dict[str, Any]:
+    if not opening.allow:
+        return {"auth": [], "forward_credentials": True}
+    return {
+        "auth": list(opening.auth),
+        "issuers": ["aegis"] if "jwt" in opening.auth else [],
+        "allow": list(opening.allow),
+        "methods": list(opening.methods),
+    }
 
 
 def follow_ports(ports: Ports, say: Callable[[str], None]) -> None:

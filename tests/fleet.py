@@ -78,6 +78,11 @@ class Fleet:
         answer: dict[str, Any] = json.loads((self.home / "credentials.json").read_text())
         return answer
 
+    @property
+    def nexus_key(self) -> str:
+        """The API key by which nexus calls other services."""
+        return (self.home / "secrets" / "nexus_api_key").read_text().strip()
+
     def service(self, name: str) -> str:
         """A backend service's own address, past the gateway."""
         return f"http://127.0.0.1:{self.ports[f'MC_{name.upper()}_PORT']}"

@@ -7,6 +7,7 @@ import hmac
 import logging
 import secrets
 import string
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -88,7 +89,7 @@ def document() -> config.Document:
         rate_limits=RateLimitPolicy.objects.order_by("name"),
         consumers=Consumer.objects.order_by("name").select_related("rate_limit"),
         keys=ApiKey.objects.order_by("prefix").select_related("consumer"),
-        issuers=JwtIssuer.objects.filter(enabled=True).order_by("name"),
+        issuers=JwtIssuer.objects.order_by("name"),
     )
 
 
@@ -207,7 +208,13 @@ def describe_key(key: str) -> tuple[str, str]:
 
 
 def issue_key(
-    consumer: Consumer, *, author: str, name: str = "", expires_at: datetime | None = None, key: str | None = None
+    consumer: Consumer,
+    *,
+    author: str,
+    name: str = "",
+    scopes: Sequence[str] = (),
+    expires_at: datetime | None = None,
+    key: str | None = None,
 ) -> tuple[ApiKey, str]:
     """A key for ``consumer``: the stored row, and the key itself, which nothing can tell again. Does not publish."""
     key = key or make_key()
@@ -215,6 +222,7 @@ def issue_key(
     row = ApiKey.objects.create(
         consumer=consumer,
         name=name,
+        scopes=list(scopes),
         prefix=prefix,
         hash=digest,
         created_by=author,

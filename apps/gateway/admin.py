@@ -15,8 +15,10 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
 from apps.gateway import actions
+from apps.gateway.core import config
 from apps.gateway.models import (
     ApiKey,
     BreakerOverride,
@@ -34,9 +36,25 @@ RECORD = ("Record", {"classes": ["collapse"], "fields": [("created_at", "updated
 STAMPS = ["created_at", "updated_at"]
 
 
+def _callers() -> list[str]:
+    """Everyone, each consumer, and each group that a consumer is in or a route allows."""
+    consumers = Consumer.objects.order_by("name").values_list("name", "groups")
+    groups = {f"@{group}" for _, groups in consumers for group in groups}
+    groups |= {name for allow in Route.objects.values_list("allow", flat=True) for name in allow if name[0] == "@"}
+    return [config.EVERYONE, *sorted(groups), *(name for name, _ in consumers)]
+
+
+def _issuers() -> list[str]:
+    return list(JwtIssuer.objects.order_by("name").values_list("name", flat=True))
+
+
+OFFERED = {"allow": _callers, "issuers": _issuers}
+"""Fields of a route that are picked from what there is."""
+
+
 @admin.register(Route)
 class RouteAdmin(PublishingAdmin):
-    list_display = ["name", "path", "service", "credentials", "rate_limit", "timeout_shown", "state"]
+    list_display = ["name", "path", "service", "callers", "credentials", "rate_limit", "timeout_shown", "state"]
     list_filter = ["service", "enabled", "rate_limit"]
     list_select_related = ["service", "rate_limit"]
     search_fields = ["name", "path", "description", "service__name"]
@@ -47,15 +65,27 @@ class RouteAdmin(PublishingAdmin):
         (None, {"fields": [("name", "enabled"), "description"]}),
         ("Which requests", {"fields": [("path", "match"), "hosts", "methods"]}),
         ("Where to", {"fields": [("service", "strip_prefix")]}),
-        ("Who may", {"fields": ["auth", "rate_limit"]}),
+        ("Who may call", {"fields": ["auth", "issuers", "allow", "scopes", ("forward_credentials", "rate_limit")]}),
         ("Limits", {"fields": [("timeout", "per_try_timeout", "idle_timeout"), ("retries", "max_body")]}),
         ("Expected", {"fields": [("degraded_share", "failing_share", "slow_ms")]}),
         RECORD,
     ]
 
-    @display(description="Credentials", label={"public": "warning", "key": "info", "jwt": "info", "key or jwt": "info"})
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        offered = OFFERED.get(db_field.name)
+        if offered is not None:
+            return db_field.formfield(words=offered(), widget=UnfoldAdminSelect2MultipleWidget())
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    @display(description="Who may call", label={"anyone": "warning", "every consumer": "warning"})
+    def callers(self, row: Route) -> str:
+        if not row.auth:
+            return "anyone"
+        return "every consumer" if config.EVERYONE in row.allow else ", ".join(row.allow)
+
+    @display(description="Credentials")
     def credentials(self, row: Route) -> str:
-        return " or ".join(row.auth) or "public"
+        return " or ".join(row.auth) or "none"
 
     @display(description="Timeout", ordering="timeout")
     def timeout_shown(self, row: Route) -> str:
@@ -157,13 +187,21 @@ class ServicePolicyAdmin(PublishingAdmin):
 
 @admin.register(Consumer)
 class ConsumerAdmin(PublishingAdmin):
-    list_display = ["name", "title", "rate_limit", "live_keys", "state", "updated_at"]
+    list_display = ["name", "title", "group_names", "rate_limit", "live_keys", "state", "updated_at"]
     list_filter = ["enabled", "rate_limit"]
     list_select_related = ["rate_limit"]
     search_fields = ["name", "title", "description"]
     autocomplete_fields = ["rate_limit"]
     readonly_fields = STAMPS
-    fieldsets = [(None, {"fields": [("name", "title"), "description", ("enabled", "rate_limit")]}), RECORD]
+    fieldsets = [
+        (None, {"fields": [("name", "title"), "description", ("enabled", "rate_limit")]}),
+        ("Who it is", {"fields": ["groups", "subjects"]}),
+        RECORD,
+    ]
+
+    @display(description="Groups")
+    def group_names(self, row: Consumer) -> str:
+        return ", ".join(row.groups)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Consumer]:
         live = Q(keys__revoked_at=None) & (Q(keys__expires_at=None) | Q(keys__expires_at__gt=timezone.now()))
@@ -200,7 +238,7 @@ class ApiKeyAdmin(PublishingAdmin):
     actions = ["revoke"]
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        asked = (None, {"fields": ["consumer", "name", "expires_at"]})
+        asked = (None, {"fields": ["consumer", "name", "scopes", "expires_at"]})
         if obj is None:
             return [asked]
         record = ["shown", "status", ("created_at", "created_by"), ("revoked_at", "revoked_by")]
@@ -254,7 +292,7 @@ class JwtIssuerAdmin(PublishingAdmin):
     fieldsets = [
         (None, {"fields": [("name", "enabled"), "issuer", "audience"]}),
         ("Signatures", {"fields": ["algorithms", "jwks_url"]}),
-        ("Claims", {"fields": [("consumer_claim", "leeway")]}),
+        ("Claims", {"fields": [("consumer_claim", "subjects"), ("leeway", "max_lifetime")]}),
         RECORD,
     ]
 

@@ -131,6 +131,7 @@ class KeyViewSet(
             wanted["consumer"],
             author=request.user.get_username(),
             name=wanted.get("name", ""),
+            scopes=wanted.get("scopes", ()),
             expires_at=wanted.get("expires_at"),
         )
         self.publish(f"key {row.prefix} of {row.consumer} issued")

@@ -66,3 +66,10 @@ def _member(struct: type[msgspec.Struct], name: str) -> shapes.Field:
     kind = shapes.type_info(struct)
     assert isinstance(kind, shapes.StructType)  # noqa: S101 - holds for every Struct
     return next(field for field in kind.fields if field.name == name)
+
+
+def pattern(struct: type[msgspec.Struct], name: str) -> str:
+    """How each word in the list that is member ``name`` looks."""
+    kind = _member(struct, name).type
+    assert isinstance(kind, shapes.VarTupleType) and isinstance(kind.item_type, shapes.StrType)  # noqa: S101
+    return kind.item_type.pattern or ""

@@ -96,8 +96,8 @@ def rate_limit(row: Any) -> config.RateLimit:
 def consumer(row: Any) -> config.Consumer:
     values = {
         "name": row.name,
-        "enabled": row.enabled,
         "rate_limit": None if row.rate_limit is None else row.rate_limit.name,
+        **_take(row, "enabled", "groups", "subjects"),
     }
     return _convert(values, config.Consumer, f"Consumer {row.name}")
 
@@ -108,6 +108,7 @@ def key(row: Any) -> config.Key:
         "prefix": row.prefix,
         "consumer": row.consumer.name,
         "expires_at": None if row.expires_at is None else row.expires_at.timestamp(),
+        "scopes": row.scopes,
         "revoked": row.revoked_at is not None,
     }
     return _convert(values, config.Key, f"Key {row.prefix}")

@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.gateway import bounds
 from apps.gateway.core import config
 from apps.gateway.revisions import ConfigRevision
-from apps.gateway.rules import HOST, HOST_HINT, check_jwks_url, check_path
+from apps.gateway.rules import HOST, HOST_HINT, check_jwks_url, check_path, check_who
 from apps.registry.fields import WordsField
 from apps.registry.models import SLUG, Service
 
@@ -41,7 +41,16 @@ def _one_of(struct: Any, name: str, **options: Any) -> Any:
     return models.CharField(max_length=32, choices=choices, default=bounds.default(struct, name), **options)
 
 
-def any_credential() -> list[str]:
+def _words(struct: Any, name: str, hint: str, **options: Any) -> WordsField:
+    """A list of words that each look as the document's member of that name has it."""
+    return WordsField(pattern=bounds.pattern(struct, name), hint=hint, **options)
+
+
+SLUGS = "Use lower-case letters, digits and hyphens, starting with a letter."
+SCOPES = "Use up to 64 printable characters, without quotation mark or backslash."
+
+
+def by_key() -> list[str]:
     return list(bounds.default(config.Route, "auth"))
 
 
@@ -242,9 +251,25 @@ class Route(Stamped):
     methods = WordsField(words=METHODS, help_text="None ticked: any method.")
     auth = WordsField(
         words=bounds.choices(config.Route, "auth"),
-        default=any_credential,
+        default=by_key,
         verbose_name="credentials",
-        help_text="Which credentials open it. None ticked: a public route.",
+        help_text="Which credentials prove who calls. None ticked: a public route, open to anyone.",
+    )
+    issuers = _words(config.Route, "issuers", SLUGS, help_text="Whose tokens it takes, when jwt is ticked.")
+    allow = _words(
+        config.Route,
+        "allow",
+        "Name a consumer, a group as @group, or * for every consumer.",
+        verbose_name="who may call",
+        help_text="Consumers by name, groups as @group, or * for every consumer. Empty on a public route alone.",
+    )
+    scopes = _words(
+        config.Route, "scopes", SCOPES, help_text="What the caller's key or token must hold, all of it. Empty: nothing."
+    )
+    forward_credentials = models.BooleanField(
+        default=bounds.default(config.Route, "forward_credentials"),
+        help_text="Send Authorization and X-API-Key on, for a service that authenticates by itself."
+        " Keys issued here are never sent on.",
     )
     rate_limit = models.ForeignKey(
         RateLimitPolicy,
@@ -310,17 +335,23 @@ class Route(Stamped):
             raise ValidationError({"path": "A prefix ends without a slash: /nexus takes /nexus/ too."})
         if None not in (self.degraded_share, self.failing_share) and self.failing_share < self.degraded_share:
             raise ValidationError({"failing_share": "A route fails later than it degrades: raise this share."})
+        check_who(self.auth, self.issuers, self.allow, self.scopes)
 
 
 class Consumer(Stamped):
     """A client of the gateway: a person, a program or a service."""
 
-    name = models.CharField(
-        max_length=63, unique=True, validators=[SLUG], help_text="Sent upstream as X-Consumer, and a token's subject."
-    )
+    name = models.CharField(max_length=63, unique=True, validators=[SLUG], help_text="Sent upstream as X-Consumer.")
     title = models.CharField(max_length=120, blank=True)
     description = models.TextField(blank=True)
     enabled = models.BooleanField(default=True, help_text="Off: every request of this consumer is refused with 403.")
+    groups = _words(config.Consumer, "groups", SLUGS, help_text="What routes may allow as @group.")
+    subjects = _words(
+        config.Consumer,
+        "subjects",
+        "Give issuer/subject, such as aegis/demo.",
+        help_text="Whose tokens speak for it: each an issuer's name here, a slash and the token's subject.",
+    )
     rate_limit = models.ForeignKey(
         RateLimitPolicy,
         on_delete=models.PROTECT,
@@ -342,6 +373,7 @@ class ApiKey(models.Model):
 
     consumer = models.ForeignKey(Consumer, on_delete=models.CASCADE, related_name="keys")
     name = models.CharField(max_length=120, blank=True, help_text="What it is for, such as 'billing job in staging'.")
+    scopes = _words(config.Key, "scopes", SCOPES, help_text="For routes that ask for some.")
     prefix = models.CharField(max_length=16, unique=True, editable=False)
     hash = models.CharField(max_length=64, unique=True, editable=False, validators=[MinLengthValidator(64)])
     created_at = models.DateTimeField(auto_now_add=True)
@@ -378,8 +410,16 @@ class JwtIssuer(Stamped):
     jwks_url = models.CharField(
         "JWKS URL", max_length=500, validators=[check_jwks_url], help_text="Where the issuer's public keys are."
     )
-    consumer_claim = models.CharField(max_length=63, default="sub", help_text="The claim that names the consumer.")
+    consumer_claim = models.CharField(max_length=63, default="sub", help_text="The claim that is the subject.")
+    subjects = _one_of(
+        config.Issuer,
+        "subjects",
+        help_text="Mapped: a subject must be one of a consumer's. Any: others may call too, as issuer/subject.",
+    )
     leeway = _bounded(models.FloatField, config.Issuer, "leeway", help_text="Seconds by which clocks may differ.")
+    max_lifetime = _bounded(
+        models.FloatField, config.Issuer, "max_lifetime", help_text="Longest life of a token, in seconds."
+    )
 
     class Meta:
         ordering = ["name"]

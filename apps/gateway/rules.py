@@ -1,12 +1,14 @@
-"""What a route's path and hosts and an issuer's key address may look like."""
+"""What a route's path, hosts and callers and an issuer's key address may look like."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
+from apps.gateway.core.config import EVERYONE
 from apps.registry.models import check_address
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -25,6 +27,24 @@ def check_path(value: str) -> None:
         raise ValidationError("The path may not hold '.' or '..' segments.")
     if value == "/-" or value.startswith("/-/"):
         raise ValidationError("/-/ belongs to the gateway itself (its health answers there).")
+
+
+def check_who(auth: Sequence[str], issuers: Sequence[str], allow: Sequence[str], scopes: Sequence[str]) -> None:
+    """Who may call is said, and said once: nothing is open because a field was left as it was."""
+    wrong: dict[str, str] = {}
+    if not auth:
+        asked = {"issuers": issuers, "allow": allow, "scopes": scopes}
+        wrong = {name: "A public route asks nobody who they are: leave this empty." for name in asked if asked[name]}
+    elif not allow:
+        wrong["allow"] = "Say who may call: consumers by name, groups as @group, or * for every consumer."
+    elif EVERYONE in allow and len(allow) > 1:
+        wrong["allow"] = "* is every consumer already: leave the others out, or leave it out."
+    if "jwt" in auth and not issuers:
+        wrong["issuers"] = "Name the issuers whose tokens open it."
+    elif auth and issuers and "jwt" not in auth:
+        wrong["issuers"] = "Only jwt credentials have an issuer: add jwt, or leave this empty."
+    if wrong:
+        raise ValidationError(wrong)
 
 
 def check_jwks_url(value: str) -> None:

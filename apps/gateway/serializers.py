@@ -62,6 +62,13 @@ class RouteSerializer(Validated):
     hosts = Words(required=False)
     methods = Words(required=False, help_text=f"Of {', '.join(Route.METHODS)}; empty means any.")
     auth = Words(required=False, help_text="Of key and jwt; empty makes the route public.")
+    issuers = Words(required=False, help_text="Whose tokens it takes; needed with jwt.")
+    allow = Words(
+        required=False,
+        help_text="Who may call: consumers by name, groups as @group, or * for every consumer. Needed unless public.",
+    )
+    scopes = Words(required=False, help_text="What the caller's key or token must hold, all of it.")
+    forward_credentials = StrictBoolean(required=False)
 
     class Meta:
         model = Route
@@ -81,10 +88,12 @@ class RouteSerializer(Validated):
 class ConsumerSerializer(Validated):
     rate_limit = _named(RateLimitPolicy.objects.all(), allow_null=True, required=False)
     enabled = StrictBoolean(required=False)
+    groups = Words(required=False)
+    subjects = Words(required=False, help_text="Whose tokens speak for it, each as issuer/subject.")
 
     class Meta:
         model = Consumer
-        fields = ["name", "title", "description", "enabled", "rate_limit", *STAMPS]
+        fields = ["name", "title", "description", "enabled", "groups", "subjects", "rate_limit", *STAMPS]
         read_only_fields = STAMPS
 
 
@@ -94,17 +103,18 @@ class IssuerSerializer(Validated):
 
     class Meta:
         model = JwtIssuer
-        fields = ["enabled", *config.Issuer.__struct_fields__, *STAMPS]
+        fields = [*config.Issuer.__struct_fields__, *STAMPS]
         read_only_fields = STAMPS
 
 
 class KeySerializer(Validated):
     consumer = _named(Consumer.objects.all())
+    scopes = Words(required=False, help_text="For routes that ask for some.")
     state = serializers.ChoiceField(choices=["active", "expired", "revoked"], read_only=True)
 
     class Meta:
         model = ApiKey
-        fields = ["id", "consumer", "name", "prefix", "state", "created_at", "created_by", "expires_at"]
+        fields = ["id", "consumer", "name", "scopes", "prefix", "state", "created_at", "created_by", "expires_at"]
         fields += ["revoked_at", "revoked_by"]
         read_only_fields = ["prefix", "created_at", "created_by", "revoked_at", "revoked_by"]
 

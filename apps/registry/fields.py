@@ -37,7 +37,10 @@ class WordsChoice(forms.MultipleChoiceField):
 
 
 class WordsField(models.JSONField):
-    """A list of distinct words, at most 50. ``words`` limits which; ``pattern`` limits how each looks."""
+    """A list of distinct words, at most 50. ``words`` limits which; ``pattern`` limits how each looks.
+
+    A form offers ``words``, or those that ``formfield`` is given, to pick from.
+    """
 
     def __init__(
         self, *args: Any, words: list[str] | None = None, pattern: str = "", hint: str = "", **kwargs: Any
@@ -79,9 +82,10 @@ class WordsField(models.JSONField):
         }
         if callable(self.default):
             common["initial"] = self.default
-        if self.words is None:
+        words = kwargs.get("words", self.words)
+        if words is None:
             return WordsInput(**common, widget=kwargs.get("widget", forms.TextInput))
-        choices = [(word, word) for word in self.words]
+        choices = [(word, word) for word in words]
         return WordsChoice(**common, choices=choices, widget=kwargs.get("widget", forms.CheckboxSelectMultiple))
 
     def _label(self) -> str:

@@ -33,7 +33,7 @@ def world(db: Any) -> None:
     service = Service.objects.create(name="ledger")
     Instance.objects.create(service=service, name="ledger-1", url="http://127.0.0.1:7102")
     RateLimitPolicy.objects.create(name="standard", requests=200)
-    Route.objects.create(name="ledger", service=service, path="/ledger")
+    Route.objects.create(name="ledger", service=service, path="/ledger", allow=["*"])
     Consumer.objects.create(name="demo")
     actions.publish("test")
 
@@ -138,15 +138,17 @@ def test_an_operator_drains_and_holds_breakers_and_a_viewer_does_not(viewer: API
 
 # -- writes publish ------------------------------------------------------------------------------
 
+BOOKS = {"name": "books", "service": "ledger", "path": "/books", "allow": ["*"]}
+
 
 def test_a_route_is_added_changed_and_deleted_with_a_revision_each(admin: APIClient) -> None:
     made = admin.post(
         "/api/v1/routes",
-        {"name": "books", "service": "ledger", "path": "/books", "methods": ["GET"], "rate_limit": "standard"},
+        BOOKS | {"methods": ["GET"], "rate_limit": "standard"},
         format="json",
     )
     assert made.status_code == 201 and made.headers["X-Config-Revision"] == "2"
-    assert made.json()["auth"] == ["key", "jwt"] and made.json()["timeout"] == 15.0
+    assert made.json()["auth"] == ["key"] and made.json()["timeout"] == 15.0
     changed = admin.patch("/api/v1/routes/books", {"timeout": 3, "enabled": True}, format="json")
     assert changed.status_code == 200 and newest().summary == "route books: timeout 15.0 → 3.0"
     assert admin.delete("/api/v1/routes/books").status_code == 204
@@ -182,6 +184,18 @@ def test_a_write_that_changes_nothing_publishes_nothing(admin: APIClient) -> Non
         ({"methods": [["GET"]]}, "methods"),
         ({"hosts": ["Not A Host"]}, "hosts"),
         ({"auth": ["password"]}, "auth"),
+        ({"allow": []}, "allow"),
+        ({"allow": ["*", "demo"]}, "allow"),
+        ({"allow": ["nobody"]}, "allow"),
+        ({"allow": ["Not A Name"]}, "allow"),
+        ({"auth": []}, "allow"),
+        ({"auth": [], "allow": [], "scopes": ["x"]}, "scopes"),
+        ({"auth": ["jwt"]}, "issuers"),
+        ({"auth": ["jwt"], "issuers": ["nobody"]}, "issuers"),
+        ({"issuers": ["nobody"]}, "issuers"),
+        ({"scopes": ['a"b']}, "scopes"),
+        ({"forward_credentials": "yes"}, "forward_credentials"),
+        ({"path": "/ledger", "methods": ["GET"]}, "path"),
         ({"enabled": "yes"}, "enabled"),
         ({"name": "Books"}, "name"),
         ({"name": "ledger"}, "name"),
@@ -194,14 +208,13 @@ def test_a_write_that_changes_nothing_publishes_nothing(admin: APIClient) -> Non
 def test_what_does_not_validate_is_refused_beside_its_field_and_changes_nothing(
     body: dict[str, Any], field: str, admin: APIClient
 ) -> None:
-    good = {"name": "books", "service": "ledger", "path": "/books"}
-    document = refused(admin.post("/api/v1/routes", good | body, format="json"), 400, "invalid")
+    document = refused(admin.post("/api/v1/routes", BOOKS | body, format="json"), 400, "invalid")
     assert list(document["errors"]) == [field] and document["errors"][field]
     assert Route.objects.count() == 1 and ConfigRevision.objects.count() == 1
 
 
 def test_a_change_is_refused_when_the_whole_would_not_hold(admin: APIClient) -> None:
-    admin.post("/api/v1/routes", {"name": "books", "service": "ledger", "path": "/books"}, format="json")
+    admin.post("/api/v1/routes", BOOKS, format="json")
     document = refused(admin.patch("/api/v1/routes/books", {"path": "/ledger"}, format="json"), 400, "invalid")
     assert "both match /ledger" in document["errors"]["path"][0]
     assert Route.objects.get(name="books").path == "/books" and newest().number == 2

@@ -94,7 +94,7 @@ def schema(kept_connection: None, settings: Any, redis_url: str) -> Any:
     service = Service.objects.create(name="ledger")
     Instance.objects.create(service=service, name="ledger-1", url="http://127.0.0.1:7102")
     RateLimitPolicy.objects.create(name="standard", requests=200)
-    Route.objects.create(name="ledger", service=service, path="/ledger")
+    Route.objects.create(name="ledger", service=service, path="/ledger", allow=["*"])
     actions.issue_key(Consumer.objects.create(name="demo"), author="test")
     actions.publish("test")
     return schemathesis.openapi.from_wsgi("/api/schema/?format=json", get_wsgi_application())

@@ -197,7 +197,7 @@ def test_a_route_added_in_admin_is_served_and_a_refused_one_changes_nothing(
         admin.session.get(f"{fleet.pages}/admin/registry/service/?q=mint", timeout=10).text,
     )
     assert service is not None
-    fields = {"name": "mint-again", "path": "/mint-again", "service": service[1]}
+    fields = {"name": "mint-again", "path": "/mint-again", "service": service[1], "allow": "demo"}
     url = f"{fleet.gateway}/mint-again/health"
     headers = {"X-API-Key": fleet.credentials["demo_api_key"]}
     assert requests.get(url, headers=headers, timeout=5).status_code == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
@@ -65,7 +67,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Ite
         url = f"http://127.0.0.1:{found.jwks_port}/jwks.json"
         old = found.document
         found.publish(
-            consumers=(*old.consumers, config.Consumer("off", enabled=False)),
+            routes=(config.Route("up", "up", "/up", auth=("key", "jwt"), issuers=("test",)), *old.routes[1:]),
+            consumers=(
+                *old.consumers,
+                config.Consumer("off", enabled=False, subjects=("test/off",)),
+                config.Consumer("robot", subjects=("test/robot",)),
+            ),
             keys=(
                 *old.keys,
                 config.Key(hashed(EXPIRED), EXPIRED[:11], "tester", expires_at=time.time() - 1),
@@ -154,6 +161,13 @@ def test_a_good_token_opens_at_the_first_request(gateway: Gateway) -> None:
     assert names["x-consumer"] == "robot" and "authorization" not in names
 
 
+def nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 def alg_none() -> str:
     _, body, _ = token().split(".")
     return (
@@ -187,7 +201,18 @@ def tampered() -> str:
         (lambda: token(iss="http://other.test"), "token_issuer"),
         (lambda: token(nbf=int(time.time()) + 60), "token_not_yet_valid"),
         (lambda: token(sub=None), "token_malformed"),
-        (lambda: token(sub="evil\r\nX-Consumer: admin"), "token_malformed"),
+        (lambda: token(sub="evil\r\nX-Consumer: admin"), "token_subject"),
+        (lambda: token(sub="tester"), "token_subject"),
+        (lambda: token(sub="tester, root"), "token_subject"),
+        (lambda: token(exp=int(time.time()) + 30 * 31_536_000), "token_lifetime"),
+        (lambda: token(exp=10**400), "token_malformed"),
+        (lambda: token(exp=float("nan")), "token_malformed"),
+        (lambda: token(exp=float("inf")), "token_malformed"),
+        (lambda: token(nbf=True), "token_malformed"),
+        (lambda: token() + "==", "token_malformed"),
+        (lambda: f".{token()}", "token_malformed"),
+        (lambda: token(deep=nested(300)), "token_malformed"),
+        (lambda: "[" * 8000, "token_malformed"),
         (lambda: token(Ed25519PrivateKey.generate()), "token_signature"),
         (lambda: token(RSA, "RS256", "rsa"), "token_signature"),
         (lambda: token(kid="unknown"), "token_signature"),
@@ -237,7 +262,7 @@ def test_routes_take_only_the_credentials_they_name(gateway: Gateway) -> None:
     gateway.publish(
         routes=(
             *routes,
-            config.Route("jwt", "up", "/jwt", auth=("jwt",)),
+            config.Route("jwt", "up", "/jwt", auth=("jwt",), issuers=("test",)),
             config.Route("key", "up", "/key", auth=("key",)),
         )
     )
@@ -247,6 +272,102 @@ def test_routes_take_only_the_credentials_they_name(gateway: Gateway) -> None:
     assert gateway.get("/key/x", f"X-API-Key: {KEY}").status == 200
 
 
-def test_a_public_route_passes_credentials_to_its_service(gateway: Gateway) -> None:
-    names = dict(gateway.get("/open/echo", "Authorization: Basic dXNlcjpwYXNz").json()["fields"])
-    assert names["authorization"] == "Basic dXNlcjpwYXNz" and "x-consumer" not in names
+def test_a_dropped_connection_is_no_answer_to_an_odd_token(gateway: Gateway) -> None:
+    with contextlib.closing(gateway.connect()) as wire:
+        for odd in (token(exp=10**400), "[" * 8000, "\xff" * 40, token()):
+            wire.send("GET /up/echo HTTP/1.1", "Host: gw", f"Authorization: Bearer {odd}")
+            status = wire.read().status
+        assert status == 200  # the same connection throughout
+
+
+# -- who may call which route --------------------------------------------------------------------
+
+SHOP, READER = "mc_shopshop_" + "s" * 40, "mc_readread_" + "r" * 40
+
+
+@pytest.fixture(scope="module")
+def ruled(gateway: Gateway) -> Gateway:
+    """Routes for some callers, and a second issuer with the same subjects and key ids."""
+    old = gateway.document
+    url = f"http://127.0.0.1:{gateway.jwks_port}/other.json"
+    routes = (
+        config.Route("named", "up", "/named", allow=("tester", "@partners")),
+        config.Route("scoped", "up", "/scoped", auth=("key", "jwt"), issuers=("test",), scopes=("read",)),
+        config.Route("second", "up", "/second", auth=("jwt",), issuers=("other",)),
+        config.Route("robots", "up", "/robots", auth=("jwt",), issuers=("test",), allow=("robot",)),
+        config.Route("passing", "up", "/passing", auth=(), forward_credentials=True),
+        config.Route("both", "up", "/both", auth=("key", "jwt"), issuers=("test",), forward_credentials=True),
+    )
+    gateway.publish(
+        routes=(*old.routes, *routes),
+        consumers=(*old.consumers, config.Consumer("shop", groups=("partners",)), config.Consumer("reader")),
+        keys=(
+            *old.keys,
+            config.Key(hashed(SHOP), SHOP[:11], "shop"),
+            config.Key(hashed(READER), READER[:11], "reader", scopes=("read",)),
+        ),
+        issuers=(
+            *old.issuers,
+            config.Issuer("other", "http://other.test", "mission-control", ("EdDSA",), url, subjects="any"),
+        ),
+    )
+    return gateway
+
+
+def test_a_key_opens_only_the_routes_that_allow_its_consumer_or_group(ruled: Gateway) -> None:
+    assert ruled.get("/named/echo", f"X-API-Key: {KEY}").status == 200
+    assert ruled.get("/named/echo", f"X-API-Key: {SHOP}").status == 200
+    answer = ruled.get("/named/echo", f"X-API-Key: {READER}")
+    assert (answer.status, answer.failure) == (403, "consumer_not_allowed")
+    assert "reader" in answer.json()["detail"] and "www-authenticate" not in answer.fields
+
+
+def test_a_route_asks_for_scopes_of_keys_and_tokens_alike(ruled: Gateway) -> None:
+    assert ruled.get("/scoped/echo", f"X-API-Key: {READER}").status == 200
+    assert ruled.get("/scoped/echo", f"Authorization: Bearer {token(scope='read write')}").status == 200
+    for field in (f"X-API-Key: {KEY}", f"Authorization: Bearer {token(scope='write')}"):
+        answer = ruled.get("/scoped/echo", field)
+        assert (answer.status, answer.failure) == (403, "insufficient_scope")
+        assert 'error="insufficient_scope", scope="read"' in answer.fields["www-authenticate"]
+
+
+def test_a_consumer_taken_off_a_route_is_refused_with_the_next_revision(ruled: Gateway) -> None:
+    routes = ruled.document.routes
+    changed = tuple(
+        msgspec.structs.replace(route, allow=("tester",)) if route.name == "named" else route for route in routes
+    )
+    ruled.publish(routes=changed)
+    assert ruled.get("/named/echo", f"X-API-Key: {SHOP}").failure == "consumer_not_allowed"
+    ruled.publish(routes=routes)
+    assert ruled.get("/named/echo", f"X-API-Key: {SHOP}").status == 200
+
+
+def test_a_token_opens_only_the_routes_that_name_its_issuer_and_speaks_in_its_namespace(ruled: Gateway) -> None:
+    theirs = token(iss="http://other.test", sub="tester")
+    answer = ruled.get("/second/echo", f"Authorization: Bearer {theirs}")
+    assert dict(answer.json()["fields"])["x-consumer"] == "other/tester"
+    # Proven a moment ago, and still worth nothing elsewhere; nor is the first issuer's where the second's counts.
+    for path, bearer in (("/robots", theirs), ("/scoped", theirs), ("/second", token())):
+        answer = ruled.get(f"{path}/echo", f"Authorization: Bearer {bearer}")
+        assert (answer.status, answer.failure) == (401, "token_issuer")
+    assert ruled.get("/robots/echo", f"Authorization: Bearer {token()}").status == 200
+
+
+@pytest.mark.parametrize("path", ["/up", "/open"])
+def test_a_service_sees_no_credentials(ruled: Gateway, path: str) -> None:
+    for field in (f"X-API-Key: {KEY}", f"X-API-Key: {KEY}\r\nAuthorization: Basic dXNlcjpwYXNz"):
+        names = dict(ruled.get(f"{path}/echo", field).json()["fields"])
+        assert not {"authorization", "x-api-key"} & names.keys()
+
+
+def test_a_route_may_send_credentials_on_but_never_a_key_of_ours(ruled: Gateway) -> None:
+    def seen(path: str, *fields: str) -> dict[str, str]:
+        return dict(ruled.get(f"{path}/echo", *fields).json()["fields"])
+
+    names = seen("/passing", "Authorization: Basic dXNlcjpwYXNz", "X-API-Key: theirs")
+    assert (names["authorization"], names["x-api-key"]) == ("Basic dXNlcjpwYXNz", "theirs")
+    names = seen("/passing", f"Authorization: Bearer {KEY}", f"X-API-Key: {KEY}")
+    assert not {"authorization", "x-api-key", "x-consumer"} & names.keys()
+    mine = token()
+    names = seen("/both", f"Authorization: Bearer {mine}")
+    assert names["authorization"] == f"Bearer {mine}" and names["x-consumer"] == "robot"

@@ -106,6 +106,19 @@ def test_aegis_tokens_open_the_same_routes_and_bad_ones_say_which(fleet: Fleet) 
     assert len(failures) >= 2, failures
 
 
+def test_the_demo_key_opens_what_it_needs_and_the_ledger_is_written_by_nexus_alone(
+    fleet: Fleet, call: Callable[..., requests.Response]
+) -> None:
+    for path in ("/nexus/v1/intents", "/mint/v1/totals", "/covenant/v1/head"):
+        assert call("GET", path).status_code == 200, path
+    body = {"from": "thandi", "to": "demo", "amount": "1.00", "currency": "AZR"}
+    stolen = call("POST", "/covenant/v1/transactions", json=body)
+    assert (stolen.status_code, stolen.json()["failure"]) == (403, "consumer_not_allowed")
+    spoken = call("POST", "/nexus/v1/intents", json={"text": "hello"}, headers={"X-API-Key": fleet.nexus_key})
+    assert (spoken.status_code, spoken.json()["failure"]) == (403, "consumer_not_allowed")
+    assert call("POST", "/mint/v1/accounts", json={}).status_code == 405
+
+
 def test_services_do_not_answer_strangers(fleet: Fleet) -> None:
     for name, path in (("covenant", "/v1/head"), ("mint", "/v1/accounts"), ("nexus", "/v1/intents")):
         direct = requests.get(fleet.service(name) + path, timeout=5)
@@ -134,7 +147,8 @@ def test_killing_a_part_loses_and_doubles_nothing(
             if victim == "nexus":
                 answer = say(call, f"send 1 AZR to {payee}", **{"Idempotency-Key": key})
             else:
-                answer = call("POST", "/covenant/v1/transactions", json=body, headers={"Idempotency-Key": key})
+                headers = {"Idempotency-Key": key, "X-API-Key": fleet.nexus_key}
+                answer = call("POST", "/covenant/v1/transactions", json=body, headers=headers)
             if answer.status_code in {200, 201}:
                 found = answer.json()
                 confirmed[key] = found.get("confirmation", found)["id"]

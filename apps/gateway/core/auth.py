@@ -7,18 +7,18 @@ wrong, so that the caller can mend it; none says anything about other keys or co
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jwt
 
 from apps.gateway.core.config import Consumer, Document, Issuer, Key
+from apps.gateway.core.jws import MAX_TOKEN, Malformed, moment, read
 from apps.lib.problem import Problem, Refused
 
 REMEMBERED = 10_000
 """Most proven keys, and most proven tokens, a worker remembers."""
-
-MAX_CREDENTIAL = 8192
 
 BEARER = 'Bearer realm="mission-control"'
 
@@ -26,23 +26,35 @@ BEARER = 'Bearer realm="mission-control"'
 class Identity:
     """A caller that proved who it is."""
 
-    __slots__ = ("consumer", "expires_at", "line", "method", "rate_limit")
+    __slots__ = ("consumer", "expires_at", "issuer", "line", "method", "rate_limit", "scopes")
 
-    def __init__(self, consumer: str, method: str, rate_limit: str | None, expires_at: float) -> None:
+    def __init__(
+        self,
+        consumer: str,
+        method: str,
+        rate_limit: str | None,
+        expires_at: float,
+        scopes: frozenset[str] = frozenset(),
+        issuer: str = "",
+    ) -> None:
         self.consumer = consumer
+        """A consumer's name, or ``issuer/subject``, which no consumer is called."""
         self.method = method
         self.rate_limit = rate_limit
         """The consumer's own limit, which overrides the route's."""
         self.expires_at = expires_at
+        self.scopes = scopes
+        self.issuer = issuer
+        """Whose token it was; empty for a key."""
         self.line = f"X-Consumer: {consumer}\r\n".encode("ascii")
 
 
 class Denied(Refused):
-    """401 or 403, with the challenge that RFC 9110 section 11.6.1 asks for."""
+    """401, with the challenge that RFC 9110 section 11.6.1 asks for, or 403."""
 
     def __init__(self, failure: str, detail: str, status: int = 401, error: str = "") -> None:
         super().__init__(Problem(status, failure, detail))
-        self.challenge = f'{BEARER}, error="{error}"' if error else BEARER
+        self.challenge = f'{BEARER}, error="{error}"' if error else BEARER if status == 401 else ""
 
 
 def missing(accepted: tuple[str, ...]) -> Denied:
@@ -81,12 +93,12 @@ class Keyring:
         consumer = self._consumers[key.consumer]
         refuse_disabled(consumer)
         expires_at = float("inf") if key.expires_at is None else key.expires_at
-        identity = Identity(consumer.name, "key", consumer.rate_limit, expires_at)
+        identity = Identity(consumer.name, "key", consumer.rate_limit, expires_at, frozenset(key.scopes))
         remember(self._proven, raw, identity)
         return identity
 
     def _find(self, raw: bytes) -> Key | None:
-        if len(raw) > MAX_CREDENTIAL:
+        if len(raw) > MAX_TOKEN:
             return None
         return self._keys.get(hmac.digest(self._pepper, raw, "sha256").hex())
 
@@ -116,26 +128,38 @@ KeySets = Mapping[str, Mapping[str, jwt.PyJWK]]
 """Issuer name → key id → key."""
 
 
+SUBJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""How a subject looks that no consumer claims; it goes into header lines and limits as it is."""
+
+
 class Tokens:
     """The JWT issuers of one document, and the tokens proven under them."""
 
-    __slots__ = ("_consumers", "_issuers", "_proven", "_sets")
+    __slots__ = ("_issuers", "_proven", "_sets", "_subjects")
 
     def __init__(self, document: Document, key_sets: KeySets) -> None:
         """``key_sets`` is read at each proof, so the caller may put fresh keys into it."""
-        self._issuers = {issuer.issuer: issuer for issuer in document.issuers}
-        self._consumers = {consumer.name: consumer for consumer in document.consumers}
+        self._issuers = {issuer.issuer: issuer for issuer in document.issuers if issuer.enabled}
+        self._subjects = {subject: consumer for consumer in document.consumers for subject in consumer.subjects}
         self._sets = key_sets
         self._proven: dict[bytes, Identity] = {}
 
-    def identify(self, raw: bytes, now: float) -> Identity:
-        """The token's subject. Raises Denied, or UnknownKey when a fresh key set could change the answer."""
+    def identify(self, raw: bytes, now: float, accepted: frozenset[str]) -> Identity:
+        """Who the token speaks for, when its issuer is one of ``accepted`` (issuers' names here).
+
+        Raises Denied, or UnknownKey when a fresh key set could change the answer.
+        """
         identity = self._proven.get(raw)
         if identity is not None and now < identity.expires_at:
+            if identity.issuer not in accepted:
+                raise not_trusted()
             return identity
         if identity is not None:
             del self._proven[raw]
-        identity = self._prove(raw, now)
+        try:
+            identity = self._prove(raw, now, accepted)
+        except Malformed as error:
+            raise denied("malformed", f"The token is not a signed JWT: {error}.") from None
         remember(self._proven, raw, identity)
         return identity
 
@@ -143,63 +167,58 @@ class Tokens:
         """Drop every proof: a key set changed, and a withdrawn key may have signed some of them."""
         self._proven.clear()
 
-    def _prove(self, raw: bytes, now: float) -> Identity:
-        if len(raw) > MAX_CREDENTIAL:
-            raise denied("malformed", "The token is too long.")
-        token = raw.decode("latin-1")
-        try:
-            header = jwt.get_unverified_header(token)
-            claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-        except jwt.PyJWTError:
-            raise denied("malformed", "The token is not a signed JWT.") from None
+    def _prove(self, raw: bytes, now: float, accepted: frozenset[str]) -> Identity:
+        header, claims = read(raw)
         name = claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
-        if issuer is None:
-            raise denied("issuer", "The token's issuer is not trusted here.")
-        self._verify(token, header, issuer)
-        check_times(claims, issuer, now)
+        if issuer is None or issuer.name not in accepted:
+            raise not_trusted()
+        self._verify(raw, header, issuer)
+        expires = check_times(claims, issuer, now)
         audience = claims.get("aud")
         if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
             raise denied("audience", f"The token is not for {issuer.audience}.")
-        subject = claims.get(issuer.consumer_claim)
-        if (
-            not isinstance(subject, str)
-            or not 0 < len(subject) <= 128
-            or not subject.isascii()
-            or not subject.isprintable()
-        ):
-            raise denied("malformed", f"The token's {issuer.consumer_claim} claim does not name a consumer.")
-        consumer = self._consumers.get(subject)
-        refuse_disabled(consumer)
-        expires_at = float(claims["exp"]) + issuer.leeway
-        return Identity(subject, "jwt", consumer.rate_limit if consumer else None, expires_at)
+        caller, rate_limit = self._speaks_for(claims.get(issuer.consumer_claim), issuer)
+        scopes = claims.get("scope")
+        granted = frozenset(scopes.split(" ")) if isinstance(scopes, str) else frozenset()
+        return Identity(caller, "jwt", rate_limit, expires + issuer.leeway, granted, issuer.name)
 
-    def _verify(self, token: str, header: dict[str, Any], issuer: Issuer) -> None:
+    def _speaks_for(self, subject: object, issuer: Issuer) -> tuple[str, str | None]:
+        """The caller's name and own limit: a consumer that claims the subject, else the subject itself where it may.
+
+        Within the issuer's own namespace, so that no issuer can name another's subject or a key's consumer.
+        """
+        if not isinstance(subject, str):
+            raise Malformed(f"its {issuer.consumer_claim} claim is not text")
+        name = f"{issuer.name}/{subject}"
+        consumer = self._subjects.get(name)
+        if consumer is not None:
+            refuse_disabled(consumer)
+            return consumer.name, consumer.rate_limit
+        if issuer.subjects == "any" and SUBJECT.fullmatch(subject):
+            return name, None
+        raise denied("subject", f"The token's {issuer.consumer_claim} claim names nobody who may call here.")
+
+    def _verify(self, raw: bytes, header: dict[str, Any], issuer: Issuer) -> None:
         """Check the signature under the issuer's own keys and algorithms; ``jku x5u jwk x5c`` mean nothing."""
         if header.get("alg") not in issuer.algorithms:
             raise denied(
                 "signature", f"The token is not signed by {' or '.join(issuer.algorithms)}, as its issuer does."
             )
         if "crit" in header:
-            raise denied("malformed", "The token's header makes demands that are not understood here.")
+            raise Malformed("its header makes demands that are not understood here")
         keys = self._sets.get(issuer.name, {})
         kid = header.get("kid")
         key = keys.get(kid) if isinstance(kid, str) else next(iter(keys.values())) if len(keys) == 1 else None
         if key is None:
             raise UnknownKey(issuer)
         try:
-            jwt.decode(token, key, algorithms=list(issuer.algorithms), options=_SIGNATURE_ONLY)
+            _signatures.decode(raw, key, algorithms=list(issuer.algorithms))
         except jwt.PyJWTError:
             raise denied("signature", "The token's signature does not verify.") from None
 
 
-_SIGNATURE_ONLY: Any = {
-    "verify_signature": True,
-    # Claims are checked by check_times and its neighbours, against the clock that is handed in.
-    **dict.fromkeys(
-        ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti"), False
-    ),
-}
+_signatures = jwt.PyJWS()
 
 
 def denied(what: str, detail: str) -> Denied:
@@ -207,20 +226,25 @@ def denied(what: str, detail: str) -> Denied:
     return Denied(f"token_{what}", detail, error="invalid_token")
 
 
+def not_trusted() -> Denied:
+    """Nobody here, or not this route, believes the token's issuer."""
+    return denied("issuer", "The token's issuer is not trusted here.")
+
+
 def no_key(issuer: Issuer) -> Denied:
     """The last word when a fresh key set does not hold the key either."""
     return denied("signature", f"The token is signed by a key that {issuer.name} does not publish.")
 
 
-def check_times(claims: dict[str, Any], issuer: Issuer, now: float) -> None:
-    """``exp`` must be there; ``nbf`` and ``iat`` are heeded when they are (RFC 7519 section 4.1)."""
-    times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
-    for name, value in times.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise denied("malformed", f"The token's {name} claim is not a time.")
-    if "exp" not in times:
-        raise denied("malformed", "The token has no exp claim.")
-    if now >= times["exp"] + issuer.leeway:
+def check_times(claims: dict[str, Any], issuer: Issuer, now: float) -> float:
+    """``exp``, which must be there and not too far off; ``nbf`` and ``iat`` are heeded (RFC 7519 section 4.1)."""
+    expires, begins, issued = moment(claims, "exp"), moment(claims, "nbf"), moment(claims, "iat")
+    if expires is None:
+        raise Malformed("it has no exp claim")
+    if now >= expires + issuer.leeway:
         raise denied("expired", "The token has expired.")
-    if any(now < times[name] - issuer.leeway for name in ("nbf", "iat") if name in times):
+    if any(when is not None and now < when - issuer.leeway for when in (begins, issued)):
         raise denied("not_yet_valid", "The token is not valid yet.")
+    if expires - (now if issued is None else issued) > issuer.max_lifetime + issuer.leeway:
+        raise denied("lifetime", f"Tokens of {issuer.name} may live for {issuer.max_lifetime:g} s at most.")
+    return expires

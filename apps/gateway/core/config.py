@@ -11,9 +11,17 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Slug = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Slug = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=86_400)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
+
+EVERYONE = "*"
+Caller = Annotated[str, Meta(pattern=r"^(\*|@?[a-z][a-z0-9-]{0,62})\Z")]
+"""A consumer by name, a group as ``@group``, or ``*``: every consumer."""
+Scope = Annotated[str, Meta(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,64}\Z")]
+"""RFC 6749 section 3.3."""
+Subject = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}/[\x21-\x2b\x2d-\x7e]{1,128}\Z")]
+"""``issuer/subject``: a token's subject within its issuer's namespace."""
 
 
 class ConfigError(ValueError):
@@ -94,8 +102,16 @@ class Route(msgspec.Struct, frozen=True):
     """Upper case. Empty: any."""
     strip_prefix: bool = True
     """Forward ``/nexus/v1`` as ``/v1``."""
-    auth: tuple[Literal["key", "jwt"], ...] = ("key", "jwt")
-    """Which credentials open it. Empty: a public route."""
+    auth: tuple[Literal["key", "jwt"], ...] = ("key",)
+    """Which credentials prove a caller. Empty: a public route."""
+    issuers: tuple[Slug, ...] = ()
+    """Whose tokens count as ``jwt``."""
+    allow: tuple[Caller, ...] = (EVERYONE,)
+    """Which proven callers may call. Control always says it; a document of before it did meant everyone."""
+    scopes: tuple[Scope, ...] = ()
+    """What a caller's key or token must hold, all of it."""
+    forward_credentials: bool = False
+    """Send Authorization and X-API-Key on, for a service that authenticates by itself; our own keys never go."""
     rate_limit: Slug | None = None
     timeout: Positive = 15.0
     """From the request's last byte to the response's first, all attempts together."""
@@ -124,15 +140,19 @@ class Consumer(msgspec.Struct, frozen=True):
     name: Slug
     rate_limit: Slug | None = None
     enabled: bool = True
+    groups: tuple[Slug, ...] = ()
+    subjects: tuple[Subject, ...] = ()
+    """Whose tokens speak for it."""
 
 
 class Key(msgspec.Struct, frozen=True):
     """An API key: only its keyed hash is known here (hex HMAC-SHA-256 of the key under the key pepper)."""
 
-    hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     prefix: str
     consumer: Slug
     expires_at: float | None = None
+    scopes: tuple[Scope, ...] = ()
     revoked: bool = False
     """Kept in the document so that a revoked key is told from an unknown one."""
 
@@ -145,8 +165,14 @@ class Issuer(msgspec.Struct, frozen=True):
     audience: str
     algorithms: tuple[Literal["EdDSA", "RS256", "ES256"], ...]
     jwks_url: str
+    enabled: bool = True
     consumer_claim: str = "sub"
+    """The claim that is the subject."""
+    subjects: Literal["mapped", "any"] = "mapped"
+    """``mapped``: a subject must be one of a consumer's. ``any``: another calls as ``issuer/subject``, if a slug."""
     leeway: Annotated[float, Meta(ge=0, le=300)] = 5.0
+    max_lifetime: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0
+    """Longest time from a token's ``iat`` (or now, when it has none) to its ``exp``."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -189,8 +215,10 @@ def check(document: Document) -> None:
     limits = _unique("rate limit", [limit.name for limit in document.rate_limits])
     consumers = _unique("consumer", [consumer.name for consumer in document.consumers])
     _unique("route", [route.name for route in document.routes])
+    issuers = _unique("issuer", [issuer.name for issuer in document.issuers])
     _unique("issuer", [issuer.issuer for issuer in document.issuers])
     _unique("key", [key.hash for key in document.keys])
+    _unique("subject", [name for consumer in document.consumers for name in consumer.subjects], "subjects")
     for route in document.routes:
         if route.service not in services:
             raise ConfigError(f"Route {route.name} points at service {route.service}, which does not exist.", "service")
@@ -200,6 +228,12 @@ def check(document: Document) -> None:
             )
         if not route.path.startswith("/"):
             raise ConfigError(f"Route {route.name} has path {route.path!r}; it must start with '/'.", "path")
+        for name in route.issuers:
+            if name not in issuers:
+                raise ConfigError(f"Route {route.name} names issuer {name}, which does not exist.", "issuers")
+        for name in route.allow:
+            if name != EVERYONE and not name.startswith("@") and name not in consumers:
+                raise ConfigError(f"Route {route.name} allows consumer {name}, which does not exist.", "allow")
     _unambiguous(document.routes)
     for consumer in document.consumers:
         if consumer.rate_limit is not None and consumer.rate_limit not in limits:
@@ -210,28 +244,36 @@ def check(document: Document) -> None:
 
 
 def _unambiguous(routes: tuple[Route, ...]) -> None:
-    """No two routes may claim the same request: which one won would be an accident of order."""
-    claimed: dict[tuple[str, str, str], list[tuple[frozenset[str], str]]] = {}
+    """No two routes may claim the same request: which one won would be an accident, or a takeover without a word.
+
+    Between a path and a longer one, a host and a wildcard, the more exact wins, which anyone can see. A
+    route for any method claims each, so beside another on the same path and host it has to name its own.
+    """
+    claimed: dict[tuple[str, str, str], list[Route]] = {}
     for route in routes:
-        methods = frozenset(route.methods)
+        path = route.path.rstrip("/") if route.match == "prefix" else route.path
         for host in route.hosts or ("",):
-            rivals = claimed.setdefault((route.match, route.path, host), [])
-            for theirs, name in rivals:
-                # A route for any method beside one that names its methods is clear: the named one wins.
-                if methods & theirs or not (methods or theirs):
-                    raise ConfigError(
-                        f"Routes {name} and {route.name} both match {route.path}"
-                        + (f" on {host}" if host else "")
-                        + "; give them different paths, hosts or methods.",
-                        "path",
-                    )
-            rivals.append((methods, route.name))
+            rivals = claimed.setdefault((route.match, path, host), [])
+            for rival in rivals:
+                shared = set(route.methods) & set(rival.methods) if route.methods and rival.methods else True
+                if shared:
+                    raise ConfigError(_both(rival, route, host, shared), "path")
+            rivals.append(route)
 
 
-def _unique(noun: str, names: list[str]) -> set[str]:
+def _both(one: Route, other: Route, host: str, shared: set[str] | bool) -> str:
+    methods = f" for {', '.join(sorted(shared))}" if isinstance(shared, set) else ""
+    where = f" on {host}" if host else ""
+    return (
+        f"Routes {one.name} and {other.name} both match {other.path}{where}{methods};"
+        " give them different paths, hosts or methods."
+    )
+
+
+def _unique(noun: str, names: list[str], field: str = "") -> set[str]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ConfigError(f"There are two of {noun} {name}.")
+            raise ConfigError(f"There are two of {noun} {name}.", field)
         seen.add(name)
     return seen

@@ -1,13 +1,14 @@
 """Which route a request takes: compiled once per revision, matched in time that the number of routes does not touch.
 
 Owns the table's shape and the order of precedence: the longest path, then an exact host over a
-wildcard over any, then the method. Knows nothing of policies, credentials or connections.
+wildcard over any, then the method. Knows nothing of limits, credentials or connections.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from apps.gateway.core.access import Access, Groups, groups
 from apps.gateway.core.config import Document, Route
 
 Hosts = dict[str, "Methods"]
@@ -16,10 +17,11 @@ Hosts = dict[str, "Methods"]
 class Way:
     """A route, ready for use."""
 
-    __slots__ = ("_cut", "route")
+    __slots__ = ("_cut", "access", "route")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, groups: Groups) -> None:
         self.route = route
+        self.access = Access(route, groups)
         self._cut = len(route.path.rstrip("/")) if route.strip_prefix and route.match == "prefix" else 0
 
     def forward(self, path: str) -> str:
@@ -73,8 +75,9 @@ class Routes:
         self._root = Node()
         self.by_host = any(route.hosts for route in document.routes)
         """False when no route names a host, so callers may skip reading it."""
+        members = groups(document)
         for route in document.routes:
-            way = Way(route)
+            way = Way(route, members)
             slot = self._exact.setdefault(route.path, Slot()) if route.match == "exact" else self._prefix(route.path)
             for methods in _places(slot, route.hosts):
                 for method in route.methods:

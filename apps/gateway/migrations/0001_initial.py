@@ -162,7 +162,7 @@ class Migration(migrations.Migration):
                 ('strip_prefix', models.BooleanField(default=True, help_text='Forward /nexus/v1 as /v1.')),
                 ('hosts', models.JSONField(blank=True, default=list, help_text='Host names, *.example.org for any below it. Empty: any host.')),
                 ('methods', models.JSONField(blank=True, default=list, help_text='None ticked: any method.')),
-                ('auth', models.JSONField(blank=True, default=apps.gateway.models.any_credential, help_text='Which credentials open it. None ticked: a public route.', verbose_name='credentials')),
+                ('auth', models.JSONField(blank=True, default=apps.gateway.models.by_key, help_text='Which credentials open it. None ticked: a public route.', verbose_name='credentials')),
                 ('timeout', models.FloatField(default=15.0, help_text='Seconds until the answer starts, all attempts together.', validators=[apps.gateway.bounds.finite, django.core.validators.MinValueValidator(0.001), django.core.validators.MaxValueValidator(86400)])),
                 ('idle_timeout', models.FloatField(default=30.0, help_text='Longest silence inside a body, in seconds.', validators=[apps.gateway.bounds.finite, django.core.validators.MinValueValidator(0.001), django.core.validators.MaxValueValidator(86400)])),
                 ('retries', models.PositiveSmallIntegerField(default=1, help_text='Further attempts for idempotent methods, each on another instance while there is one.', validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(5)])),

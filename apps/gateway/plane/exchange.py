@@ -157,7 +157,7 @@ class Exchange:
     # -- the end --------------------------------------------------------------------------------------
 
     def _turn_down(self, refused: Refused) -> None:
-        if isinstance(refused, Denied) and refused.problem.status == 401:
+        if isinstance(refused, Denied) and refused.challenge:
             self._extra += f"WWW-Authenticate: {refused.challenge}\r\n".encode()
         self._refuse(refused.problem)
 

@@ -7,9 +7,10 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from apps.gateway.core.config import Issuer
 from apps.gateway.core.metrics import Metrics
@@ -63,6 +64,8 @@ class KeyStore:
         """Follow a revision's issuers; a new one's keys come from disk until the first fetch."""
         before, self._sources = self._sources, {}
         for issuer in issuers:
+            if not issuer.enabled:
+                continue
             source = before.get(issuer.name)
             if source is None or source.issuer.jwks_url != issuer.jwks_url:
                 source = _Source(issuer, endpoint(f"jwks:{issuer.name}", issuer.jwks_url))
@@ -131,8 +134,12 @@ class KeyStore:
             waiter.keys_arrived()
 
     def _load(self, issuer: Issuer) -> bytes:
+        """The keys on disk, if they are from the issuer's address: another issuer may have had its name."""
+        self.sets.pop(issuer.name, None)
         try:
-            data = (self._home / f"{issuer.name}.json").read_bytes()
+            origin, _, data = (self._home / f"{issuer.name}.jwks").read_bytes().partition(b"\n")
+            if origin != issuer.jwks_url.encode():
+                return b""
             self.sets[issuer.name] = parse(data)
         except (OSError, ValueError):
             return b""  # the first fetch brings them
@@ -140,27 +147,45 @@ class KeyStore:
 
     def _save(self, issuer: Issuer, data: bytes) -> None:
         try:
-            write_private(self._home / f"{issuer.name}.json", data)
+            write_private(self._home / f"{issuer.name}.jwks", issuer.jwks_url.encode() + b"\n" + data)
         except OSError as error:
             log.warning("Keys of %s can't be kept on disk (%s)", issuer.name, error.strerror)
 
 
+KINDS = {"OKP": "EdDSA", "RSA": "RS256", "EC": "ES256"}
+"""Key types and the one algorithm that each is good for here."""
+SMALLEST_RSA = 2048
+"""RFC 7518 section 3.3."""
+
+
 def parse(data: bytes) -> dict[str, jwt.PyJWK]:
-    """Public signing keys by id; ValueError when this is no key set. Symmetric and foreign keys are left out."""
-    document = json.loads(data)
+    """Public signing keys by id; ValueError when this is no key set. Symmetric, foreign and weak keys are left out."""
+    try:
+        document = json.loads(data)
+    except RecursionError:
+        raise ValueError("That is nested too deeply for a key set.") from None
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise ValueError("That is not a JSON Web Key Set.")
     keys: dict[str, jwt.PyJWK] = {}
     for entry in entries[:MAX_KEYS]:
-        if (
-            not isinstance(entry, dict)
-            or entry.get("kty") not in {"OKP", "RSA", "EC"}
-            or entry.get("use", "sig") != "sig"
-        ):
-            continue
-        try:
-            keys[str(entry.get("kid", ""))] = jwt.PyJWK({name: value for name, value in entry.items() if name != "d"})
-        except jwt.PyJWTError:
-            continue  # an algorithm that is not spoken here
+        key = _key(entry)
+        if key is not None:
+            keys[str(entry.get("kid", ""))] = key
     return keys
+
+
+def _key(entry: Any) -> jwt.PyJWK | None:
+    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+        return None
+    kind = entry.get("kty")
+    algorithm = KINDS.get(kind) if isinstance(kind, str) else None
+    if algorithm is None or entry.get("alg", algorithm) != algorithm:
+        return None
+    try:
+        key = jwt.PyJWK({name: value for name, value in entry.items() if name != "d"}, algorithm)
+    except jwt.PyJWTError:
+        return None
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < SMALLEST_RSA:
+        return None
+    return key

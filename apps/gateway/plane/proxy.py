@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from apps.gateway.core.access import withhold
 from apps.gateway.core.auth import Identity, UnknownKey, missing, no_key
 from apps.gateway.core.config import Route
 from apps.gateway.core.forward import (
@@ -112,8 +113,8 @@ class ProxyExchange(Exchange):
 
     def _authenticate(self, route: Route, head: RequestHead) -> Identity:
         """Who calls. What proved it goes no further: the instance learns it by X-Consumer."""
-        table = self.worker.table
-        assert table is not None  # noqa: S101 - it had this route
+        table, way = self.worker.table, self._way
+        assert table is not None and way is not None  # noqa: S101 - it had this route
         now = self.started_ns / 1e9
         if head.key is not None and "key" in route.auth:
             return table.keyring.identify(head.key, now)
@@ -124,10 +125,9 @@ class ProxyExchange(Exchange):
         if token.startswith(b"mc_") and "key" in route.auth:
             identity = table.keyring.identify(token, now)
         elif "jwt" in route.auth:
-            identity = table.tokens.identify(token, now)
+            identity = table.tokens.identify(token, now, way.access.issuers)
         else:
             raise missing(route.auth)
-        head.authorization = None
         return identity
 
     def keys_arrived(self) -> None:
@@ -144,7 +144,10 @@ class ProxyExchange(Exchange):
             self._turn_down(refused)
 
     def _enter(self, route: Route, head: RequestHead) -> None:
-        """Past authentication: size, limit, and on the way."""
+        """Past authentication: access, size, limit, and on the way."""
+        if self.identity is not None and self._way is not None:
+            self._way.access.admit(self.identity)
+        withhold(head, route)
         if head.expect is not None and head.expect.lower() != b"100-continue":
             raise Refused(Problem(417, "expectation_failed", "Only 100-continue can be expected."))
         if self.body_size > route.max_body or (head.length is not None and int(head.length) > route.max_body):
@@ -226,10 +229,9 @@ class ProxyExchange(Exchange):
         origin = client.forwarded
         if client.trusted and head.forwarded is not None:
             origin = b"X-Forwarded-For: %b, %b\r\n%b" % (head.forwarded, client.address.encode(), client.scheme)
-        if identity is not None:
-            credentials = identity.line
-        else:
-            credentials = b"X-API-Key: %b\r\n" % head.key if head.key is not None else b""
+        credentials = identity.line if identity is not None else b""
+        if head.key is not None:
+            credentials += b"X-API-Key: %b\r\n" % head.key
         data = request_head(
             self.method,
             way.forward(self.path),

@@ -34,7 +34,7 @@ def covenant() -> Service:
     )
     Instance.objects.create(service=service, name="covenant-1", url="http://127.0.0.1:7102")
     limit = RateLimitPolicy.objects.create(name="standard", requests=200)
-    Route.objects.create(name="covenant", service=service, path="/covenant", rate_limit=limit)
+    Route.objects.create(name="covenant", service=service, path="/covenant", allow=["*"], rate_limit=limit)
     return service
 
 

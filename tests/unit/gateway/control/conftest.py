@@ -26,7 +26,7 @@ def make_world() -> World:
     service = Service.objects.create(name="ledger", fleet=True)
     instance = Instance.objects.create(service=service, name="ledger-1", url="http://127.0.0.1:7102")
     limit = RateLimitPolicy.objects.create(name="standard", requests=200, burst=400)
-    route = Route.objects.create(name="ledger", service=service, path="/ledger", rate_limit=limit)
+    route = Route.objects.create(name="ledger", service=service, path="/ledger", allow=["*"], rate_limit=limit)
     consumer = Consumer.objects.create(name="demo")
     return World(service, instance, limit, route, consumer)
 

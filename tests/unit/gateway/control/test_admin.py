@@ -19,6 +19,7 @@ from apps.gateway.models import (
     BreakerOverride,
     BreakerPolicy,
     ConfigRevision,
+    Consumer,
     JwtIssuer,
     Route,
     ServicePolicy,
@@ -157,6 +158,12 @@ def test_saving_an_untouched_form_changes_nothing(boss: Client, world: World) ->
         ({"hosts": "UPPER.org"}, "hosts"),
         ({"methods": ["BREW"]}, "methods"),
         ({"service": ""}, "service"),
+        ({"allow": []}, "allow"),
+        ({"allow": ["*", "demo"]}, "allow"),
+        ({"allow": ["stranger"]}, "allow"),
+        ({"auth": []}, "allow"),
+        ({"auth": ["key", "jwt"]}, "issuers"),
+        ({"scopes": 'quo"te'}, "scopes"),
     ],
 )
 def test_what_does_not_validate_is_refused_beside_its_field(
@@ -170,7 +177,7 @@ def test_what_does_not_validate_is_refused_beside_its_field(
 
 
 def test_a_change_that_the_whole_does_not_bear_is_refused_beside_its_field(boss: Client, world: World) -> None:
-    Route.objects.create(name="books", service=world.service, path="/books")
+    Route.objects.create(name="books", service=world.service, path="/books", allow=["*"])
     actions.publish("test")
     path = change(Route, Route.objects.get(name="books"))
     response = boss.post(path, form_of(boss, path) | {"path": "/ledger", "timeout": "1"})
@@ -182,10 +189,36 @@ def test_a_change_that_the_whole_does_not_bear_is_refused_beside_its_field(boss:
 
 
 def test_a_new_row_that_the_whole_does_not_bear_is_not_added(boss: Client, world: World) -> None:
-    data = form_of(boss, add(Route)) | {"name": "second", "service": world.service.pk, "path": "/ledger"}
+    data = form_of(boss, add(Route)) | {"name": "second", "service": world.service.pk, "path": "/ledger", "allow": "*"}
     response = boss.post(add(Route), data)
     assert "path" in response.context["adminform"].form.errors
     assert Route.objects.count() == 1 and newest().number == 1
+
+
+def test_a_new_route_lets_nobody_in_until_it_is_said_who(boss: Client, world: World) -> None:
+    Consumer.objects.create(name="shop", groups=["partners"])
+    data = form_of(boss, add(Route)) | {"name": "books", "service": world.service.pk, "path": "/books"}
+    refused = boss.post(add(Route), data)
+    assert list(refused.context["adminform"].form.errors) == ["allow"] and newest().number == 1
+    offered = [word for word, _ in refused.context["adminform"].form.fields["allow"].choices]
+    assert offered == ["*", "@partners", "demo", "shop"]
+    assert boss.post(add(Route), data | {"allow": ["@partners", "demo"]}).status_code == 302
+    assert Route.objects.get(name="books").allow == ["@partners", "demo"]
+    page = boss.get(listing(Route)).content.decode()
+    assert "every consumer" in page and "@partners, demo" in page
+    public = data | {"name": "open", "path": "/open", "auth": [], "allow": []}
+    assert boss.post(add(Route), public).status_code == 302
+    assert "anyone" in boss.get(listing(Route)).content.decode()
+
+
+def test_a_consumer_that_a_route_names_is_not_deleted_or_renamed_under_it(boss: Client, world: World) -> None:
+    Route.objects.update(allow=["demo"])
+    path = change(Consumer, world.consumer)
+    response = boss.post(path, form_of(boss, path) | {"name": "other"})
+    assert "allows consumer demo" in str(response.context["adminform"].form.errors)
+    gone = boss.post(reverse("admin:gateway_consumer_delete", args=[world.consumer.pk]), {"post": "yes"}, follow=True)
+    assert "Not deleted: Route ledger allows consumer demo" in gone.content.decode()
+    assert Consumer.objects.get().name == "demo"
 
 
 def test_an_instance_edited_inside_its_service_is_published(boss: Client, world: World) -> None:
@@ -218,7 +251,7 @@ def test_deleting_publishes_and_what_is_in_use_stays(boss: Client, world: World)
 
 
 def test_deleting_several_publishes_once(boss: Client, world: World) -> None:
-    Route.objects.create(name="books", service=world.service, path="/books")
+    Route.objects.create(name="books", service=world.service, path="/books", allow=["*"])
     actions.publish("test")
     rows = [row.pk for row in Route.objects.all()]
     boss.post(listing(Route), {"action": "delete_selected", "_selected_action": rows, "post": "yes"})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apps.gateway import bounds, compile
 from apps.gateway.core import config
-from apps.gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, ServicePolicy
+from apps.gateway.models import ApiKey, BreakerPolicy, Consumer, JwtIssuer, RateLimitPolicy, Route, ServicePolicy
 from apps.gateway.rules import check_jwks_url, check_path
 from apps.registry.models import Service
 
@@ -81,6 +81,22 @@ def test_a_breaker_policy_that_the_model_accepts_compiles(name: str, value: Any)
         (JwtIssuer(), "algorithms", ["HS256"]),
         (JwtIssuer(), "algorithms", ["none"]),
         (JwtIssuer(), "algorithms", []),
+        (Route(), "allow", ["Demo"]),
+        (Route(), "allow", ["@"]),
+        (Route(), "allow", ["**"]),
+        (Route(), "issuers", ["https://issuer"]),
+        (Route(), "scopes", ['a"b']),
+        (Route(), "scopes", ["a b"]),
+        (Route(), "scopes", ["a\r\nb"]),
+        (Consumer(), "groups", ["@partners"]),
+        (Consumer(), "subjects", ["demo"]),
+        (Consumer(), "subjects", ["aegis/a b"]),
+        (Consumer(), "subjects", ["aegis/a,b"]),
+        (Consumer(), "subjects", ["Aegis/a"]),
+        (ApiKey(), "scopes", ["x" * 65]),
+        (JwtIssuer(), "max_lifetime", 0),
+        (JwtIssuer(), "max_lifetime", float("inf")),
+        (JwtIssuer(), "subjects", "some"),
         (Route(), "name", "Nexus"),
         (Route(), "name", "nexus\n"),
         (Route(), "name", "-nexus"),
@@ -93,7 +109,7 @@ def test_what_workers_could_not_serve_is_refused(row: Any, name: str, value: Any
 
 def test_defaults_are_the_documents_own() -> None:
     assert Route().timeout == config.Route("a", "b", "/").timeout == bounds.default(config.Route, "timeout")
-    assert Route().auth == ["key", "jwt"]
+    assert Route().auth == ["key"] and Route().allow == []
     assert BreakerPolicy().minimum_calls == bounds.default(config.Breaker, "minimum_calls")
 
 

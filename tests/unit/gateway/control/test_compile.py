@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -62,6 +64,10 @@ def test_a_summary_reads_as_a_sentence_and_stays_short() -> None:
         (route("a"), route("b")),
         (route("a", methods=("GET", "POST")), route("b", methods=("POST",))),
         (route("a", hosts=("x.org", "y.org")), route("b", hosts=("y.org",))),
+        (route("a"), route("b", methods=("GET",))),
+        (route("a", methods=("GET",)), route("b")),
+        (route("a"), route("b", path="/r/")),
+        (route("a", match="exact"), route("b", match="exact")),
     ],
 )
 def test_two_routes_that_claim_the_same_requests_are_refused(one: config.Route, other: config.Route) -> None:
@@ -76,9 +82,36 @@ def test_two_routes_that_claim_the_same_requests_are_refused(one: config.Route, 
         (route("a"), route("b", path="/r/x")),
         (route("a"), route("b", match="exact")),
         (route("a"), route("b", hosts=("x.org",))),
-        (route("a"), route("b", methods=("GET",))),
+        (route("a", match="exact"), route("b", match="exact", path="/r/")),
         (route("a", methods=("GET",)), route("b", methods=("POST",))),
     ],
 )
 def test_routes_of_which_one_is_more_exact_live_together(one: config.Route, other: config.Route) -> None:
     config.check(doc(routes=(one, other)))
+
+
+def test_a_refusal_names_both_routes_and_what_they_share() -> None:
+    one, other = route("a", methods=("GET", "PUT"), hosts=("x.org",)), route("b", methods=("PUT",), hosts=("x.org",))
+    with pytest.raises(config.ConfigError, match=r"Routes a and b both match /r on x\.org for PUT; give"):
+        config.check(doc(routes=(one, other)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "field"),
+    [
+        ({"routes": (route(allow=("nobody",)),)}, "allow"),
+        ({"routes": (route(issuers=("nobody",)),)}, "issuers"),
+        ({"consumers": (config.Consumer("a", subjects=("i/x",)), config.Consumer("b", subjects=("i/x",)))}, "subjects"),
+    ],
+)
+def test_who_may_call_must_be_known_and_a_subject_speaks_for_one_consumer(rows: dict[str, Any], field: str) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.check(doc(**rows))
+    assert caught.value.field == field
+
+
+def test_a_name_with_a_line_end_is_no_name() -> None:
+    good = config.encode(doc(consumers=(config.Consumer("demo"),)))
+    assert config.decode(good)
+    with pytest.raises(config.ConfigError):
+        config.decode(good.replace(b'"demo"', b'"demo\\n"'))

@@ -51,7 +51,12 @@ def test_the_first_start_makes_a_system_that_can_be_used(home: Home) -> None:
     assert json.loads(home.aegis_clients.read_text()) == {"demo": known["demo_client"]["secret"]}
     document = ConfigRevision.objects.get().content
     assert [service["name"] for service in document["services"]] == ["aegis", "covenant", "mint", "nexus"]
-    assert {route["name"]: route["auth"] for route in document["routes"]}["aegis"] == []
+    routes = {route["name"]: route for route in document["routes"]}
+    assert {name for name, route in routes.items() if not route["auth"] or route["forward_credentials"]} == {"aegis"}
+    assert {name for name, route in routes.items() if "demo" in route["allow"]} == {"covenant", "mint", "nexus"}
+    appending = [name for name, route in routes.items() if route["path"] == "/covenant" and "POST" in route["methods"]]
+    assert appending == ["covenant-append"] and routes["covenant-append"]["allow"] == ["nexus"]
+    assert not any("*" in route["allow"] for route in routes.values())
     assert document["issuers"][0]["issuer"] == "http://localhost:8080/aegis"
     assert document["services"][0]["breaker"]["minimum_calls"] == 5 and document["services"][0]["fleet"] is True
     assert HealthCheck.objects.count() == 4 and HealthCheck.objects.first().interval_s == 2.0

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from jwt.algorithms import OKPAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from hypothesis import example, given
+from hypothesis import strategies as st
+from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
-from apps.gateway.plane.jwks import MAX_KEYS, parse
+from apps.gateway.core import config
+from apps.gateway.core.metrics import Metrics
+from apps.gateway.plane.jwks import MAX_KEYS, KeyStore, parse
 
 
 def entry(kid: str, **fields: str) -> dict[str, str]:
@@ -26,6 +34,55 @@ def test_symmetric_encryption_and_unknown_keys_are_left_out() -> None:
         7,
     ]
     assert parse(json.dumps({"keys": [*keys, entry("good")]}).encode()).keys() == {"good"}
+
+
+def test_keys_too_weak_to_vouch_are_left_out() -> None:
+    sizes = {"weak": 1024, "good": 2048}
+    keys = [
+        RSAAlgorithm.to_jwk(generate_private_key(65537, size).public_key(), as_dict=True) for size in sizes.values()
+    ]
+    named = [{**key, "kid": kid} for kid, key in zip(sizes, keys, strict=True)]
+    assert parse(json.dumps({"keys": named}).encode()).keys() == {"good"}
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+ENTRIES = st.dictionaries(
+    st.sampled_from(["kty", "crv", "alg", "use", "kid", "x", "y", "n", "e", "d", "key_ops"]),
+    JSON | st.sampled_from(["OKP", "RSA", "EC", "oct", "Ed25519", "X25519", "P-256", "EdDSA", "none", "HS256", "AQAB"]),
+)
+
+
+@given(st.binary() | st.builds(lambda keys: json.dumps({"keys": keys}).encode(), st.lists(ENTRIES | JSON)))
+@example(b"[" * 100_000)
+@example(b'{"keys": [{"kty": []}]}')
+@example(b'{"keys": [{"kty": "RSA", "alg": "none", "n": "AQAB", "e": "AQAB"}]}')
+def test_whatever_an_issuer_publishes_is_keys_or_no_key_set(data: bytes) -> None:
+    try:
+        assert isinstance(parse(data), dict)
+    except ValueError:
+        return
+
+
+def test_keys_on_disk_count_only_for_the_address_they_came_from(tmp_path: Path) -> None:
+    (tmp_path / "jwks").mkdir()
+    stored = b"http://127.0.0.1:1/old\n" + json.dumps({"keys": [entry("a")]}).encode()
+    (tmp_path / "jwks" / "test.jwks").write_bytes(stored)
+    issuer = config.Issuer("test", "https://issuer", "us", ("EdDSA",), "http://127.0.0.1:1/old")
+
+    async def known(store: KeyStore, **changes: object) -> set[str]:
+        store.configure((msgspec.structs.replace(issuer, **changes),))
+        return set(store.sets.get("test", ()))
+
+    async def follow() -> None:
+        store = KeyStore(tmp_path, Metrics(), lambda: None)
+        assert await known(store) == {"a"}
+        assert await known(store, jwks_url="http://127.0.0.1:1/new") == set()
+        assert await known(store) == {"a"}
+        assert await known(store, enabled=False) == set()
+
+    asyncio.run(follow())
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"keys": 1}', b"\xff"])
