@@ -1,4 +1,4 @@
-"""Django admin of what other packages bring: people, roles, tokens and the audit trail, in the same look."""
+"""Django admin of what other packages bring: people, roles and the audit trail, in the same look."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from django_celery_beat.models import (
     PeriodicTask,
     SolarSchedule,
 )
-from knox.models import AuthToken
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-
-from apps.registry.adminkit import ReadOnlyAdmin
 
 admin.site.index_title = "Configuration"
 
 # The schedule comes from settings; a copy edited here would be overwritten at the next start.
 for model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(model)
-for model in (User, Group, LogEntry, AuthToken):
+for model in (User, Group, LogEntry):
     admin.site.unregister(model)
 
 
@@ -56,19 +53,6 @@ class Roles(GroupAdmin, ModelAdmin):
     @admin.display(description="Held by")
     def held_by(self, row: Group) -> int:
         return row.user_set.count()
-
-
-@admin.register(AuthToken)
-class Tokens(ReadOnlyAdmin):
-    """API tokens of people: seen by prefix, ended by deletion, never shown."""
-
-    list_display = ["token_key", "user", "created", "expiry"]
-    list_filter = ["user"]
-    search_fields = ["token_key", "user__username"]
-    fields = ["token_key", "user", "created", "expiry"]
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.has_perm("knox.delete_authtoken"))
 
 
 @admin.register(LogEntry)

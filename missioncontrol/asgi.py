@@ -10,7 +10,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "missioncontrol.settings")
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.urls import Resolver404, resolve
@@ -18,6 +17,8 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.util.http import parse_excluded_urls
 
 from missioncontrol import observe
+from missioncontrol.origin import SameOrigin
+from missioncontrol.peer import believed
 
 http = get_asgi_application()
 
@@ -62,7 +63,7 @@ router = ProtocolTypeRouter(
             default_span_details=span_details,
             exclude_spans=["receive", "send"],
         ),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(websocket)),
+        "websocket": SameOrigin(AuthMiddlewareStack(websocket)),
     }
 )
 
@@ -70,7 +71,7 @@ router = ProtocolTypeRouter(
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Serve one connection. Daphne has no lifespan events, so the first connection starts the live feed."""
     feed().start()
-    await router(scope, receive, send)
+    await router(believed(scope, settings.TRUSTED_PROXIES), receive, send)
 
 
 async def _close() -> None:

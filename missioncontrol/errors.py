@@ -1,15 +1,20 @@
-"""Errors that no view made: a problem document under /api/, a page elsewhere."""
+"""Errors that no view made: a problem document under /api/, a page elsewhere.
+
+A page that is drawn because the database is away must not ask the database who is looking at it.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.views import defaults
 
-from apps.lib import refused
+from apps.lib import database, refused
 from apps.lib.problem import CONTENT_TYPE, Problem
 from apps.lib.rest import body_too_big, trace_id
 
@@ -20,6 +25,14 @@ def problem(answer: Problem) -> HttpResponse:
     response = HttpResponse(answer.encode(trace_id()), status=answer.status, content_type=CONTENT_TYPE)
     if answer.retry_after is not None:
         response.headers["Retry-After"] = str(answer.retry_after)
+    return response
+
+
+def page(answer: Problem) -> HttpResponse:
+    """``answer`` for a person, drawn without asking anything of anybody."""
+    refused.count(answer)
+    response = HttpResponse(render_to_string("503.html", {"detail": answer.detail}), status=answer.status)
+    response.headers["Retry-After"] = str(answer.retry_after)
     return response
 
 
@@ -50,6 +63,10 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def broken(request: HttpRequest) -> HttpResponse:
+    """Called while the exception is handled, which alone tells a fault of ours from a database that is away."""
+    away = database.away(sys.exc_info()[1])
+    if away is not None:
+        return problem(away) if _api(request) else page(away)
     if _api(request):
         return problem(Problem(500, "internal_error", "Something here failed; the log of control says what."))
     return defaults.server_error(request)

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 
-from apps.dashboard.pages import Login
+from apps.people.login import Login
 
 
 class AdminLogin(Login):

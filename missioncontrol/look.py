@@ -94,7 +94,7 @@ UNFOLD: dict[str, Any] = {
                 "People",
                 _item("Users", "person", "auth.user"),
                 _item("Roles", "badge", "auth.group"),
-                _item("API tokens", "token", "knox.authtoken"),
+                _item("API tokens", "token", "people.apitoken"),
             ),
         ],
     },

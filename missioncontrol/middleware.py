@@ -26,14 +26,32 @@ LOOSER = {
 }
 """Content security policies of the two sections that can't bear the strict one; neither lets another host in."""
 
+HEADERS = {
+    # What one person may see is no other's, and a shared cache knows no roles. Static files pass by here.
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "X-Frame-Options": "DENY",
+}
+
 
 class Edge:
-    """Bounds bodies by their announced length, drops the slash after API addresses, sets the looser policies."""
+    """Bounds bodies by their announced length, drops the slash after API addresses, sets what all answers carry."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        path = request.path_info
+        response = self.answer(request)
+        for prefix, policy in LOOSER.items():
+            if path.startswith(prefix):
+                response.headers.setdefault("Content-Security-Policy", policy)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def answer(self, request: HttpRequest) -> HttpResponse:
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         length = request.META.get("CONTENT_LENGTH") or "0"
         if length.isdigit() and int(length) > limit and request.path.startswith(API):
@@ -48,15 +66,11 @@ class Edge:
         if path.startswith("/api/v1/") and path.endswith("/"):
             request.path_info = path.rstrip("/")
             request.path = request.path.rstrip("/")
-        response = self.get_response(request)
-        for prefix, policy in LOOSER.items():
-            if path.startswith(prefix):
-                response.headers.setdefault("Content-Security-Policy", policy)
-        return response
+        return self.get_response(request)
 
 
 class Audit(AuditlogMiddleware):
-    """Who changed what, from the peer's own address: forwarded ones are whatever a client likes to send."""
+    """Who changed what, from the address that missioncontrol.peer believes: the header is whatever a client sends."""
 
     @staticmethod
     def _get_remote_addr(request: Any) -> Any:

@@ -10,6 +10,7 @@ from csp.constants import NONE, SELF
 from missioncontrol import env, guard
 from missioncontrol.databases import from_url
 from missioncontrol.look import UNFOLD as UNFOLD
+from missioncontrol.peer import networks
 
 VERSION = "0.1.0"
 BASE_DIR = env.ROOT
@@ -21,6 +22,10 @@ DEBUG = env.flag("MC_DEBUG")
 CONTROL_PORT = env.port("MC_CONTROL_PORT", 8000)
 ALLOWED_HOSTS = env.words("MC_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("MC_TRUSTED_ORIGINS")
+try:
+    TRUSTED_PROXIES = networks(env.words("MC_TRUSTED_PROXIES"))
+except ValueError as error:
+    raise env.EnvError(f"MC_TRUSTED_PROXIES: {error}.") from None
 
 SUPERVISOR: Path = HOME / "run" / "supervisord.conf"
 """Written by the launcher where it runs a supervisor; it says where that listens."""
@@ -42,7 +47,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
-    "knox",
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -52,6 +56,7 @@ INSTALLED_APPS = [
     "missioncontrol",
     "apps.events",
     "apps.registry",
+    "apps.people",
     "apps.gateway",
     "apps.telemetry",
     "apps.health",
@@ -124,14 +129,25 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_NAME = "mc_csrf"
 CSRF_COOKIE_SAMESITE = "Lax"
+DEVICE_COOKIE_NAME = "mc_device"
 SECURE_TLS = env.flag("MC_TLS")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_TLS
+SECURE_SSL_REDIRECT = SECURE_TLS
+# Probes of this machine ask by plain HTTP.
+SECURE_REDIRECT_EXEMPT = [r"^health$", r"^ready$"]
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE_TLS else 0
+# Other names below ours are other people's: whether they all speak TLS isn't ours to promise.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
+# In the session: a cookie of its own would be one more name for the gateway to keep from upstreams.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "apps.people.actions.PasswordEndsTokens"},
 ]
 
 CONTENT_SECURITY_POLICY = {
@@ -151,7 +167,7 @@ CONTENT_SECURITY_POLICY = {
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "apps.lib.rest.Token",
+        "apps.people.tokens.Token",
         "apps.lib.rest.Session",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["apps.lib.roles.ViewerReadsAdminWrites"],
@@ -163,8 +179,6 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "apps.lib.rest.handle_exception",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
-
-REST_KNOX = {"TOKEN_TTL": None, "AUTO_REFRESH": False}
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Mission Control",
@@ -194,6 +208,9 @@ SPECTACULAR_SETTINGS = {
         {"name": "gateway", "description": "The workers that carry the traffic."},
         {"name": "health", "description": "Health checks, verdicts, and time in state of instances and breakers."},
         {"name": "events", "description": "What happened: the event store."},
+        {"name": "traces", "description": "Requests as their spans tell them."},
+        {"name": "live", "description": "The live feed of the pages."},
+        {"name": "tokens", "description": "Your own tokens for this API."},
         {"name": "revisions", "description": "Published configuration and what each publication changed."},
     ],
     "SWAGGER_UI_DIST": "SIDECAR",

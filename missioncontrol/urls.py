@@ -21,6 +21,7 @@ urlpatterns = [
         SpectacularSwaggerSplitView.as_view(url_name="schema"),
         name="docs",
     ),
+    path("", include("apps.people.urls")),
     path("api/v1/", include("apps.registry.urls")),
     path("api/v1/", include("apps.gateway.urls")),
     path("api/v1/", include("apps.health.urls")),

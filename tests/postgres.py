@@ -6,10 +6,12 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,42 @@ from tests import machine
 from tests.waiting import free_port, until
 
 
+@dataclass
+class Server:
+    """A real PostgreSQL that a test may stop and start again."""
+
+    url: str
+    argv: list[str]
+    folder: Path
+    who: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and return when it takes connections."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.argv, stdout=log, stderr=log, **self.who)
+        data = self.folder / "data"
+        until(lambda: (data / "postmaster.pid").exists() and _accepts(data), 30, what="PostgreSQL")
+
+    def stop(self) -> None:
+        """Stop it as ``pg_ctl stop -m fast`` does: whoever is connected is cut off."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+
+
 @contextmanager
 def cluster() -> Iterator[str]:
-    """The URL of a real PostgreSQL's own database; tests make theirs beside it.
+    """The URL of a real PostgreSQL's own database; tests make theirs beside it."""
+    with server() as running:
+        yield running.url
 
-    PostgreSQL refuses to run as root: then it runs as ``postgres`` or ``nobody``.
-    """
-    initdb, server = machine.postgres("initdb"), machine.postgres("postgres")
-    assert initdb and server, machine.lacks("postgres")
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A running PostgreSQL. It refuses to run as root: then it runs as ``postgres`` or ``nobody``."""
+    initdb, binary = machine.postgres("initdb"), machine.postgres("postgres")
+    assert initdb and binary, machine.lacks("postgres")
     folder = Path(tempfile.mkdtemp(prefix="mc-pg-", dir="/tmp"))  # short: a socket lies in it
     who = _unprivileged(folder)
     password = secrets.token_hex(16)
@@ -35,25 +65,23 @@ def cluster() -> Iterator[str]:
             shutil.chown(given, who["user"], who["group"])
         data, port = folder / "data", free_port()
         options = ["-U", "mission", "-A", "scram-sha-256", f"--pwfile={given}", "-E", "UTF8", "--locale=C", "--no-sync"]
-        made = subprocess.run([initdb, "-D", str(data), *options], capture_output=True, text=True, check=False, **who)
-        assert made.returncode == 0, made.stdout + made.stderr
+        done = subprocess.run([initdb, "-D", str(data), *options], capture_output=True, text=True, check=False, **who)
+        assert done.returncode == 0, done.stdout + done.stderr
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder}
         # Nothing here outlives the run, so nothing needs to reach the disk.
         settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 60}
         argv = [
-            server,
+            binary,
             "-D",
             str(data),
             *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
         ]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log, **who)
+        made = Server(f"postgres://mission:{password}@127.0.0.1:{port}/postgres", argv, folder, who)
+        made.start()
         try:
-            until(lambda: (data / "postmaster.pid").exists() and _accepts(data), 30, what="PostgreSQL")
-            yield f"postgres://mission:{password}@127.0.0.1:{port}/postgres"
+            yield made
         finally:
-            process.terminate()
-            process.wait(30)
+            made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,8 +1,7 @@
-"""Who may see a page, and how often a login may fail. Knows no page."""
+"""Who may see a page. Knows no page."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -35,31 +34,3 @@ def page(view: View) -> View:
         return view(request, *args, **kwargs)
 
     return login_required(guarded)
-
-
-class Throttle:
-    """Counts failures per key in a bounded table: after ``most`` within ``window`` seconds, wait.
-
-    When the table is full the key that failed longest ago is forgotten, so a flood of made-up names
-    costs bounded memory; each address is a key too, so the flood itself is slowed.
-    """
-
-    def __init__(self, most: int, window: float, keys: int = 10_000) -> None:
-        self._most, self._window, self._keys = most, window, keys
-        self._failures: OrderedDict[str, list[float]] = OrderedDict()
-
-    def wait(self, key: str, now: float) -> float:
-        """Seconds until ``key`` may try again; 0 when it may now."""
-        young = [at for at in self._failures.get(key, ()) if now - at < self._window]
-        return max(0.0, young[-self._most] + self._window - now) if len(young) >= self._most else 0.0
-
-    def failed(self, key: str, now: float) -> None:
-        """One more failure."""
-        young = [at for at in self._failures.pop(key, ()) if now - at < self._window][-self._most :]
-        self._failures[key] = [*young, now]
-        while len(self._failures) > self._keys:
-            self._failures.popitem(last=False)
-
-    def forget(self, key: str) -> None:
-        """It succeeded."""
-        self._failures.pop(key, None)

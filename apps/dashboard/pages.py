@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth import views as auth
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard import sources, state, waterfall, words
-from apps.dashboard.access import Throttle, page
+from apps.dashboard.access import page
 from apps.dashboard.feed import feed
 from apps.dashboard.frames import Document
 from apps.dashboard.judge.readings import RANK
@@ -26,7 +24,7 @@ from apps.gateway.models import ApiKey, BreakerPolicy, Consumer, RateLimitPolicy
 from apps.gateway.revisions import ConfigRevision
 from apps.health import queries as health
 from apps.lib import roles
-from apps.lib.clock import monotonic, wall
+from apps.lib.clock import wall
 from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
 
@@ -361,34 +359,3 @@ def system(request: HttpRequest) -> HttpResponse:
             "feed_counts": sorted((key.replace("_", " "), count) for key, count in feed().counts().items()),
         },
     )
-
-
-# -- login --------------------------------------------------------------------------------------
-
-_by_user = Throttle(most=5, window=300)
-_by_address = Throttle(most=30, window=300)
-
-
-@method_decorator(never_cache, name="dispatch")
-class Login(auth.LoginView):
-    """Django's login, with a wait after five failures for one name from one address, or thirty from the address."""
-
-    template_name = "registration/login.html"
-    redirect_authenticated_user = True
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        address = request.META.get("REMOTE_ADDR", "")
-        user = f"{address} {request.POST.get('username', '').strip().lower()[:150]}"
-        wait = max(_by_user.wait(user, monotonic()), _by_address.wait(address, monotonic()))
-        if wait > 0:
-            detail = f"Too many failed logins. Try again in {words.ago(wait)}."
-            response = render(request, "message.html", {"title": "Wait a moment", "detail": detail}, status=429)
-            response["Retry-After"] = str(math.ceil(wait))
-            return response
-        response = super().post(request, *args, **kwargs)
-        if request.user.is_authenticated:
-            _by_user.forget(user)
-        else:
-            _by_user.failed(user, monotonic())
-            _by_address.failed(address, monotonic())
-        return response

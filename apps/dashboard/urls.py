@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from channels.routing import URLRouter
-from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from apps.dashboard import pages
@@ -14,8 +13,6 @@ from apps.dashboard.consumers import LiveConsumer, Nowhere
 
 urlpatterns: list[Any] = [
     path("", pages.overview, name="overview"),
-    path("login/", pages.Login.as_view(), name="login"),
-    path("logout/", LogoutView.as_view(), name="logout"),
     path("services/", pages.services, name="services"),
     # What reports itself may have any name, with slashes and all.
     path("services/<path:name>/red.json", pages.red, name="service-red"),

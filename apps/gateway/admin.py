@@ -349,7 +349,7 @@ class ConfigRevisionAdmin(ReadOnlyAdmin):
     @display(description="Document")
     def content_shown(self, row: ConfigRevision) -> str:
         return format_html(
-            "<details><summary>What gateways were given</summary>"
+            "<details><summary>What gateways were given, without the hashes of keys</summary>"
             '<pre class="overflow-x-auto text-xs">{}</pre></details>',
-            json.dumps(row.content, indent=2, ensure_ascii=False),
+            json.dumps(row.shown, indent=2, ensure_ascii=False),
         )

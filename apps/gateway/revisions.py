@@ -46,3 +46,11 @@ class ConfigRevision(models.Model):
         """The document, read."""
         found: dict[str, Any] = json.loads(self.document)
         return found
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The document as anybody may see it: hashes of keys are for gateways alone, who guesses keys needs one."""
+        content = self.content
+        for key in content.get("keys", ()):
+            key.pop("hash", None)
+        return content

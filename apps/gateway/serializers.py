@@ -148,8 +148,8 @@ class RevisionDetailSerializer(RevisionSerializer):
         read_only_fields = fields
 
     def get_document(self, row: ConfigRevision) -> dict[str, Any]:
-        """What gateways were given."""
-        return row.content
+        """What gateways were given, without the hashes of keys."""
+        return row.shown
 
 
 class ChangeSerializer(serializers.Serializer):

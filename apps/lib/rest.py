@@ -1,4 +1,4 @@
-"""What every REST endpoint shares: who asks, how bodies are read, problem documents and cursor pages."""
+"""What every REST endpoint shares: sessions, how bodies are read, problem documents and cursor pages."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db.models import ProtectedError
 from django.http import Http404
-from knox.auth import TokenAuthentication
 from opentelemetry import trace
 from rest_framework import exceptions
-from rest_framework.authentication import SessionAuthentication, get_authorization_header
+from rest_framework.authentication import SessionAuthentication
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 
-from apps.lib import refused
+from apps.lib import database, refused
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
 
 SLUGS = {
@@ -29,31 +28,6 @@ SLUGS = {
     415: "unsupported_media_type",
     429: "rate_limited",
 }
-
-
-class Token(TokenAuthentication):
-    """A knox token as ``Authorization: Bearer …`` (RFC 6750) or, as knox itself has it, ``Token …``."""
-
-    def authenticate(self, request: Any) -> Any:
-        words = get_authorization_header(request).split()
-        if not words or words[0].lower() not in {b"bearer", b"token"}:
-            return None
-        if len(words) != 2:
-            raise exceptions.AuthenticationFailed("Send one token: 'Authorization: Bearer <token>'.")
-        if not words[1].isascii():
-            raise exceptions.AuthenticationFailed("The token holds characters that no token has.")
-        return self.authenticate_credentials(words[1])
-
-    def authenticate_credentials(self, token: bytes) -> Any:
-        try:
-            return super().authenticate_credentials(token)
-        except exceptions.AuthenticationFailed as error:
-            if "inactive" in str(error.detail):
-                raise exceptions.AuthenticationFailed("The token's user is not active.") from None
-            raise exceptions.AuthenticationFailed("The token is unknown or has expired.") from None
-
-    def authenticate_header(self, request: Any) -> str:
-        return "Bearer"
 
 
 class Session(SessionAuthentication):
@@ -128,6 +102,8 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
         problem = _from_drf(error)
         if header := getattr(error, "auth_header", None):
             headers["WWW-Authenticate"] = header
+    elif (away := database.away(error)) is not None:
+        problem = away
     else:
         return None
     if problem.retry_after is not None:

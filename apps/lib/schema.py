@@ -37,7 +37,7 @@ IDEMPOTENCY = {
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """An API token as a bearer token."""
 
-    target_class = "apps.lib.rest.Token"
+    target_class = "apps.people.tokens.Token"
     name = "token"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:

@@ -11,11 +11,11 @@ from auditlog.models import LogEntry
 from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.utils import timezone
-from knox.models import AuthToken
 from rest_framework.test import APIClient
 
 from apps.gateway import actions
 from apps.gateway.models import ApiKey, BreakerOverride, ConfigRevision, Consumer, RateLimitPolicy, Route
+from apps.people.actions import issue
 from apps.registry.models import IdempotentWrite, Instance, Service
 from apps.registry.writes import KEPT
 
@@ -42,7 +42,7 @@ def client_of(role: str) -> APIClient:
     user = User.objects.create_user(role)
     group, _ = Group.objects.get_or_create(name=role)
     user.groups.add(group)
-    _, token = AuthToken.objects.create(user)
+    _, token = issue(user, "test")
     client = APIClient(raise_request_exception=False)
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     return client
@@ -98,7 +98,8 @@ def test_both_spellings_of_a_token_are_understood(admin: APIClient) -> None:
 def test_an_inactive_user_and_one_without_a_role_are_kept_out(admin: APIClient) -> None:
     User.objects.filter(username="admin").update(is_active=False)
     refused(admin.get("/api/v1/services"), 401, "not_authenticated")
-    nobody = client_of("nobody")
+    nobody = client_of("viewer")
+    User.objects.get(username="viewer").groups.clear()
     refused(nobody.get("/api/v1/services"), 403, "not_allowed")
 
 
@@ -568,3 +569,30 @@ def test_writes_at_once_by_several_people_all_stand(admin: APIClient) -> None:
         thread.join(60)
     assert [answer.status_code for answer in answers] == [201] * 12
     assert len(newest().content["services"]) == 13 and newest().number == 13
+
+
+# -- what nobody is told -------------------------------------------------------------------------
+
+
+def test_no_revision_shows_the_hash_of_a_key_to_anybody(viewer: APIClient, admin: APIClient, settings: Any) -> None:
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
+    row, _ = actions.issue_key(Consumer.objects.get(), author="test")
+    actions.publish("test")
+    assert row.hash in newest().document, "gateways need it"
+    number = newest().number
+    staff = User.objects.create_superuser("staff")
+    pages = APIClient()
+    pages.force_login(staff)
+    for client in (viewer, admin):
+        for path in (f"revisions/{number}", f"revisions/{number}/diff", "revisions"):
+            answer = client.get(f"/api/v1/{path}")
+            assert answer.status_code == 200 and row.hash not in answer.content.decode()
+        assert row.prefix in client.get(f"/api/v1/revisions/{number}").content.decode()
+    for path in (
+        f"gateway/configrevision/{newest().pk}/change/",
+        "auditlog/logentry/",
+        f"gateway/apikey/{row.pk}/change/",
+    ):
+        page = pages.get(f"/admin/{path}")
+        assert page.status_code == 200 and row.hash not in page.content.decode()

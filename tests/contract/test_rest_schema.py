@@ -16,7 +16,6 @@ from django.core.wsgi import get_wsgi_application
 from django.db import close_old_connections
 from django.test import Client
 from hypothesis import HealthCheck, given, settings
-from knox.models import AuthToken
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -26,6 +25,8 @@ from schemathesis.specs.openapi.checks import (
 
 from apps.gateway import actions
 from apps.gateway.models import Consumer, RateLimitPolicy, Route
+from apps.lib.roles import AREA_OF
+from apps.people.actions import issue
 from apps.registry.models import Instance, Service
 
 PREFIX = "/api/v1"
@@ -54,6 +55,7 @@ def test_every_operation_says_what_it_does_who_may_and_how_it_refuses(document: 
             place = f"{method} {path}"
             assert operation.get("summary"), f"{place} has no summary"
             assert operation["tags"] and operation["tags"] != ["api"], f"{place} has no tag"
+            assert operation["tags"] == [AREA_OF[path.removeprefix(f"{PREFIX}/").partition("/")[0]]], place
             assert {"token": []} in operation["security"], f"{place} needs no token"
             assert "application/problem+json" in operation["responses"]["default"]["content"], place
     assert {"token", "session"} <= set(document["components"]["securitySchemes"])
@@ -61,7 +63,7 @@ def test_every_operation_says_what_it_does_who_may_and_how_it_refuses(document: 
 
 def test_the_document_covers_the_objects_of_the_system(document: dict[str, Any]) -> None:
     nouns = "services instances routes consumers keys issuers rate-limits breaker-policies service-policies"
-    nouns += " revisions breakers workers health-checks health events traces"
+    nouns += " tokens revisions breakers workers health-checks health events traces"
     assert {f"{PREFIX}/{noun}" for noun in nouns.split()} <= set(document["paths"])
 
 
@@ -102,7 +104,7 @@ def schema(kept_connection: None, settings: Any, redis_url: str) -> Any:
 
 @pytest.fixture
 def token(kept_connection: None) -> str:
-    _, token = AuthToken.objects.create(User.objects.create_superuser("boss"))
+    _, token = issue(User.objects.create_superuser("boss"), "test")
     return str(token)
 
 

@@ -17,11 +17,12 @@ MAY_IMPORT = {
     "lib": set(),
     "events": {"lib"},
     "registry": {"lib", "events"},
+    "people": {"lib", "registry"},
     "gateway": {"lib", "events", "registry"},
     "telemetry": {"lib", "events", "registry"},
     "health": {"lib", "events", "registry"},
     "alerts": {"lib", "events", "registry", "gateway", "telemetry", "health"},
-    "dashboard": {"lib", "events", "registry", "gateway", "telemetry", "health", "alerts"},
+    "dashboard": {"lib", "events", "registry", "people", "gateway", "telemetry", "health", "alerts"},
 }
 
 # The data plane and the collector serve with no database: nothing they load may reach the ORM.

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import secrets
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +16,7 @@ import requests
 
 from apps.dashboard.frames import MAX_CLIENT_FRAME, TOPICS, merge
 from apps.dashboard.hub import WINDOW
-from tests.waiting import free_port, until
+from tests.control import Control, controlled
 
 ROOT = Path(__file__).resolve().parents[2]
 SET_UP = """
@@ -43,78 +36,13 @@ print(session(viewer), session(User.objects.create_user("nobody")))
 """
 
 
-@dataclass
-class Control:
-    """One control process on its own database and Redis; ClickHouse is away, which a page must bear."""
-
-    port: int
-    env: dict[str, str]
-    viewer: str = ""
-    nobody: str = ""
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        argv = [
-            sys.executable,
-            "-m",
-            "daphne",
-            "-b",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "missioncontrol.asgi:application",
-        ]
-        self.process = subprocess.Popen(argv, cwd=ROOT, env=self.env, stderr=subprocess.DEVNULL)
-        until(
-            lambda: requests.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).status_code == 200,
-            30,
-            what="control",
-        )
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
-
-    def run(self, *words: str, text: str | None = None) -> str:
-        argv = [sys.executable, "manage.py", *words]
-        done = subprocess.run(argv, cwd=ROOT, env=self.env, input=text, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    @asynccontextmanager
-    async def connect(
-        self, query: str = "", *, session: str | None = None, origin: str | None = None
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        base = f"http://127.0.0.1:{self.port}"
-        cookie = f"mc_session={self.viewer if session is None else session}"
-        headers = {"Cookie": cookie, "Origin": base if origin is None else origin}
-        async with (
-            aiohttp.ClientSession() as client,
-            client.ws_connect(f"{base}/ws/live{query}", headers=headers, max_msg_size=0) as ws,
-        ):
-            yield ws
-
-
 @pytest.fixture(scope="module")
 def control(redis_process: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    home = tmp_path_factory.mktemp("home")
-    (home / "static").mkdir()
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "DATABASE_"))}
-    env |= {
-        "MC_HOME": str(home),
-        "REDIS_URL": redis_process,
-        "CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
-    }
-    env |= {name: secrets.token_hex(16) for name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN")}
-    made = Control(free_port(), env)
-    made.run("migrate", "-v0")
-    made.viewer, made.nobody = made.run("shell", "-v0", text=SET_UP).split()[-2:]
-    made.start()
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.stop()
+    """ClickHouse is away, which a page must bear."""
+    with controlled(tmp_path_factory.mktemp("home"), redis_process) as made:
+        made.viewer, made.nobody = made.run("shell", "-v0", text=SET_UP).split()[-2:]
+        made.start()
+        yield made
 
 
 async def frame(ws: aiohttp.ClientWebSocketResponse, seconds: float = 8.0) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from apps.dashboard import pages
 from apps.dashboard.feed import feed
 
 
@@ -20,5 +19,3 @@ def plain_static(settings: Any) -> Iterator[None]:
     feed.cache_clear()
     yield
     feed.cache_clear()
-    for throttle in (pages._by_user, pages._by_address):
-        throttle._failures.clear()

@@ -146,37 +146,6 @@ def test_charts_say_that_clickhouse_is_away(viewer: Client, covenant: Service, a
     assert "ClickHouse" in answer.json()["error"]
 
 
-def test_login_takes_the_right_password_and_returns_to_the_page(client: Client) -> None:
-    user(roles.VIEWER)
-    form = {"username": "ann", "password": "long enough to pass", "next": "/gateway/"}
-    answer = client.post("/login/", form)
-    assert (answer.status_code, answer["Location"]) == (302, "/gateway/")
-
-
-def test_login_never_leads_to_another_host(client: Client) -> None:
-    user(roles.VIEWER)
-    form = {"username": "ann", "password": "long enough to pass", "next": "https://example.org/"}
-    assert client.post("/login/", form)["Location"] == "/"
-
-
-def test_failed_logins_are_slowed_down(client: Client) -> None:
-    user(roles.VIEWER)
-    for _ in range(5):
-        answer = client.post("/login/", {"username": "ann", "password": "wrong"})
-        assert answer.status_code == 200
-    answer = client.post("/login/", {"username": "ANN ", "password": "long enough to pass"})
-    assert answer.status_code == 429
-    assert 0 < int(answer["Retry-After"]) <= 300
-    answer = client.post("/login/", {"username": "bob", "password": "wrong"})
-    assert answer.status_code == 200, "another name from the same address still may"
-
-
-def test_logout_is_no_link(viewer: Client) -> None:
-    assert viewer.get("/logout/").status_code == 405
-    assert viewer.post("/logout/").status_code == 302
-    assert viewer.get("/").status_code == 302
-
-
 def test_what_changed_is_told_once_until_it_changes_back(settings: Any) -> None:
     def publish(kind: str, subject: str) -> None:
         events.publish(f"system.{kind}", {"reason": "because"}, subject=subject)

@@ -1,4 +1,4 @@
-"""The small pure parts: words, waterfall, blame, and the login throttle."""
+"""The small pure parts: words, waterfall and blame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.dashboard import blame, waterfall, words
-from apps.dashboard.access import Throttle
 
 
 @dataclass(frozen=True)
@@ -161,25 +160,3 @@ def test_a_service_that_fails_by_itself_blames_nobody() -> None:
 def test_who_is_affected_is_counted_by_what_was_asked() -> None:
     failed = [Span(str(n), name="POST /nexus", started_at=float(n)) for n in range(3)] + [Span("x", name="GET /mint")]
     assert blame.affected(failed)[0] == {"service": "gateway", "name": "POST /nexus", "failed": 3, "last_at": 2.0}
-
-
-# -- throttle -----------------------------------------------------------------------------------
-
-
-def test_after_enough_failures_one_waits_until_the_oldest_is_forgotten() -> None:
-    throttle = Throttle(most=3, window=60)
-    for now in (0.0, 10.0, 20.0):
-        assert throttle.wait("ann", now) == 0
-        throttle.failed("ann", now)
-    assert throttle.wait("ann", 21.0) == pytest.approx(39.0)
-    assert throttle.wait("bob", 21.0) == 0
-    assert throttle.wait("ann", 60.0) == 0
-    throttle.forget("ann")
-    assert throttle.wait("ann", 22.0) == 0
-
-
-def test_a_flood_of_names_costs_bounded_memory() -> None:
-    throttle = Throttle(most=3, window=60, keys=100)
-    for n in range(1000):
-        throttle.failed(f"name{n}", float(n) / 100)
-    assert len(throttle._failures) == 100

@@ -12,12 +12,13 @@ import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
-from knox.crypto import hash_token
-from knox.models import AuthToken
+from django.utils import timezone
 
 from apps.gateway import actions
 from apps.gateway.models import ApiKey, ConfigRevision, JwtIssuer, Route
 from apps.health.models import HealthCheck
+from apps.people.actions import digest_of, end, is_live
+from apps.people.models import ApiToken
 from apps.registry.models import Instance, Service
 from missioncontrol.fleet import Home, Ports, seed
 
@@ -45,7 +46,7 @@ def test_the_first_start_makes_a_system_that_can_be_used(home: Home) -> None:
     known = run(home)
     admin = authenticate(username=known["admin"]["username"], password=known["admin"]["password"])
     assert isinstance(admin, User) and admin.is_superuser
-    assert AuthToken.objects.get(digest=hash_token(known["api_token"])).user == admin
+    assert ApiToken.objects.get(digest=digest_of(known["api_token"])).user == admin
     assert ApiKey.objects.get(hash=actions.hash_key(known["demo_api_key"])).consumer.name == "demo"
     assert ApiKey.objects.get(hash=actions.hash_key(home.nexus_key.read_text().strip())).consumer.name == "nexus"
     assert json.loads(home.aegis_clients.read_text()) == {"demo": known["demo_client"]["secret"]}
@@ -109,14 +110,33 @@ def test_lost_credentials_are_made_anew_and_the_old_key_ends(home: Home) -> None
     assert authenticate(username="admin", password=first["admin"]["password"]) is None
 
 
+@pytest.mark.parametrize("how", ["expired", "ended by hand", "ended with the password", "another user's"])
+def test_a_token_that_opens_nothing_any_more_is_replaced_and_stays_dead(home: Home, how: str) -> None:
+    old = run(home)["api_token"]
+    admin = User.objects.get(username="admin")
+    if how == "expired":
+        ApiToken.objects.update(expires_at=timezone.now())
+    elif how == "ended by hand":
+        end(ApiToken.objects.all(), "test")
+    elif how == "ended with the password":
+        admin.set_password("another long password")
+        admin.save()
+    else:
+        ApiToken.objects.update(user=User.objects.create_user("other"))
+    new = run(home)["api_token"]
+    assert new != old and is_live(new, admin) and not is_live(old, admin)
+    assert run(home)["api_token"] == new
+
+
 def test_a_new_database_takes_over_the_credentials_that_are_there(home: Home) -> None:
     known = run(home)
-    for model in (ApiKey, AuthToken, User, Route, Instance, Service):
+    for model in (ApiKey, User, Route, Instance, Service):
         model.objects.all().delete()
     ConfigRevision.objects.all()._raw_delete("default")
-    assert run(home) == known
-    assert authenticate(username="admin", password=known["admin"]["password"]) is not None
-    assert AuthToken.objects.filter(digest=hash_token(known["api_token"])).exists()
+    again = run(home)
+    assert again | {"api_token": ""} == known | {"api_token": ""}
+    admin = authenticate(username="admin", password=known["admin"]["password"])
+    assert admin is not None and is_live(again["api_token"], admin)
     assert ApiKey.objects.filter(hash=actions.hash_key(known["demo_api_key"])).exists()
 
 
