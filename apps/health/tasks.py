@@ -19,7 +19,8 @@ from apps.health.findings import record
 from apps.health.models import BreakerTransition, HealthTransition
 from apps.health.prober import ProberOfProcess
 from apps.health.rounds import begin
-from apps.lib import clock, kv
+from apps.lib import alive, clock, kv
+from apps.lib.wire import MONITOR
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,11 @@ def probe_due() -> None:
     finally:
         _give_back(token)
     _probing.say(None)
+    started = prober.get().start(targets)
+    # The gateway's workers believe verdicts for as long as rounds are held, and not because a process is there.
+    alive.refresh(settings.REDIS_URL, MONITOR)
     try:
-        prober.get().start(targets).result(WAIT_S)
+        started.result(WAIT_S)
     except StillRunning:
         log.debug("Some of %d instances take their time; their findings follow.", len(targets))
 

@@ -26,7 +26,9 @@ HEALTH_STATE: Final = "mc:health:state"
 # -- breakers: gateway workers → each other, monitor, live feed ----------------------------------
 BREAKER_STATE: Final = "mc:breaker:state"
 """Hash, "<service>|<worker>" → {"state", "since", "forced", "calls", "failure_rate", "slow_rate",
-"retry_at", "at"}; ``state`` is closed, open or half_open; rates are 0..1; refreshed on change and every 2 s."""
+"retry_at", "at", "ejected", "panic", "in_flight", "limit"}; ``state`` is closed, open or half_open; rates are 0..1;
+refreshed on change and every 2 s. ``ejected`` is a list of {"instance", "since", "until", "reason"}; ``panic``: too few
+instances look fit, so all are tried; ``limit`` is how many requests may be in flight now."""
 BREAKER_TRANSITIONS: Final = "mc:breaker:transitions"
 """Stream (about 10,000 kept): service, worker, from, to, reason, at."""
 BREAKER_OPENED: Final = "mc:breaker:opened"
@@ -58,4 +60,6 @@ LIVE_WAKE: Final = "mc:live:wake"
 
 # -- processes without a port --------------------------------------------------------------------
 HEARTBEAT_PREFIX: Final = "mc:alive:"
-"""String with expiry per process (worker, beat, relay): {"at", "pid"}; present means ready."""
+"""String with expiry per process (worker, beat, relay) and for ``MONITOR``: {"at", "pid"}; present means ready."""
+MONITOR: Final = "monitor"
+"""The name under which rounds of health checks show that they are held."""

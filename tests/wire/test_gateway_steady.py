@@ -152,26 +152,6 @@ def test_an_instance_that_dies_costs_no_request_while_another_lives(gateway: Gat
     assert set(load.statuses) == {200} and load.broken == 0
 
 
-def test_an_unhealthy_instance_leaves_rotation_and_none_left_says_so(gateway: Gateway) -> None:
-    gateway.processes.upstream(gateway.second_port, "two")
-    gateway.publish(services=gateway.service(instances=gateway.both()))
-
-    def verdict(name: str, state: str, version: int) -> None:
-        about = {"instance": f"up/{name}", "state": state, "at": time.time(), "version": version}
-        with gateway.redis() as client:
-            client.hset(wire.HEALTH_STATE, f"up/{name}", json.dumps(about))
-            client.publish(wire.HEALTH_CHANNEL, json.dumps(about))
-
-    verdict("two", "unhealthy", 2)
-    until(lambda: {gateway.get("/open/x").body for _ in range(4)} == {b"one"}, 1, what="rotation without two")
-    verdict("one", "unhealthy", 2)
-    until(lambda: gateway.get("/open/x").status == 503, 1)
-    none = gateway.get("/open/x")
-    assert none.failure == "no_healthy_upstream" and none.fields["retry-after"] == "1"
-    verdict("two", "healthy", 3)
-    until(lambda: gateway.get("/open/x").body == b"two", 3, what="two back in rotation")
-
-
 # -- breakers -----------------------------------------------------------------------------------------
 
 

@@ -86,14 +86,18 @@ class Outliers:
         for mark in out[: max(0, len(out) - self._most())]:
             self._return(mark, SERVED if settings.consecutive_failures else GIVEN_UP, now)
 
+    def forget(self, name: str) -> None:
+        """Another process answers by this name from now on."""
+        self.marks.pop(name, None)
+
     def ejected(self) -> list[Mark]:
         """Who is out."""
         return [mark for mark in self.marks.values() if mark.until]
 
     def failed(self, mark: Mark, began: float, now: float) -> None:
         """An attempt that ``began`` then came to nothing: no connection, no answer in time, a broken answer, a 5xx."""
-        if mark.until or began < mark.returned:
-            return  # it was sent before the ejection, and says nothing that is not known
+        if mark.until or began < mark.returned or self.marks.get(mark.name) is not mark:
+            return  # it was sent before the ejection, or to an instance that is gone
         mark.attempts += 1
         mark.failures += 1
         mark.streak += 1

@@ -1,4 +1,4 @@
-"""Breakers as others see them: their state and transitions on Redis, and peers opening together.
+"""Breakers and ejections as others see them: their state and transitions on Redis, and peers opening together.
 
 Redis away costs reports, never a decision; transitions wait in a bounded queue until it is back.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import redis.exceptions
 
 from apps.gateway.core.breaker import FOLLOWED, Change
+from apps.gateway.core.outlier import Ejection
 from apps.gateway.plane.worker import Worker
 from apps.lib import wire
 from apps.lib.clock import monotonic
@@ -46,6 +47,23 @@ class Breakers:
             self._waiting.popleft()
             worker.metrics.count("mc.gateway.dropped", "breaker_transition")
         self._waiting.append((service, change, at))
+        self._wake.set()
+
+    def ejected(self, service: str, ejection: Ejection) -> None:
+        """An instance left rotation or came back: report soon."""
+        out = ejection.until is not None
+        worker = self._worker
+        log.warning("%s is %s. %s", ejection.instance, "ejected" if out else "back in rotation", ejection.reason)
+        worker.metrics.count("mc.gateway.outlier.ejections" if out else "mc.gateway.outlier.returns", ejection.instance)
+        self._wake.set()
+
+    def panicked(self, service: str, panic: bool) -> None:
+        """So few instances look fit that all are tried, or it is over: report soon."""
+        if panic:
+            log.warning("Too few instances of %s look fit: all of them are tried", service)
+            self._worker.metrics.count("mc.gateway.panics", service)
+        else:
+            log.warning("Enough instances of %s look fit: only those are asked", service)
         self._wake.set()
 
     async def on_opened(self, message: bytes) -> None:
@@ -116,6 +134,18 @@ class Breakers:
                     "slow_rate": view.slow_rate,
                     "retry_at": wall + (view.retry_at - now) if view.retry_at is not None else None,
                     "at": wall,
+                    "ejected": [
+                        {
+                            "instance": mark.name,
+                            "since": wall - (now - mark.since),
+                            "until": wall + (mark.until - now),
+                            "reason": mark.reason,
+                        }
+                        for mark in service.outliers.ejected()
+                    ],
+                    "panic": service.panic,
+                    "in_flight": service.gate.in_flight,
+                    "limit": int(service.gate.limit),
                 }
             )
         if states:

@@ -35,7 +35,7 @@ class Gateway:
         self.breakers = Breakers(worker)
         self.verdicts = Verdicts(worker)
         self.report = Reporter(worker)
-        builder = Builder(settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers.changed, worker.writes)
+        builder = Builder(settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes)
         self.snapshots = Snapshots(worker, builder, self.verdicts, self.report)
         self.listener = Listener(
             worker.redis,
@@ -128,7 +128,9 @@ class Gateway:
             for client in [one for one in worker.clients if one.exchange is None and one.deadline <= now]:
                 client.expire()
             worker.limiter.sweep(now)
+            self.verdicts.tick(now)
             if table is not None:
                 for service in table.services.values():
+                    service.outliers.tick(now)
                     for instance in service.instances.values():
                         instance.sweep(now)

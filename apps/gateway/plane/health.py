@@ -1,8 +1,14 @@
-"""The monitor's verdicts, as they bear on rotation: an unhealthy instance gets no requests."""
+"""The monitor's verdicts, as they bear on rotation: an unhealthy instance gets no requests.
+
+A verdict is worth as much as the monitor's word that it still looks: when that is not heard for a while,
+every instance is as good as unknown, and the worker's own judgement (apps.gateway.core.outlier) remains.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from time import time
 from typing import Any
 
@@ -11,7 +17,13 @@ from apps.gateway.plane.worker import Worker
 from apps.lib import wire
 from apps.lib.clock import monotonic
 
+log = logging.getLogger(__name__)
+
 HEALTHY = "healthy"
+
+MONITOR_SECONDS = 15.0
+"""So long after the monitor's last sign of life its verdicts stop to count. It gives one each second, and a
+worker looks every five."""
 
 
 class Verdicts:
@@ -19,20 +31,52 @@ class Verdicts:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self.states: dict[str, str] = {}
-        """``service/name`` → state."""
+        self._known: dict[str, str] = {}
+        """``service/name`` → state, as last said."""
+        self.states: Mapping[str, str] = {}
+        """The same while the monitor is heard, and empty while it is not."""
         self._seen: dict[str, tuple[int, float]] = {}
-        """Version and time of the verdict in ``states``."""
+        """Version and time of each of these."""
+        self._beat: object = None
+        """The monitor's sign of life as last seen: any other one is new, whatever its clock says."""
+        self._heard_at: float | None = None
 
     async def on_verdict(self, message: bytes) -> None:
         """One verdict was published."""
+        self._heard()
         self._apply(json.loads(message))
 
     async def refresh(self) -> None:
-        """All stored verdicts."""
+        """All stored verdicts, and whether the monitor still looks."""
+        beat = await self._worker.redis.get(wire.HEARTBEAT_PREFIX + wire.MONITOR)
+        if beat and beat != self._beat:
+            self._beat = beat
+            self._heard()
         stored = await self._worker.redis.hgetall(wire.HEALTH_STATE)
         for key, data in stored.items():
             self._apply({"instance": str(key, "utf-8") if isinstance(key, bytes) else key, **json.loads(data)})
+
+    def tick(self, now: float) -> None:
+        """Once a second: notice that the monitor is gone."""
+        if self._heard_at is not None and now - self._heard_at >= MONITOR_SECONDS:
+            self._heard_at = None
+            self.states = {}
+            log.warning("The monitor has been silent for %g s: its verdicts no longer count", MONITOR_SECONDS)
+            self._worker.metrics.count("mc.gateway.monitor.lost")
+            self._heed()
+
+    def _heard(self) -> None:
+        news = self._heard_at is None
+        self._heard_at = monotonic()
+        if news:
+            log.info("The monitor is heard: its verdicts count")
+            self.states = self._known
+            self._heed()
+
+    def _heed(self) -> None:
+        table = self._worker.table
+        for service in table.services.values() if table is not None else ():
+            service.heed(self.states)
 
     def _apply(self, verdict: dict[str, Any]) -> None:
         key, state = verdict["instance"], verdict["state"]
@@ -41,7 +85,7 @@ class Verdicts:
         if version < known and at <= known_at:
             return  # overtaken: the stored state and the channel are read apart from each other
         self._seen[key] = (version, at)
-        before, self.states[key] = self.states.get(key), state
+        before, self._known[key] = self._known.get(key), state
         if before == state:
             return
         table = self._worker.table
@@ -49,8 +93,10 @@ class Verdicts:
         if service is None:
             return
         if UNHEALTHY in (before, state):
-            service.rotate(self.states)
+            service.heed(self.states)
         breaker = service.breaker
         now = monotonic()
+        if state == HEALTHY and before is not None:
+            service.outliers.restore(key, now)
         if state == HEALTHY and before is not None and at > time() - (now - breaker.since):
             breaker.recover(now)

@@ -74,6 +74,10 @@ def _gauges(scope: ScopeMetrics, worker: Worker, now: int) -> None:
         gauges.append(("mc.gateway.revision", table.document.revision, {}))
         for name, service in table.services.items():
             gauges.append(("mc.gateway.breaker.state", _STATES[service.breaker.state], {"mc.service": name}))
+            gauges.append(("mc.gateway.panic", service.panic, {"mc.service": name}))
+            gauges.append(("mc.gateway.in_flight", service.gate.in_flight, {"mc.service": name}))
+            gauges.append(("mc.gateway.in_flight.limit", int(service.gate.limit), {"mc.service": name}))
+            gauges.append(("mc.gateway.outlier.ejected", len(service.outliers.ejected()), {"mc.service": name}))
             for instance in service.instances.values():
                 labels: dict[str, Value] = {"mc.instance": instance.key}
                 gauges.append(("mc.gateway.upstream.in_flight", instance.in_flight, labels))

@@ -9,14 +9,16 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from apps.gateway.core import config
 from apps.gateway.core.auth import Keyring, KeySets, Tokens
-from apps.gateway.core.balance import Rotation
+from apps.gateway.core.balance import Rotation, in_rotation
 from apps.gateway.core.breaker import Breaker, Change
+from apps.gateway.core.outlier import Ejection, Outliers
+from apps.gateway.core.overload import Gate
 from apps.gateway.core.routing import Routes
 from apps.gateway.plane.upstream import Guard, Instance
 from apps.gateway.plane.writes import Writes
@@ -24,24 +26,68 @@ from apps.gateway.plane.writes import Writes
 UNHEALTHY = "unhealthy"
 
 
+class Listener(Protocol):
+    """Who hears what a service's guards decide."""
+
+    def changed(self, service: str, change: Change) -> None: ...
+
+    def ejected(self, service: str, ejection: Ejection) -> None: ...
+
+    def panicked(self, service: str, panic: bool) -> None: ...
+
+
 class Service:
     """A service as a worker knows it."""
 
-    __slots__ = ("balance", "breaker", "fleet", "instances", "name", "rotation", "shared")
+    __slots__ = (
+        "balance",
+        "breaker",
+        "fleet",
+        "gate",
+        "instances",
+        "listener",
+        "name",
+        "outliers",
+        "panic",
+        "panic_threshold",
+        "rotation",
+    )
 
-    def __init__(self, name: str, breaker: Breaker) -> None:
-        self.name = name
-        self.breaker = breaker
+    def __init__(self, spec: config.Service, listener: Listener, now: float) -> None:
+        name = self.name = spec.name
+        self.breaker = Breaker(spec.breaker, lambda change: listener.changed(name, change), now)
+        self.outliers = Outliers(spec.outlier, self._ejected, now)
+        self.gate = Gate(spec.max_in_flight)
+        self.listener = listener
         self.fleet = False
         self.instances: dict[str, Instance] = {}
         self.balance: Literal["round_robin", "least_request"] = "round_robin"
         self.rotation: Rotation[Instance] = Rotation((), "round_robin", random.randrange)
+        self.panic_threshold = 0.0
+        self.panic = False
+        """Too few instances look fit to believe it: all are in rotation."""
 
-    def rotate(self, verdicts: dict[str, str]) -> None:
-        """Choose again who is in rotation: everyone whose last verdict is not unhealthy."""
-        targets = [instance for instance in self.instances.values() if verdicts.get(instance.key) != UNHEALTHY]
+    def heed(self, verdicts: Mapping[str, str]) -> None:
+        """Leave out whose last verdict is unhealthy."""
+        self.outliers.suspects = {key for key in self.outliers.marks if verdicts.get(key) == UNHEALTHY}
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Choose again who is in rotation."""
+        targets, panic = in_rotation(list(self.instances.values()), self._fit, self.panic_threshold)
+        if panic != self.panic:
+            self.panic = panic
+            self.listener.panicked(self.name, panic)
         # Not for secrets: two choices among instances.
         self.rotation = Rotation(targets, self.balance, random.randrange)
+
+    def _ejected(self, ejection: Ejection) -> None:
+        self.rotate()
+        self.listener.ejected(self.name, ejection)
+
+    def _fit(self, instance: Instance) -> bool:
+        outliers = self.outliers
+        return instance.key not in outliers.suspects and not outliers.marks[instance.key].until
 
 
 class Table:
@@ -66,7 +112,7 @@ class Builder:
         pepper: bytes,
         fleet_token: str,
         key_sets: KeySets,
-        listener: Callable[[str, Change], None],
+        listener: Listener,
         writes: Writes,
         guard: Guard | None = None,
     ) -> None:
@@ -78,7 +124,7 @@ class Builder:
         self._guard = guard
         self._tls: ssl.SSLContext | None = None
 
-    def build(self, document: config.Document, before: Table | None, verdicts: dict[str, str]) -> Table:
+    def build(self, document: config.Document, before: Table | None, verdicts: Mapping[str, str]) -> Table:
         """The table of ``document``. Services that are gone are retired once the new table is in use."""
         known = before.services if before is not None else {}
         services = {spec.name: self._service(spec, known.get(spec.name), verdicts) for spec in document.services}
@@ -88,12 +134,14 @@ class Builder:
                     instance.retire()
         return Table(document, services, self._pepper, self._key_sets)
 
-    def _service(self, spec: config.Service, service: Service | None, verdicts: dict[str, str]) -> Service:
+    def _service(self, spec: config.Service, service: Service | None, verdicts: Mapping[str, str]) -> Service:
         now = time.monotonic()
         if service is None:
-            service = Service(spec.name, Breaker(spec.breaker, lambda change: self._listener(spec.name, change), now))
+            service = Service(spec, self._listener, now)
         elif service.breaker.config != spec.breaker:
             service.breaker.configure(spec.breaker, now)
+        service.gate.configure(spec.max_in_flight)
+        service.panic_threshold = spec.panic_threshold
         service.fleet = spec.fleet
         service.balance = spec.balance
         known, service.instances = service.instances, {}
@@ -109,6 +157,7 @@ class Builder:
             ):
                 instance.retire()
                 instance = None
+                service.outliers.forget(key)
             if instance is None:
                 tls = self._context() if url.scheme == "https" else None
                 instance = Instance(key, url.hostname or "", port, tls=tls, guard=self._guard, writes=self._writes)
@@ -121,7 +170,8 @@ class Builder:
             service.instances[each.name] = instance
         for instance in known.values():
             instance.retire()
-        service.rotate(verdicts)
+        service.outliers.configure(spec.outlier, [each.key for each in service.instances.values()], now)
+        service.heed(verdicts)
         return service
 
     def _context(self) -> ssl.SSLContext:

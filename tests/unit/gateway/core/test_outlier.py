@@ -132,6 +132,16 @@ def test_the_monitors_word_brings_it_back_at_once() -> None:
     assert [(one.instance, one.until) for one in told] == [("a", 10.0), ("a", None)]
 
 
+def test_an_answer_of_an_instance_that_is_gone_is_held_against_nobody() -> None:
+    outliers, told = watch("a", "b")
+    gone = outliers.marks["a"]
+    outliers.forget("a")
+    outliers.configure(outliers.config, ["a", "b"], 1.0)
+    for _ in range(10):
+        outliers.failed(gone, 2.0, 2.0)
+    assert not told and outliers.marks["a"].streak == 0
+
+
 def test_a_revision_keeps_what_is_known_and_frees_whom_it_no_longer_lets_out() -> None:
     outliers, told = watch("a", "b", "c")
     fail(outliers, "a", 0.0, 3)
