@@ -7,6 +7,7 @@ from typing import Any
 
 from csp.constants import NONE, SELF
 
+from apps.lib import cookies
 from missioncontrol import env, guard
 from missioncontrol.databases import from_url
 from missioncontrol.look import UNFOLD as UNFOLD
@@ -124,13 +125,13 @@ CSRF_FAILURE_VIEW = "missioncontrol.errors.csrf_failed"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
-SESSION_COOKIE_NAME = "mc_session"
+SECURE_TLS = env.flag("MC_TLS")
+SESSION_COOKIE_NAME = cookies.named(cookies.SESSION, tls=SECURE_TLS)
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-CSRF_COOKIE_NAME = "mc_csrf"
+CSRF_COOKIE_NAME = cookies.named(cookies.CSRF, tls=SECURE_TLS)
 CSRF_COOKIE_SAMESITE = "Lax"
-DEVICE_COOKIE_NAME = "mc_device"
-SECURE_TLS = env.flag("MC_TLS")
+DEVICE_COOKIE_NAME = cookies.named(cookies.DEVICE, tls=SECURE_TLS)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_TLS
 SECURE_SSL_REDIRECT = SECURE_TLS
 # Probes of this machine ask by plain HTTP.

@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
-from apps.gateway import actions
+from apps.gateway import actions, queries
 from apps.gateway.core import config
 from apps.gateway.models import (
     ApiKey,
@@ -59,11 +59,11 @@ class RouteAdmin(PublishingAdmin):
     list_select_related = ["service", "rate_limit"]
     search_fields = ["name", "path", "description", "service__name"]
     autocomplete_fields = ["service", "rate_limit"]
-    readonly_fields = STAMPS
+    readonly_fields = ["shadows", *STAMPS]
     actions = ["enable", "disable"]
     fieldsets = [
         (None, {"fields": [("name", "enabled"), "description"]}),
-        ("Which requests", {"fields": [("path", "match"), "hosts", "methods"]}),
+        ("Which requests", {"fields": [("path", "match"), "hosts", "methods", "shadows"]}),
         ("Where to", {"fields": [("service", "strip_prefix")]}),
         ("Who may call", {"fields": ["auth", "issuers", "allow", "scopes", ("forward_credentials", "rate_limit")]}),
         ("Limits", {"fields": [("timeout", "per_try_timeout", "idle_timeout"), ("retries", "max_body")]}),
@@ -76,6 +76,10 @@ class RouteAdmin(PublishingAdmin):
         if offered is not None:
             return db_field.formfield(words=offered(), widget=UnfoldAdminSelect2MultipleWidget())
         return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    @display(description="More exact routes on this path")
+    def shadows(self, row: Route) -> str:
+        return ", ".join(queries.shadowed_by(row, queries.enabled_routes())) or "None: what it matches is its own."
 
     @display(description="Who may call", label={"anyone": "warning", "every consumer": "warning"})
     def callers(self, row: Route) -> str:

@@ -10,6 +10,8 @@ import msgspec
 import redis
 from django.conf import settings
 
+from apps.gateway.core.routing import yields_to
+from apps.gateway.models import Route
 from apps.gateway.revisions import ConfigRevision
 from apps.lib import clock, kv, wire
 
@@ -81,6 +83,24 @@ def workers() -> list[WorkerStatus]:
                 )
             )
     return found
+
+
+Enabled = Mapping[str, list[Route]]
+"""The routes that are on, by path."""
+
+
+def enabled_routes() -> Enabled:
+    """To ask ``shadowed_by`` of many routes at the cost of one query."""
+    found: dict[str, list[Route]] = {}
+    for route in Route.objects.filter(enabled=True).only("name", "path", "match", "hosts", "methods").order_by("name"):
+        found.setdefault(route.path.rstrip("/"), []).append(route)
+    return found
+
+
+def shadowed_by(route: Route, enabled: Enabled) -> list[str]:
+    """Routes on the same path that are more exact and so get some of the requests that ``route`` matches."""
+    others = enabled.get(route.path.rstrip("/"), [])
+    return [other.name for other in others if other.pk != route.pk and yields_to(route, other)]
 
 
 def latest_revision() -> ConfigRevision | None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 from rest_framework import serializers
 
-from apps.gateway import bounds
+from apps.gateway import bounds, queries
 from apps.gateway.core import config
 from apps.gateway.models import (
     ApiKey,
@@ -69,6 +69,13 @@ class RouteSerializer(Validated):
     )
     scopes = Words(required=False, help_text="What the caller's key or token must hold, all of it.")
     forward_credentials = StrictBoolean(required=False)
+    shadowed_by = serializers.SerializerMethodField()
+
+    def get_shadowed_by(self, row: Route) -> list[str]:
+        """More exact routes on the same path, which get some of the requests that this one matches."""
+        if "enabled_routes" not in self.context:
+            self.context["enabled_routes"] = queries.enabled_routes()
+        return queries.shadowed_by(row, self.context["enabled_routes"])
 
     class Meta:
         model = Route
@@ -77,6 +84,7 @@ class RouteSerializer(Validated):
             "description",
             "enabled",
             *(name for name in config.Route.__struct_fields__ if name != "name"),
+            "shadowed_by",
             "degraded_share",
             "failing_share",
             "slow_ms",

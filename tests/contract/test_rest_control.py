@@ -221,6 +221,16 @@ def test_a_change_is_refused_when_the_whole_would_not_hold(admin: APIClient) -> 
     assert Route.objects.get(name="books").path == "/books" and newest().number == 2
 
 
+def test_a_route_says_which_more_exact_one_gets_some_of_its_requests(admin: APIClient) -> None:
+    assert admin.get("/api/v1/routes/ledger").json()["shadowed_by"] == []
+    narrow = admin.post("/api/v1/routes", BOOKS | {"path": "/ledger", "hosts": ["a.org"]}, format="json")
+    assert narrow.status_code == 201 and narrow.json()["shadowed_by"] == []
+    shown = {row["name"]: row["shadowed_by"] for row in admin.get("/api/v1/routes").json()["results"]}
+    assert shown == {"ledger": ["books"], "books": []}
+    admin.patch("/api/v1/routes/books", {"enabled": False}, format="json")
+    assert admin.get("/api/v1/routes/ledger").json()["shadowed_by"] == []
+
+
 @pytest.mark.parametrize("path", ["services/ledger", "rate-limits/standard"])
 def test_what_is_in_use_is_not_deleted(path: str, admin: APIClient) -> None:
     admin.patch("/api/v1/routes/ledger", {"rate_limit": "standard"}, format="json")

@@ -7,6 +7,7 @@ wildcard over any, then the method. Knows nothing of limits, credentials or conn
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from apps.gateway.core.access import Access, Groups, groups
 from apps.gateway.core.config import Document, Route
@@ -161,3 +162,29 @@ def _by_host(slot: Slot, host: str) -> list[Methods]:
     if slot.any is not None:
         found.append(slot.any)
     return found
+
+
+class Match(Protocol):
+    """The part of a route that says which requests are its own; a document's or a database's."""
+
+    path: Any
+    match: Any
+    hosts: Any
+    methods: Any
+
+
+def yields_to(one: Match, other: Match) -> bool:
+    """Whether ``other``, on the same path but more exact, gets requests that ``one`` matches as well."""
+    if one.path.rstrip("/") != other.path.rstrip("/"):
+        return False
+    if one.methods and other.methods and not set(one.methods) & set(other.methods):
+        return False
+    pairs = [(mine, theirs) for mine in one.hosts or ("",) for theirs in other.hosts or ("",)]
+    if one.match != other.match:
+        return bool(other.match == "exact") and any(_covers(*pair) or _covers(*pair[::-1]) for pair in pairs)
+    return any(mine != theirs and _covers(mine, theirs) for mine, theirs in pairs)
+
+
+def _covers(host: str, other: str) -> bool:
+    """Whether each name that ``other`` stands for is one of ``host``'s; an empty one stands for every name."""
+    return not host or host == other or (host.startswith("*.") and other.removeprefix("*").endswith(host[1:]))

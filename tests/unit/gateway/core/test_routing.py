@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.gateway.core import config
 from apps.gateway.core.config import Route
-from apps.gateway.core.routing import Miss, Routes, Way
+from apps.gateway.core.routing import Miss, Routes, Way, yields_to
 
 
 def routes(*given: Route) -> Routes:
@@ -86,3 +91,49 @@ def test_a_thousand_routes_cost_what_ten_do() -> None:
         return best
 
     assert cost(1000) < 3 * cost(10)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "yields"),
+    [
+        ({}, {"match": "exact"}, True),
+        ({"match": "exact"}, {}, False),
+        ({}, {"hosts": ("a.org",)}, True),
+        ({"hosts": ("a.org",)}, {}, False),
+        ({"hosts": ("*.a.org",)}, {"hosts": ("x.a.org",)}, True),
+        ({"hosts": ("*.a.org",)}, {"hosts": ("*.x.a.org",)}, True),
+        ({"hosts": ("*.x.a.org",)}, {"hosts": ("*.a.org",)}, False),
+        ({"hosts": ("a.org",)}, {"hosts": ("b.org",)}, False),
+        ({"hosts": ("a.org",)}, {"hosts": ("b.org",), "match": "exact"}, False),
+        ({"hosts": ("x.a.org",)}, {"hosts": ("*.a.org",), "match": "exact"}, True),
+        ({"methods": ("GET",)}, {"hosts": ("a.org",), "methods": ("PUT",)}, False),
+        ({"methods": ("GET",)}, {"hosts": ("a.org",)}, True),
+        ({}, {"path": "/a/b", "match": "exact"}, False),
+    ],
+)
+def test_a_route_yields_to_one_that_is_more_exact_on_its_path(
+    one: dict[str, Any], other: dict[str, Any], yields: bool
+) -> None:
+    mine, theirs = (Route(name, "s", **({"path": "/a"} | fields)) for name, fields in (("one", one), ("other", other)))
+    assert yields_to(mine, theirs) is yields
+
+
+@given(st.data())
+def test_whom_a_route_yields_to_is_whom_the_table_asks_first(data: st.DataObject) -> None:
+    hosts = st.lists(st.sampled_from(["a.org", "*.a.org", "x.a.org", "*.x.a.org"]), unique=True, max_size=2)
+    methods = st.sampled_from([(), ("GET",), ("PUT",)])
+    made = [
+        Route(name, "s", "/a", match=data.draw(st.sampled_from(["exact", "prefix"])), hosts=tuple(data.draw(hosts)),
+              methods=data.draw(methods))
+        for name in ("one", "other")
+    ]  # fmt: skip
+    document = config.Document(1, 0.0, services=(config.Service("s"),), routes=tuple(made))
+    try:
+        config.check(document)
+    except config.ConfigError:
+        return
+    both, (one, other) = Routes(document), made
+    asked = [(host, method) for host in ("a.org", "x.a.org", "y.x.a.org", "b.org") for method in ("GET", "PUT")]
+    mine = [each for each in asked if isinstance(routes(one).match(*each, "/a"), Way)]
+    lost = [each for each in mine if name(both.match(*each, "/a")) == "other"]
+    assert bool(lost) == yields_to(one, other)
