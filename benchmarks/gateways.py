@@ -28,6 +28,7 @@ import redis
 from apps.gateway.core import config
 from apps.lib import wire
 from benchmarks.report import Falsified
+from missioncontrol import keys
 from missioncontrol.env import ROOT
 from tests.redis_server import RedisServer
 from tests.waiting import free_ports, listening, until
@@ -205,6 +206,8 @@ def _start_all(found: Field, programs: dict[str, str]) -> None:
     start("haproxy", GATEWAY_CORE, programs["haproxy"], "-db", "-f", template("haproxy.cfg", "haproxy"))
     found.crowd = template("crowd.lua", "crowd")
     pepper = secrets.token_hex(16)
+    os.environ.setdefault("MC_WIRE_KEY", secrets.token_hex(16))
+    os.environ.setdefault("MC_REVISION_KEY", secrets.token_hex(16))
     publish(ports, store.url, pepper)
     start(
         OURS,
@@ -243,7 +246,8 @@ def publish(ports: dict[str, int], redis_url: str, pepper: str) -> None:
     )
     config.check(document)
     with redis.Redis.from_url(redis_url) as client:
-        client.set(wire.CONFIG_CURRENT, config.encode(document))
+        signed = keys.signer().close(wire.CONFIG_CURRENT, config.encode(document), time.time())
+        client.set(wire.CONFIG_CURRENT, signed)
 
 
 def _check(name: str, port: int) -> None:

@@ -51,7 +51,7 @@ class Scheduler(DatabaseScheduler):
         now = clock.monotonic()
         if now >= self._beat_at:
             self._beat_at = now + alive.EVERY_S
-            alive.refresh(settings.REDIS_URL, "beat")
+            alive.refresh(settings.REDIS_URL, settings.WIRE, "beat")
         return min(float(super().tick(*args, **kwargs)), alive.EVERY_S)
 
     def schedule_changed(self) -> bool:

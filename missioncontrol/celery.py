@@ -1,5 +1,8 @@
 """The Celery application: ``celery -A missioncontrol.celery worker`` and ``beat``.
 
+Tasks travel sealed (a serializer of Kombu's own kind): whoever else writes to the broker sets off nothing, with no
+argument, callback or chain of theirs. All our tasks take none.
+
 A worker shows that it lives by work: its timer hands a refresh of ``mc:alive:worker`` to the pool, so
 the key goes stale when the consumer hangs, and also when all of the pool's threads do.
 """
@@ -16,12 +19,16 @@ from celery import Celery
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
 from django.conf import settings
+from kombu import serialization
 
 from apps.lib import alive
-from missioncontrol import observe
+from missioncontrol import keys, observe
+from missioncontrol.sealed_tasks import sealed
 
 # Celery warns of running as root, where a pickled message could do harm; here only JSON is accepted.
 warnings.filterwarnings("ignore", category=SecurityWarning)
+
+serialization.register("sealed", *sealed(keys.inner), content_type="application/x-mc-sealed", content_encoding="utf-8")
 
 app = Celery("missioncontrol")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -51,4 +58,4 @@ def _show_life(sender: Any, **_: Any) -> None:
 
 
 def _refresh() -> None:
-    alive.refresh(settings.REDIS_URL, "worker")
+    alive.refresh(settings.REDIS_URL, settings.WIRE, "worker")

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from missioncontrol.env import ROOT
+from missioncontrol.launch.layout import SECRETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def main(names: list[str]) -> int:
     """Run the named checks, or all; 1 when any failed."""
     chosen = [check for check in CHECKS if not names or check.name in names]
     with tempfile.TemporaryDirectory(prefix="mc-check-") as home, ThreadPoolExecutor(max_workers=2) as pool:
-        fresh = {name: secrets.token_urlsafe(32) for name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN")}
+        fresh = {name.upper(): secrets.token_urlsafe(32) for name in SECRETS}
         env = os.environ | fresh | {"MC_HOME": home}
         env.pop("DATABASE_URL", None)
         results = list(pool.map(lambda check: run(check, env), chosen))

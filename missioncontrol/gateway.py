@@ -21,7 +21,7 @@ from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
 from apps.gateway.plane.worker import Settings
 from apps.lib.addresses import networks
-from missioncontrol import env, guard
+from missioncontrol import env, guard, keys
 
 VERSION = "0.1.0"
 
@@ -41,6 +41,8 @@ def settings() -> Settings:
         pepper=env.secret("MC_KEY_PEPPER").encode(),
         fleet_token=fleet_token,
         version=VERSION,
+        wire=keys.wire(),
+        revisions=keys.verifier(),
         guard=guard.read(),
         workers=env.integer("MC_GATEWAY_WORKERS", 2, low=1, high=256),
         max_connections=env.integer("MC_GATEWAY_CONNECTIONS", 10_000, low=1),

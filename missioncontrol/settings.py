@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from csp.constants import NONE, SELF
+from django.utils.functional import SimpleLazyObject
 
-from apps.lib import cookies
-from missioncontrol import env, guard
+from apps.lib import cookies, passed
+from apps.lib.border import Border
+from missioncontrol import env, guard, keys
 from missioncontrol.databases import from_url
 from missioncontrol.look import UNFOLD as UNFOLD
 from missioncontrol.peer import networks
@@ -37,6 +39,12 @@ OTLP_URL = env.otlp_url()
 ADDRESS_GUARD = guard.read()
 """Whom health checks may call, and which addresses of instances and key sets are refused as they are typed."""
 GATEWAY_URL = env.text("MC_GATEWAY_URL", f"http://localhost:{env.port('MC_GATEWAY_PORT', 8080)}")
+
+WIRE = SimpleLazyObject(lambda: Border(keys.wire(), passed.count))
+"""What is said between the control plane and its gateways."""
+INNER = SimpleLazyObject(lambda: Border(keys.inner(), passed.count))
+"""What is said inside the control plane."""
+REVISION_SIGNER = SimpleLazyObject(keys.signer)
 
 INSTALLED_APPS = [
     "unfold",
@@ -231,6 +239,8 @@ CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 30}
+CELERY_TASK_SERIALIZER = "sealed"
+CELERY_ACCEPT_CONTENT = ["sealed"]
 CELERY_RESULT_BACKEND = None
 CELERY_RESULT_EXPIRES = None
 CELERY_TASK_IGNORE_RESULT = True

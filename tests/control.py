@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import requests
 
+from missioncontrol.launch.layout import SECRETS
 from tests.waiting import free_port, until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +90,7 @@ def controlled(home: Path, redis_url: str, **extra: str) -> Iterator[Control]:
         "CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
     }
-    env |= {name: secrets.token_hex(32) for name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN")}
+    env |= {name: secrets.token_hex(32) for name in map(str.upper, SECRETS)}
     made = Control(free_port(), env | extra)
     made.run("migrate", "-v0")
     try:

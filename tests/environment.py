@@ -9,13 +9,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from missioncontrol.launch.layout import SECRETS
+
 if "MC_HOME" not in os.environ:
     _home = tempfile.mkdtemp(prefix="mc-test-")
     os.environ["MC_HOME"] = _home
     atexit.register(shutil.rmtree, _home, ignore_errors=True)
 
-for _name in ("DJANGO_SECRET_KEY", "MC_KEY_PEPPER", "MC_FLEET_TOKEN", "MC_REDIS_PASSWORD", "MC_CLICKHOUSE_PASSWORD"):
-    os.environ.setdefault(_name, secrets.token_urlsafe(32))
+for _name in SECRETS:
+    os.environ.setdefault(_name.upper(), secrets.token_urlsafe(32))
 
 # The static files' middleware wants its folder, which a start of the whole system would have filled.
 Path(os.environ["MC_HOME"], "static").mkdir(parents=True, exist_ok=True)

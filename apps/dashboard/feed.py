@@ -9,23 +9,24 @@ builds for its own browsers, who see what is unknown as unknown. With nobody wat
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
 from django.conf import settings
 
 from apps.dashboard import state
-from apps.dashboard.frames import Delta, Document, Snapshot, diff, encode
+from apps.dashboard.frames import Delta, Document, Snapshot, diff
 from apps.dashboard.hub import Hub
 from apps.dashboard.pollers import Pollers
 from apps.lib import kv
+from apps.lib.border import stream_time
 from apps.lib.clock import monotonic, wall
+from apps.lib.messages import Frame
 from apps.lib.wire import (
     BREAKER_OPENED,
     CONFIG_CHANNEL,
@@ -58,9 +59,17 @@ KEYFRAME = 60
 """Every so many deltas carries the whole state too, for a process that comes later."""
 KEPT = 400
 """Frames kept in the stream."""
+FRESH = 30.0
+"""Seconds for which a frame is news: an older one is said again by a stranger, or was read too late to matter."""
 
-# Takes or renews the lock, and says whether anybody watches: one round trip a tick.
+# Takes or renews the lock, and says whether anybody watches: one round trip a tick. What has another type or outlives
+# any lease of ours is no lock of ours.
 HOLD = """
+for _, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if (kind ~= 'string' and kind ~= 'none') or redis.call('PTTL', key) == -1
+    or redis.call('PTTL', key) > tonumber(ARGV[4]) * 1000 then redis.call('DEL', key) end
+end
 local holder = redis.call('GET', KEYS[1])
 local mine = 0
 if holder == false then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]); mine = 1
@@ -150,7 +159,13 @@ class Feed:
 
     def counts(self) -> dict[str, int]:
         """What has happened since the start, for the metric and the page."""
-        return {"browsers": len(self.hub.subscribers), **self.hub.counts, **self.pollers.counts}
+        passed_over = settings.WIRE.passed_over + settings.INNER.passed_over
+        return {
+            "browsers": len(self.hub.subscribers),
+            "passed_over": passed_over,
+            **self.hub.counts,
+            **self.pollers.counts,
+        }
 
     # -- leading ----------------------------------------------------------------------------
 
@@ -166,10 +181,12 @@ class Feed:
                 elif watched:
                     await self._tick(shared=True)
             except redis.ResponseError as error:
-                # Another leader's frame is there already (a pause longer than the lease): it leads now.
+                # Another leader's frame is there already (a pause longer than the lease): it leads now. Or what is
+                # there is no stream of ours.
                 log.warning("The live feed hands over: %s", error)
                 self._newest = None
                 watched = True
+                await self._clear()
             except (redis.RedisError, OSError):
                 watched = watched_here
                 if watched:
@@ -233,25 +250,27 @@ class Feed:
         assert self._redis is not None  # noqa: S101
         async with asyncio.timeout(ANSWER):
             tip = await self._redis.xrevrange(LIVE_FRAMES, count=1)
-        last = int(tip[0][0].partition("-")[0]) if tip else 0
+        last = stream_time(tip[0][0]) if tip else 0
         return str(max(int(now * 1000), last + 1))
 
     async def _append(self, snapshot: Snapshot, delta: Delta | None) -> None:
         assert self._redis is not None  # noqa: S101
-        fields = {"epoch": snapshot.epoch, "seq": snapshot.seq, "kind": "snapshot" if delta is None else "delta"}
-        body: Document = {"at": snapshot.at}
-        if delta is not None:
-            body["patch"] = delta.patch
-        if delta is None or snapshot.seq % KEYFRAME == 0:
-            body["state"] = snapshot.state
+        patch = delta.patch if delta is not None else None
+        whole = snapshot.state if delta is None or snapshot.seq % KEYFRAME == 0 else None
+        entry = f"{snapshot.epoch}-{snapshot.seq}"
+        frame = Frame(snapshot.epoch, snapshot.seq, snapshot.at, patch, whole)
+        fields: dict[Any, Any] = {"m": settings.INNER.close(frame, LIVE_FRAMES, entry)}
         async with asyncio.timeout(ANSWER):
-            await self._redis.xadd(
-                LIVE_FRAMES,
-                {**fields, "body": encode(body)},
-                id=f"{snapshot.epoch}-{snapshot.seq}",
-                maxlen=KEPT,
-                approximate=True,
-            )
+            await self._redis.xadd(LIVE_FRAMES, fields, id=entry, maxlen=KEPT, approximate=True)
+
+    async def _clear(self) -> None:
+        """Take away what is no stream, or one that a stranger's entry has brought to its end."""
+        assert self._redis is not None  # noqa: S101
+        try:
+            async with asyncio.timeout(ANSWER):
+                await settings.INNER.clear_async(self._redis)
+        except (redis.RedisError, OSError) as error:
+            log.debug("The stream of frames is looked at again later: %s", error)
 
     # -- following --------------------------------------------------------------------------
 
@@ -266,7 +285,7 @@ class Feed:
                     answer = await self._redis.xread({LIVE_FRAMES: last}, count=50, block=int(BLOCK * 1000))
                 for _, entries in answer or ():
                     for entry, fields in entries:
-                        last = entry if await self._take(fields) else ""
+                        last = entry if await self._take(entry, fields) else ""
                         if not last:
                             break
             except (redis.RedisError, OSError):
@@ -278,28 +297,31 @@ class Feed:
         assert self._redis is not None  # noqa: S101
         async with asyncio.timeout(ANSWER):
             newest = await self._redis.xrevrange(LIVE_FRAMES, count=2 * KEYFRAME)
-        entries = [(entry, fields, json.loads(fields["body"])) for entry, fields in reversed(newest)]
-        whole = next((n for n in range(len(entries) - 1, -1, -1) if "state" in entries[n][2]), None)
+        tip = newest[0][0] if newest else "0-0"
+        frames = [frame for entry, fields in reversed(newest) if (frame := _read(entry, fields)) is not None]
+        whole = next((n for n in range(len(frames) - 1, -1, -1) if frames[n].state is not None), None)
         if whole is None:
-            return newest[0][0] if newest else "0-0"
-        _, fields, body = entries[whole]
-        snapshot = Snapshot(fields["epoch"], int(fields["seq"]), body["at"], body["state"])
-        for _, later, more in entries[whole + 1 :]:
-            snapshot = snapshot.advance(Delta(later["epoch"], int(later["seq"]), more["at"], more["patch"]))
+            return tip
+        frame = frames[whole]
+        snapshot = Snapshot(frame.epoch, frame.seq, frame.at, frame.state or {})
+        for later in frames[whole + 1 :]:
+            snapshot = snapshot.advance(Delta(later.epoch, later.seq, later.at, later.patch or {}))
         held = self.hub.history.snapshot
         if held is None or (held.epoch, held.seq) != (snapshot.epoch, snapshot.seq):
             await self.hub.restart(snapshot, live=False)
-        return entries[-1][0]
+        return tip
 
-    async def _take(self, fields: dict[str, Any]) -> bool:
+    async def _take(self, entry: str, fields: dict[str, Any]) -> bool:
         """Hand one entry of the stream to the hub; False when frames before it are missing."""
-        body = json.loads(fields["body"])
-        epoch, seq = fields["epoch"], int(fields["seq"])
-        if "patch" in body and await self.hub.add(Delta(epoch, seq, body["at"], body["patch"])):
+        frame = _read(entry, fields, within=FRESH)
+        if frame is None:
+            return True  # no frame of ours: the next one tells whether any is missing
+        delta = Delta(frame.epoch, frame.seq, frame.at, frame.patch or {})
+        if frame.patch is not None and await self.hub.add(delta):
             return True
-        if "state" not in body:
+        if frame.state is None:
             return False
-        await self.hub.restart(Snapshot(epoch, seq, body["at"], body["state"]))
+        await self.hub.restart(Snapshot(frame.epoch, frame.seq, frame.at, frame.state))
         return True
 
     # -- listening --------------------------------------------------------------------------
@@ -318,6 +340,10 @@ class Feed:
                             self._wake.set()
             except (redis.RedisError, OSError):
                 await asyncio.sleep(TICK)
+
+
+def _read(entry: str, fields: dict[str, Any], within: float | None = None) -> Frame | None:
+    return cast("Frame | None", settings.INNER.open(Frame, fields.get("m", ""), LIVE_FRAMES, entry, within=within))
 
 
 @lru_cache(maxsize=1)

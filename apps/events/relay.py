@@ -15,6 +15,7 @@ import socket
 from dataclasses import dataclass
 
 import redis.asyncio
+from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from opentelemetry import metrics
 from redis.exceptions import RedisError
@@ -147,7 +148,7 @@ class Relay:
         now = clock.monotonic()
         if now >= self._alive_at:
             self._alive_at = now + alive.EVERY_S
-            await in_thread(alive.refresh, self._redis_url, "relay")
+            await in_thread(alive.refresh, self._redis_url, settings.WIRE, "relay")
 
     async def _measure(self) -> None:
         now = clock.monotonic()

@@ -30,7 +30,9 @@ from apps.gateway.models import (
     RateLimitPolicy,
     Route,
 )
-from apps.lib import kv, wire
+from apps.lib import clock, kv, wire
+from apps.lib.border import MALFORMED, REFUSED, is_spoilt
+from apps.lib.seal import Refused
 from apps.registry.models import Instance, Service
 from apps.registry.publishing import ChangeRefused, Publication
 
@@ -157,14 +159,17 @@ def deliver() -> bool:
         with client.pipeline() as pipe:
             while True:
                 pipe.watch(wire.CONFIG_CURRENT)
-                there = _head(pipe.get(wire.CONFIG_CURRENT))
+                signed_at, there = _there(pipe)
                 newest = ConfigRevision.objects.order_by("-number").first()
                 if newest is None or (
                     there is not None and there.digest == newest.digest and there.revision == newest.number
                 ):
                     return True
                 pipe.multi()
-                pipe.set(wire.CONFIG_CURRENT, newest.document)
+                # Later than what is there, whatever our clock says: gateways never go back to an older signature.
+                signed_at = max(clock.wall(), signed_at + 0.001)
+                body = newest.document.encode()
+                pipe.set(wire.CONFIG_CURRENT, settings.REVISION_SIGNER.close(wire.CONFIG_CURRENT, body, signed_at))
                 pipe.publish(wire.CONFIG_CHANNEL, str(newest.number))
                 try:
                     pipe.execute()
@@ -176,11 +181,21 @@ def deliver() -> bool:
         return False
 
 
-def _head(text: Any) -> _Head | None:
+def _there(pipe: Any) -> tuple[float, _Head | None]:
+    """What Redis has: when it was signed, and its head; nothing when that is not by us, whatever it says."""
     try:
-        return None if text is None else msgspec.json.decode(text, type=_Head)
-    except msgspec.DecodeError:
-        return None
+        data = pipe.get(wire.CONFIG_CURRENT)
+        if data is None:
+            return 0.0, None
+        signed = settings.REVISION_SIGNER.open(wire.CONFIG_CURRENT, data)
+        return signed.at, msgspec.json.decode(signed.body, type=_Head)
+    except (Refused, msgspec.DecodeError):
+        settings.WIRE.pass_over(REFUSED, wire.CONFIG_CURRENT)
+    except redis.ResponseError as error:
+        if not is_spoilt(error):
+            raise
+        settings.WIRE.pass_over(MALFORMED, wire.CONFIG_CURRENT)
+    return 0.0, None
 
 
 def reconcile() -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
-import msgspec
 import redis
 from django.conf import settings
 
@@ -14,6 +13,10 @@ from apps.gateway.core.routing import yields_to
 from apps.gateway.models import Route
 from apps.gateway.revisions import ConfigRevision
 from apps.lib import clock, kv, wire
+from apps.lib.border import MALFORMED, is_spoilt
+from apps.lib.messages import BreakerReport, WorkerBeat
+
+T = TypeVar("T")
 
 FRESH_S = 10.0
 """A worker that said nothing for this long is gone, and so is what it said (apps.lib.wire)."""
@@ -57,32 +60,23 @@ class WorkerStatus:
     dropped: int
     """Telemetry records that it had no room for."""
     digest: str = ""
+    refused: int = 0
+    """Messages on Redis that it did not believe or could not read."""
 
 
 def breakers() -> dict[str, BreakerStatus]:
     """By service; a service that no live worker reports is not there. GatewayStateAway without Redis."""
-    return judge(_hash(wire.BREAKER_STATE), clock.wall())
+    return judge(_hash(BreakerReport, wire.BREAKER_STATE), clock.wall())
 
 
 def workers() -> list[WorkerStatus]:
     """The live workers, by id. GatewayStateAway without Redis."""
     now = clock.wall()
-    found = []
-    for worker, text in sorted(_hash(wire.GATEWAY_WORKERS).items()):
-        value = _record(text)
-        if value and _number(value, "at") > now - FRESH_S:
-            found.append(
-                WorkerStatus(
-                    id=worker,
-                    revision=int(_number(value, "revision")),
-                    at=_number(value, "at"),
-                    pid=int(_number(value, "pid")),
-                    node=str(value.get("node", "")),
-                    dropped=int(_number(value, "dropped")),
-                    digest=str(value.get("digest", "")),
-                )
-            )
-    return found
+    return [
+        WorkerStatus(worker, beat.revision, beat.at, beat.pid, beat.node, beat.dropped, beat.digest, beat.refused)
+        for worker, beat in sorted(_hash(WorkerBeat, wire.GATEWAY_WORKERS).items())
+        if beat.at > now - FRESH_S
+    ]
 
 
 Enabled = Mapping[str, list[Route]]
@@ -108,65 +102,42 @@ def latest_revision() -> ConfigRevision | None:
     return ConfigRevision.objects.order_by("-number").first()
 
 
-def judge(reports: Mapping[str, str], now: float) -> dict[str, BreakerStatus]:
-    """The breaker of each service out of what its workers last said, in ``service|worker`` → JSON."""
-    by_service: dict[str, list[dict[str, Any]]] = {}
-    for name, text in reports.items():
-        value = _record(text)
+def judge(reports: Mapping[str, BreakerReport], now: float) -> dict[str, BreakerStatus]:
+    """The breaker of each service out of what its workers last said, by ``service|worker``."""
+    by_service: dict[str, list[BreakerReport]] = {}
+    for name, report in reports.items():
         service, _, worker = name.partition("|")
-        if value and worker and value.get("state") in BADNESS and _number(value, "at") > now - FRESH_S:
-            by_service.setdefault(service, []).append(value)
+        if worker and report.at > now - FRESH_S:
+            by_service.setdefault(service, []).append(report)
     return {service: _worst(service, said) for service, said in sorted(by_service.items())}
 
 
-def _worst(service: str, said: list[dict[str, Any]]) -> BreakerStatus:
-    badness = max(BADNESS[value["state"]] for value in said)
-    worst = [value for value in said if BADNESS[value["state"]] == badness]
-    retries = [_number(value, "retry_at") for value in worst if value.get("retry_at")]
+def _worst(service: str, said: list[BreakerReport]) -> BreakerStatus:
+    badness = max(BADNESS[report.state] for report in said)
+    worst = [report for report in said if BADNESS[report.state] == badness]
     return BreakerStatus(
         service=service,
-        state=worst[0]["state"],
-        since=min(_number(value, "since") for value in worst),
-        forced=_forced(worst),
-        calls=sum(int(_number(value, "calls")) for value in said),
-        failure_rate=_highest(said, "failure_rate"),
-        slow_rate=_highest(said, "slow_rate"),
-        retry_at=min(retries) if retries else None,
+        state=worst[0].state,
+        since=min(report.since for report in worst),
+        forced=worst[0].state if any(report.forced for report in worst) else None,
+        calls=sum(report.calls for report in said),
+        failure_rate=max((report.failure_rate for report in said if report.failure_rate is not None), default=None),
+        slow_rate=max((report.slow_rate for report in said if report.slow_rate is not None), default=None),
+        retry_at=min((report.retry_at for report in worst if report.retry_at is not None), default=None),
         workers=len(said),
-        at=max(_number(value, "at") for value in said),
+        at=max(report.at for report in said),
     )
 
 
-def _forced(said: list[dict[str, Any]]) -> str | None:
-    for value in said:
-        forced = value.get("forced")
-        if forced:
-            return forced if isinstance(forced, str) else str(value["state"])
-    return None
-
-
-def _highest(said: list[dict[str, Any]], name: str) -> float | None:
-    rates = [_number(value, name) for value in said if value.get(name) is not None]
-    return max(rates) if rates else None
-
-
-def _number(value: dict[str, Any], name: str) -> float:
-    found = value.get(name)
-    return float(found) if isinstance(found, int | float) else 0.0
-
-
-def _record(text: str) -> dict[str, Any]:
-    """A report, or nothing when another release wrote something that does not read."""
+def _hash(shape: type[T], name: str) -> dict[str, T]:
+    client = kv.client(settings.REDIS_URL)
     try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _hash(name: str) -> dict[str, str]:
-    try:
-        found: dict[str, str] = kv.client(settings.REDIS_URL).hgetall(name)  # type: ignore[assignment]
+        entries: dict[Any, Any] = client.hgetall(name)  # type: ignore[assignment]
+    except redis.ResponseError as error:
+        if not is_spoilt(error):
+            raise GatewayStateAway(f"Redis refuses: {error}") from None
+        settings.WIRE.pass_over(MALFORMED, name)
+        return {}  # the workers clear it away with their next report
     except redis.RedisError as error:
         raise GatewayStateAway(f"Redis can't be reached: {error}") from None
-    return found
+    return cast("dict[str, T]", settings.WIRE.open_all(shape, entries, name))

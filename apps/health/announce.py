@@ -6,50 +6,20 @@ round, and a Redis that lost its memory is filled anew.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import redis
+from django.conf import settings
 
 from apps.lib import clock, kv
+from apps.lib.border import is_spoilt
+from apps.lib.messages import Verdict
 from apps.lib.wire import HEALTH_CHANNEL, HEALTH_STATE
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The state of one instance as others may act on it."""
-
-    key: str
-    state: str
-    at: float
-    version: int
-    checked_at: float | None = None
-    latency_ms: float | None = None
-    detail: str = ""
-
-    def news(self) -> str:
-        """What goes over the channel."""
-        return json.dumps({"instance": self.key, "state": self.state, "at": self.at, "version": self.version})
-
-    def entry(self) -> str:
-        """What lies in the hash."""
-        return json.dumps(
-            {
-                "instance": self.key,
-                "state": self.state,
-                "at": self.at,
-                "version": self.version,
-                "checked_at": self.checked_at,
-                "latency_ms": self.latency_ms,
-                "detail": self.detail,
-            }
-        )
 
 
 class Announcer:
@@ -71,7 +41,7 @@ class Announcer:
     def tell(self, refreshed: Iterable[Verdict], changed: Iterable[Verdict]) -> bool:
         """One round trip: write what was probed, publish what changed. False when Redis is away."""
         changed = list(changed)
-        entries = {verdict.key: verdict.entry() for verdict in (*refreshed, *changed)}
+        entries = {verdict.instance: _entry(verdict) for verdict in (*refreshed, *changed)}
         if not entries:
             return True
         return self._send(entries, changed, ())
@@ -79,7 +49,7 @@ class Announcer:
     def repeat(self, everything: Iterable[Verdict]) -> bool:
         """Announce all of it: after a start, after a failure, or when Redis forgot."""
         verdicts = list(everything)
-        sent = self._send({verdict.key: verdict.entry() for verdict in verdicts}, verdicts, ())
+        sent = self._send({verdict.instance: _entry(verdict) for verdict in verdicts}, verdicts, ())
         if sent:
             with self._lock:
                 self._must_repeat = False
@@ -88,7 +58,8 @@ class Announcer:
     def forget(self, keys: Iterable[str]) -> bool:
         """Remove instances that are gone or switched off."""
         gone = list(keys)
-        news = [Verdict(key, "unknown", clock.wall(), 0) for key in gone]
+        # What a stranger put there may have any name: that is removed, and nobody needs to hear of it.
+        news = [Verdict(key, "unknown", clock.wall(), 0) for key in gone if key.isascii()]
         return self._send({}, news, gone)
 
     def known(self) -> set[str] | None:
@@ -108,7 +79,7 @@ class Announcer:
         if gone:
             pipe.hdel(HEALTH_STATE, *gone)
         for verdict in news:
-            pipe.publish(HEALTH_CHANNEL, verdict.news())
+            pipe.publish(HEALTH_CHANNEL, settings.WIRE.close(verdict, HEALTH_CHANNEL))
         try:
             pipe.execute()
         except redis.RedisError as error:
@@ -119,9 +90,23 @@ class Announcer:
             log.warning("Redis answers again: verdicts are announced.")
         return True
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: redis.RedisError) -> None:
         with self._lock:
             self._must_repeat = True
+        if is_spoilt(error):
+            self._clear()
+            return
         if not self._away:
             self._away = True
             log.warning("Redis does not answer (%s): verdicts are kept and announced when it does.", error)
+
+    def _clear(self) -> None:
+        try:
+            settings.WIRE.clear(kv.client(self._url))
+        except redis.RedisError as error:
+            log.debug("What stands in the way on Redis is cleared later: %s", error)
+
+
+def _entry(verdict: Verdict) -> bytes:
+    """What lies in the hash, under the instance's name."""
+    return cast("bytes", settings.WIRE.close(verdict, HEALTH_STATE, verdict.instance))

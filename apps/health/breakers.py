@@ -8,12 +8,13 @@ and a service must not stay open in the books because of a process that no longe
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from opentelemetry import metrics
 
@@ -21,25 +22,27 @@ from apps.events.actions import Draft, publish_all
 from apps.health.models import BreakerSpellNow, BreakerTransition, Cursor
 from apps.health.spells import worst_breaker
 from apps.lib import kv
+from apps.lib.border import FUTURE, MALFORMED, is_spoilt, stream_time
+from apps.lib.messages import BreakerReport
+from apps.lib.messages import BreakerTransition as Transition
 from apps.lib.wire import BREAKER_STATE, BREAKER_TRANSITIONS
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
 recorded = meter.create_counter("mc.breakers.transitions", description="Breaker transitions recorded")
-malformed = meter.create_counter("mc.breakers.malformed", description="Reports that could not be read")
 
 CURSOR = "breaker-transitions"
 READ_AT_ONCE = 500
+DAY_S = 86_400.0
 GONE_AFTER_S = 10.0
 """A worker refreshes its states every 2 s."""
 
-STATES = {"closed", "half_open", "open"}
 EVENTS = {"open": "opened", "half_open": "half-opened", "closed": "closed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One transition as a worker reported it; ``id`` is its place in the stream."""
+    """One transition as a worker reported it."""
 
     id: str
     service: str
@@ -76,17 +79,18 @@ def track(url: str, now: float, *, look_around: bool = True) -> int:
         # One transaction: workers write a transition before the state that comes of it, so a state
         # that we see without its transition really lost it.
         pipe = kv.client(url).pipeline(transaction=True)
-        pipe.xrange(BREAKER_TRANSITIONS, min=f"({cursor.position}", count=READ_AT_ONCE)
+        pipe.xrange(BREAKER_TRANSITIONS, min=f"({_within_reach(cursor.position, now)}", count=READ_AT_ONCE)
         if look_around:
             pipe.hgetall(BREAKER_STATE)
-        entries, *rest = pipe.execute()
+        entries, *rest = _read(pipe)
         if not entries and not look_around:
             return total
         last = len(entries) < READ_AT_ONCE
-        reports = [report for entry in entries if (report := _read_report(*entry))]
+        reports = _unheard([report for entry in entries if (report := _read_report(*entry))], now)
         present = None
         if last and look_around:
-            present = [found for field, value in rest[0].items() if (found := _read_present(field, value))]
+            states = settings.WIRE.open_all(BreakerReport, rest[0], BREAKER_STATE)
+            present = [found for field, state in states.items() if (found := _read_present(field, state))]
         try:
             total += _record(cursor.position, entries[-1][0] if entries else "", reports, present, now)
         except _Overtaken:
@@ -95,46 +99,48 @@ def track(url: str, now: float, *, look_around: bool = True) -> int:
             return total
 
 
-def _read_report(entry: str, fields: dict[str, str]) -> Report | None:
-    try:
-        report = Report(
-            id=entry,
-            service=fields["service"],
-            worker=fields["worker"],
-            before=fields["from"],
-            after=fields["to"],
-            reason=fields.get("reason", "")[:300],
-            at=float(fields["at"]),
-        )
-    except (KeyError, ValueError):
-        report = None
-    if (
-        report is None
-        or not {report.before, report.after} <= STATES
-        or not _fits(report.service, report.worker)
-        or not 0 < report.at < 1e11
-    ):
-        malformed.add(1)
-        log.warning("Entry %s of %s is no breaker transition.", entry, BREAKER_TRANSITIONS)
-        return None
-    return report
-
-
-def _read_present(field: str, value: str) -> Present | None:
-    service, _, worker = field.partition("|")
-    try:
-        body: dict[str, Any] = json.loads(value)
-        found = Present(service, worker, str(body["state"]), float(body["since"]), float(body["at"]))
-    except (KeyError, TypeError, ValueError):
-        found = None
-    if found is None or found.state not in STATES or not _fits(service, worker) or not 0 < found.since < 1e11:
-        malformed.add(1)
-        return None
+def _read(pipe: Any) -> list[Any]:
+    """The stream's entries, and the hash when that was asked for; what is of another type is as good as empty."""
+    found: list[Any] = pipe.execute(raise_on_error=False)
+    for n, name in zip(range(len(found)), (BREAKER_TRANSITIONS, BREAKER_STATE), strict=False):
+        if isinstance(found[n], Exception):
+            if not is_spoilt(found[n]):
+                raise found[n]
+            settings.WIRE.pass_over(MALFORMED, name)
+            found[n] = {}
     return found
 
 
-def _fits(service: str, worker: str) -> bool:
-    return 0 < len(service) <= 63 and 0 < len(worker) <= 120
+def _within_reach(position: str, now: float) -> str:
+    """The cursor, unless a stranger's entry took it to where no time of ours will come: then from the start."""
+    return position if stream_time(position) < (now + FUTURE) * 1000 else "0-0"
+
+
+def _read_report(entry: str, fields: dict[str, str]) -> Report | None:
+    sealed = fields.get("m", "")
+    found: Transition | None = settings.WIRE.open(Transition, sealed, BREAKER_TRANSITIONS)
+    if found is None:
+        log.warning("Entry %s of %s is no breaker transition of ours.", entry, BREAKER_TRANSITIONS)
+        return None
+    # Named by what it says and not by its place: said a second time, it is not a second transition.
+    name = hashlib.sha256(sealed.encode()).hexdigest()
+    return Report(name, found.service, found.worker, found.before, found.after, found.reason[:300], found.at)
+
+
+def _unheard(reports: list[Report], now: float) -> list[Report]:
+    """Without those that are recorded, or were long ago: whoever can write to Redis can say again what was said."""
+    oldest = now - settings.HISTORY_DAYS * DAY_S
+    known = BreakerTransition.objects.filter(stream_id__in=[report.id for report in reports])
+    heard = set(known.values_list("stream_id", flat=True)) if reports else set()
+    return [report for report in reports if report.id not in heard and report.at > oldest]
+
+
+def _read_present(field: str, report: BreakerReport) -> Present | None:
+    service, _, worker = field.partition("|")
+    if not (0 < len(service) <= 63 and 0 < len(worker) <= 120):
+        settings.WIRE.pass_over(MALFORMED, BREAKER_STATE)
+        return None
+    return Present(service, worker, report.state, report.since, report.at)
 
 
 def _record(old: str, new: str, reports: list[Report], present: list[Present] | None, now: float) -> int:

@@ -15,11 +15,12 @@ from django.db import connection, transaction
 from opentelemetry import metrics
 
 from apps.events.actions import Draft, publish_all
-from apps.health.announce import Announcer, Verdict
+from apps.health.announce import Announcer
 from apps.health.core import Standing, State, after
 from apps.health.models import HealthTransition, InstanceHealth
 from apps.health.probes import Finding
 from apps.health.rounds import Target
+from apps.lib.messages import Verdict
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -43,7 +44,7 @@ def record(found: Sequence[tuple[Target, Finding]], announcer: Announcer) -> Non
     probed.add(len(found) - passes, {"outcome": "failed"})
     for verdict, was in changed:
         level = logging.WARNING if verdict.state == "unhealthy" else logging.INFO
-        log.log(level, "%s is %s (was %s): %s", verdict.key, verdict.state, was, verdict.detail)
+        log.log(level, "%s is %s (was %s): %s", verdict.instance, verdict.state, was, verdict.detail)
     # When a row had moved on we can't tell which: let the next round speak for all of them.
     refreshed = [] if missed else [_verdict(target, finding) for target, finding, _ in steady]
     announcer.tell(refreshed, [verdict for verdict, _ in changed])
@@ -131,7 +132,7 @@ def _write_turned(found: Sequence[tuple[Target, Finding, Standing]]) -> tuple[li
 
 def _verdict(target: Target, finding: Finding, turned_to: State | None = None) -> Verdict:
     return Verdict(
-        key=target.key,
+        instance=target.key,
         state=turned_to or target.standing.state,
         at=finding.at if turned_to else target.since,
         version=target.version + (turned_to is not None),

@@ -15,10 +15,11 @@ from typing import NamedTuple
 from django.db import transaction
 from django.db.models import F
 
-from apps.health.announce import Announcer, Verdict
+from apps.health.announce import Announcer
 from apps.health.core import Standing, State, Thresholds
 from apps.health.models import HealthCheck, HealthTransition, InstanceHealth
 from apps.health.probes import Request
+from apps.lib.messages import Verdict
 from apps.registry.models import Instance
 
 SLACK_S = 0.3
@@ -184,7 +185,7 @@ def current_verdicts() -> list[Verdict]:
     )
     return [
         Verdict(
-            key=f"{service}/{name}",
+            instance=f"{service}/{name}",
             state=state,
             at=since.timestamp(),
             version=version,

@@ -56,7 +56,7 @@ def probe_due() -> None:
     _probing.say(None)
     started = prober.get().start(targets)
     # The gateway's workers believe verdicts for as long as rounds are held, and not because a process is there.
-    alive.refresh(settings.REDIS_URL, MONITOR)
+    alive.refresh(settings.REDIS_URL, settings.WIRE, MONITOR)
     try:
         started.result(WAIT_S)
     except StillRunning:

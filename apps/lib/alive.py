@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import redis
 
 from apps.lib import clock, kv
+from apps.lib.border import Border
+from apps.lib.messages import Alive
 from apps.lib.wire import HEARTBEAT_PREFIX
 
 EVERY_S = 3.0
@@ -16,10 +17,11 @@ EXPIRES_S = 10
 """How long the key outlives its last refresh."""
 
 
-def refresh(url: str, name: str) -> bool:
+def refresh(url: str, border: Border, name: str) -> bool:
     """Say that process ``name`` works. False when Redis is away; call it from the work, not beside it."""
     try:
-        kv.client(url).set(HEARTBEAT_PREFIX + name, json.dumps({"at": clock.wall(), "pid": os.getpid()}), ex=EXPIRES_S)
+        said = border.close(Alive(clock.wall(), os.getpid()), HEARTBEAT_PREFIX + name)
+        kv.client(url).set(HEARTBEAT_PREFIX + name, said, ex=EXPIRES_S)
     except redis.RedisError:
         return False
     return True

@@ -9,12 +9,16 @@ import redis.asyncio
 
 WAIT = 1.0
 """Seconds to connect, and to wait for an answer."""
+ERRORS = "surrogateescape"
+"""Bytes that are no UTF-8 are read as something that nobody believes, and not as an error of the one who looks."""
 
 
 @lru_cache(maxsize=8)
 def client(url: str) -> redis.Redis:
     """The synchronous client for ``url`` (its pool is thread-safe)."""
-    return redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=WAIT, socket_timeout=WAIT)
+    return redis.Redis.from_url(
+        url, decode_responses=True, encoding_errors=ERRORS, socket_connect_timeout=WAIT, socket_timeout=WAIT
+    )
 
 
 def async_client(url: str, *, decode: bool = True, socket_timeout: float | None = 5.0) -> redis.asyncio.Redis:
@@ -25,5 +29,5 @@ def async_client(url: str, *, decode: bool = True, socket_timeout: float | None 
     3.12 loses a cancellation that arrives as the write completes (python/cpython issue 86296).
     """
     return redis.asyncio.Redis.from_url(
-        url, decode_responses=decode, socket_connect_timeout=WAIT, socket_timeout=socket_timeout
+        url, decode_responses=decode, encoding_errors=ERRORS, socket_connect_timeout=WAIT, socket_timeout=socket_timeout
     )

@@ -1,7 +1,7 @@
 """Names on Redis that more than one process uses: the wire between siblings that never import each other.
 
-Only names and the meaning of what is stored under them; each side encodes and decodes for itself.
-Times in values are wall-clock seconds. All values are UTF-8 JSON unless said otherwise.
+Only names and the meaning of what is stored under them. What is said there has its shape in apps.lib.messages, goes
+sealed (apps.lib.seal) and is read through apps.lib.border; nudges, locks, counts and events are as they are said here.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ from typing import Final
 CONFIG_CHANNEL: Final = "mc:config"
 """Pub/sub. The number of the newest published revision, as decimal text."""
 CONFIG_CURRENT: Final = "mc:config:current"
-"""String. The newest ``Document`` (apps.gateway.core.config) as JSON."""
+"""String. The newest ``Document`` (apps.gateway.core.config) as JSON, signed (apps.lib.signature)."""
 GATEWAY_WORKERS: Final = "mc:gateway:workers"
-"""Hash, worker id → {"revision", "digest", "at", "pid", "node", "dropped"}; refreshed every 2 s.
+"""Hash, worker id → ``WorkerBeat``; refreshed every 2 s.
 The acknowledgement of a revision: readers ignore an entry whose ``at`` is over 10 s old."""
 
 # -- health: monitor → gateway workers, live feed ------------------------------------------------
 HEALTH_CHANNEL: Final = "mc:health"
-"""Pub/sub. One verdict: {"instance": "<service>/<name>", "state", "at", "version"}."""
+"""Pub/sub. One ``Verdict``."""
 HEALTH_STATE: Final = "mc:health:state"
-"""Hash, "<service>/<name>" → the verdict last published, plus "checked_at", "latency_ms", "detail"."""
+"""Hash, "<service>/<name>" → the ``Verdict`` last published, with what the last check found."""
 
 # -- breakers: gateway workers → each other, monitor, live feed ----------------------------------
 BREAKER_STATE: Final = "mc:breaker:state"
-"""Hash, "<service>|<worker>" → {"state", "since", "forced", "calls", "failure_rate", "slow_rate",
-"retry_at", "at", "ejected", "panic", "in_flight", "limit"}; ``state`` is closed, open or half_open; rates are 0..1;
-refreshed on change and every 2 s. ``ejected`` is a list of {"instance", "since", "until", "reason"}; ``panic``: too few
-instances look fit, so all are tried; ``limit`` is how many requests may be in flight now."""
+"""Hash, "<service>|<worker>" → ``BreakerReport``; refreshed on change and every 2 s."""
 BREAKER_TRANSITIONS: Final = "mc:breaker:transitions"
-"""Stream (about 10,000 kept): service, worker, from, to, reason, at."""
+"""Stream (about 10,000 kept): field ``m`` is a ``BreakerTransition``."""
 BREAKER_OPENED: Final = "mc:breaker:opened"
-"""Pub/sub. A worker opened a breaker and its peers follow: {"service", "worker", "until", "at"}."""
+"""Pub/sub. ``BreakerOpened``."""
 
 # -- limits: gateway workers ---------------------------------------------------------------------
 LIMIT_PREFIX: Final = "mc:limit:"
@@ -51,8 +48,8 @@ OUTBOX_CHANNEL: Final = "mc:outbox"
 LIVE_LEADER: Final = "mc:live:leader"
 """String with expiry: the web process whose aggregator builds the frames."""
 LIVE_FRAMES: Final = "mc:live:frames"
-"""Stream (a few minutes kept), ids ``<epoch>-<seq>``: epoch, seq, kind (snapshot or delta), body
-({"at", "patch"?, "state"?}); every 60th delta carries the whole state too."""
+"""Stream (a few minutes kept), ids ``<epoch>-<seq>``: field ``m`` is a ``Frame``, sealed for its id by the control
+plane's own key; every 60th delta carries the whole state too."""
 LIVE_WATCHED: Final = "mc:live:watched"
 """String with expiry: some web process has browsers, so the leader builds frames."""
 LIVE_WAKE: Final = "mc:live:wake"
@@ -60,6 +57,18 @@ LIVE_WAKE: Final = "mc:live:wake"
 
 # -- processes without a port --------------------------------------------------------------------
 HEARTBEAT_PREFIX: Final = "mc:alive:"
-"""String with expiry per process (worker, beat, relay) and for ``MONITOR``: {"at", "pid"}; present means ready."""
+"""String with expiry per process (worker, beat, relay) and for ``MONITOR``: ``Alive``; present means ready."""
 MONITOR: Final = "monitor"
 """The name under which rounds of health checks show that they are held."""
+
+TYPES: Final = {
+    CONFIG_CURRENT: "string",
+    GATEWAY_WORKERS: "hash",
+    HEALTH_STATE: "hash",
+    BREAKER_STATE: "hash",
+    BREAKER_TRANSITIONS: "stream",
+    LIVE_LEADER: "string",
+    LIVE_FRAMES: "stream",
+    LIVE_WATCHED: "string",
+}
+"""The type of each key of ours with a fixed name: one of another type is nobody's and is cleared away."""

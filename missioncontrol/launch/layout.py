@@ -17,7 +17,15 @@ from pathlib import Path
 from missioncontrol.launch.report import Stop
 
 FOLDERS = ("secrets", "redis", "clickhouse", "gateway", "services", "logs", "run", "static")
-SECRETS = ("django_secret_key", "mc_key_pepper", "mc_fleet_token", "mc_redis_password", "mc_clickhouse_password")
+SECRETS = (
+    "django_secret_key",
+    "mc_key_pepper",
+    "mc_fleet_token",
+    "mc_wire_key",
+    "mc_revision_key",
+    "mc_redis_password",
+    "mc_clickhouse_password",
+)
 """Random secrets that the first start makes; those that belong to seeded data are made by ``manage.py seed``."""
 
 SOCKET_LIMIT = 103

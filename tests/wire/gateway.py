@@ -16,10 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis
 
 from apps.gateway.core import config
 from apps.lib import wire
+from apps.lib.border import Border
+from apps.lib.messages import WorkerBeat
+from missioncontrol import keys
 from tests.waiting import free_ports, listening, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +34,16 @@ KEY = "mc_testtest_" + "k" * 40
 
 def hashed(key: str) -> str:
     return hmac.new(PEPPER, key.encode(), hashlib.sha256).hexdigest()
+
+
+def signed(document: bytes, at: float | None = None) -> bytes:
+    """``document`` as the control plane of this test run signs it."""
+    return keys.signer().close(wire.CONFIG_CURRENT, document, time.time() if at is None else at)
+
+
+def border() -> Border:
+    """What the control plane of this test run says and believes."""
+    return Border(keys.wire(), lambda metric, name: None)
 
 
 class Processes:
@@ -104,7 +118,7 @@ class Gateway:
         fields = {name: getattr(self.document, name) for name in self.document.__struct_fields__}
         self.document = config.Document(**{**fields, "revision": self.revision, "created_at": time.time(), **changes})
         with self.redis() as client:
-            client.set(wire.CONFIG_CURRENT, config.encode(self.document))
+            client.set(wire.CONFIG_CURRENT, signed(config.encode(self.document)))
             client.publish(wire.CONFIG_CHANNEL, str(self.revision))
 
     def service(self, **changes: Any) -> tuple[config.Service, ...]:
@@ -122,7 +136,8 @@ class Gateway:
 
     def workers_seen(self) -> dict[str, dict[str, Any]]:
         with self.redis() as client:
-            return {name: json.loads(data) for name, data in client.hgetall(wire.GATEWAY_WORKERS).items()}
+            beats = border().open_all(WorkerBeat, client.hgetall(wire.GATEWAY_WORKERS), wire.GATEWAY_WORKERS)
+            return {name: msgspec.to_builtins(beat) for name, beat in beats.items()}
 
     def acknowledged(self) -> int:
         return sum(beat["revision"] == self.revision for beat in self.workers_seen().values())

@@ -12,8 +12,10 @@ import pytest
 
 from apps.gateway.plane.health import MONITOR_SECONDS
 from apps.lib import wire
+from apps.lib.messages import Alive, Verdict
+from tests.sealed import said
 from tests.waiting import until
-from tests.wire.gateway import Gateway, running
+from tests.wire.gateway import Gateway, border, running
 
 
 @pytest.fixture
@@ -27,17 +29,22 @@ def two(tmp_path: Path, redis_url: str) -> Iterator[Gateway]:
 
 def say(gateway: Gateway, name: str, state: str, version: int) -> None:
     """A verdict, as the monitor announces it."""
-    about = {"instance": f"up/{name}", "state": state, "at": time.time(), "version": version}
+    about = Verdict(f"up/{name}", state, time.time(), version)  # type: ignore[arg-type]
     with gateway.redis() as client:
-        client.hset(wire.HEALTH_STATE, f"up/{name}", json.dumps(about))
-        client.publish(wire.HEALTH_CHANNEL, json.dumps(about))
+        client.hset(wire.HEALTH_STATE, about.instance, border().close(about, wire.HEALTH_STATE, about.instance))
+        client.publish(wire.HEALTH_CHANNEL, border().close(about, wire.HEALTH_CHANNEL))
 
 
 def reported(gateway: Gateway) -> dict[str, Any]:
     """What its one worker says of the service."""
     with gateway.redis() as client:
-        found = [json.loads(text) for text in client.hgetall(wire.BREAKER_STATE).values()]
+        found = [said(text) for text in client.hgetall(wire.BREAKER_STATE).values()]
     return found[0] if found else {}
+
+
+def passed_over(gateway: Gateway) -> int:
+    """How many messages its one worker did not believe."""
+    return sum(beat["refused"] for beat in gateway.workers_seen().values())
 
 
 def answering(gateway: Gateway) -> set[str]:
@@ -72,7 +79,11 @@ def test_verdicts_of_a_monitor_that_fell_silent_do_not_count(two: Gateway) -> No
     # It fell silent: its verdict stays in Redis, wrong or not.
     until(lambda: answering(two) == {"one", "two"}, MONITOR_SECONDS + 5, every=0.5, what="two tried again")
     with two.redis() as client:
-        client.set(wire.HEARTBEAT_PREFIX + wire.MONITOR, json.dumps({"at": time.time(), "pid": 1}), ex=10)
+        name = wire.HEARTBEAT_PREFIX + wire.MONITOR
+        client.set(name, json.dumps({"at": time.time(), "pid": 1}), ex=10)
+        until(lambda: passed_over(two) > 0, 10, what="a stranger's word for the monitor's")
+        assert answering(two) == {"one", "two"}
+        client.set(name, border().close(Alive(time.time(), 1), name), ex=10)
     until(lambda: answering(two) == {"one"}, 10, what="its word counts again")
 
 
@@ -80,8 +91,8 @@ def test_a_verdict_found_at_the_start_counts_only_with_a_monitor_alive(tmp_path:
     gateway = Gateway(tmp_path, redis_url)
     with gateway.redis() as client:
         client.delete(wire.HEARTBEAT_PREFIX + wire.MONITOR)
-        old = {"instance": "up/one", "state": "unhealthy", "at": time.time() - 600, "version": 5}
-        client.hset(wire.HEALTH_STATE, "up/one", json.dumps(old))
+        old = Verdict("up/one", "unhealthy", time.time() - 600, 5)
+        client.hset(wire.HEALTH_STATE, "up/one", border().close(old, wire.HEALTH_STATE, "up/one"))
     try:
         gateway.processes.upstream(gateway.upstream_port)
         gateway.processes.upstream(gateway.second_port, "two")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -17,9 +16,10 @@ import pytest
 
 from apps.gateway.core import config
 from apps.lib import wire
+from apps.lib.messages import BreakerReport, BreakerTransition, Verdict
 from tests.waiting import until
 from tests.wire.engines import redis_server
-from tests.wire.gateway import Gateway, running
+from tests.wire.gateway import Gateway, border, running, signed
 
 QUICK = config.Breaker(sliding_window_size=10, minimum_calls=5, wait_in_open=1.0, half_open_calls=2)
 
@@ -89,7 +89,8 @@ class Load:
 
 def breaker_states(gateway: Gateway) -> set[str]:
     with gateway.redis() as client:
-        return {json.loads(data)["state"] for data in client.hgetall(wire.BREAKER_STATE).values()}
+        reports = border().open_all(BreakerReport, client.hgetall(wire.BREAKER_STATE), wire.BREAKER_STATE)
+        return {report.state for report in reports.values()}
 
 
 def worker_reports(gateway: Gateway) -> int:
@@ -166,7 +167,9 @@ def test_a_breaker_opens_answers_at_once_and_closes_again_by_itself(gateway: Gat
     assert [gateway.get("/open/x").status for _ in range(2)] == [200, 200]
     until(lambda: breaker_states(gateway) == {"closed"}, 2)
     with gateway.redis() as client:
-        seen = [entry["to"] for _, entry in client.xrange(wire.BREAKER_TRANSITIONS)]
+        entries = client.xrange(wire.BREAKER_TRANSITIONS)
+    told = [border().open(BreakerTransition, entry["m"], wire.BREAKER_TRANSITIONS) for _, entry in entries]
+    seen = [one.after for one in told if one is not None]
     assert seen == ["open", "half_open", "closed"]
 
 
@@ -213,8 +216,8 @@ def test_a_monitored_recovery_closes_the_breaker_without_traffic(gateway: Gatewa
     assert gateway.get("/open/x").failure == "breaker_open"
     with gateway.redis() as client:
         for state, version in (("unhealthy", 5), ("healthy", 6)):
-            verdict = {"instance": "up/one", "state": state, "at": time.time(), "version": version}
-            client.publish(wire.HEALTH_CHANNEL, json.dumps(verdict))
+            verdict = Verdict("up/one", state, time.time(), version)  # type: ignore[arg-type]
+            client.publish(wire.HEALTH_CHANNEL, border().close(verdict, wire.HEALTH_CHANNEL))
     until(lambda: breaker_states(gateway) == {"half_open"}, 1, what="on trial, without the wait in open")
     until(lambda: breaker_states(gateway) == {"closed"}, 4, what="closed, though nobody called")
 
@@ -270,7 +273,7 @@ def test_swapping_the_configuration_under_load_fails_no_request(pair: Gateway) -
 def test_a_document_that_does_not_hold_together_changes_nothing(gateway: Gateway) -> None:
     with gateway.redis() as client:
         for bad in (b"{", b"{}", b'{"revision": 99, "created_at": 1, "routes": [{"name": "x"}]}'):
-            client.set(wire.CONFIG_CURRENT, bad)
+            client.set(wire.CONFIG_CURRENT, signed(bad))
             client.publish(wire.CONFIG_CHANNEL, "99")
     until(lambda: gateway.logs().count("was refused") >= 1, 3)
     assert gateway.get("/open/x").status == 200

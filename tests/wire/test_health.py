@@ -18,10 +18,14 @@ import pytest
 import redis
 import requests
 
+from apps.lib.border import Border
+from apps.lib.messages import BreakerTransition
 from apps.lib.wire import BREAKER_STATE, BREAKER_TRANSITIONS, HEALTH_CHANNEL, HEALTH_STATE, HEARTBEAT_PREFIX, MONITOR
+from missioncontrol import keys
 from missioncontrol.launch.engines import redis_server
 from tests.fleet import Fleet
 from tests.redis_server import RedisServer
+from tests.sealed import said
 from tests.waiting import free_port, listening, until
 
 KEY = "covenant/covenant-1"
@@ -115,7 +119,7 @@ class Monitoring:
         return json.loads(health), json.loads(breakers)
 
     def verdict(self) -> dict[str, Any]:
-        return json.loads(self.client.hget(HEALTH_STATE, KEY) or "{}")
+        return said(self.client.hget(HEALTH_STATE, KEY))
 
     def state(self) -> str:
         return str(self.verdict().get("state", ""))
@@ -167,7 +171,7 @@ def test_an_instance_that_dies_and_comes_back(monitoring: Monitoring) -> None:
 
     def next_news() -> tuple[str, float]:
         message = until(lambda: channel.get_message(timeout=0.05), 10, every=0, what="a verdict")
-        news = json.loads(message["data"])
+        news = said(message["data"])
         return news["state"], time.time() - news["at"]
 
     start = time.monotonic()
@@ -221,8 +225,9 @@ def test_worker_and_beat_outlive_redis(monitoring: Monitoring) -> None:
 
 
 def test_breaker_transitions_are_stored_within_seconds(monitoring: Monitoring) -> None:
-    fields = {"service": "covenant", "worker": "w1", "from": "closed", "to": "open", "reason": "r", "at": time.time()}
-    monitoring.client.xadd(BREAKER_TRANSITIONS, fields)
+    border = Border(keys.wire(), lambda metric, name: None)
+    told = BreakerTransition("covenant", "w1", "closed", "open", time.time(), "r")
+    monitoring.client.xadd(BREAKER_TRANSITIONS, {"m": border.close(told, BREAKER_TRANSITIONS)})
     until(lambda: ["w1", "open"] in monitoring.history()[1], 8, every=0.5, what="the transition is stored")
 
 
@@ -265,7 +270,7 @@ def test_every_gateway_worker_takes_an_unhealthy_instance_for_unfit_within_a_sec
     def verdict(state: str) -> float:
         def heard() -> float:
             message = channel.get_message(timeout=0.05)
-            news = json.loads(message["data"]) if message else {}
+            news = said(message["data"]) if message else {}
             return float(news["at"]) if (news.get("instance"), news.get("state")) == ("mint/mint-1", state) else 0.0
 
         return until(heard, 20, every=0, what=f"mint is {state}")
@@ -276,7 +281,7 @@ def test_every_gateway_worker_takes_an_unhealthy_instance_for_unfit_within_a_sec
     def noticed() -> bool:
         """Whether every worker knows that none of mint's instances is fit."""
         reports = client.hgetall(BREAKER_STATE).items()
-        return all(json.loads(text)["panic"] for name, text in reports if name.startswith("mint|"))
+        return all(said(text)["panic"] for name, text in reports if name.startswith("mint|"))
 
     try:
         fleet.ctl("stop", "mint")

@@ -6,7 +6,6 @@ Redis away costs reports, never a decision; transitions wait in a bounded queue 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
 from time import time
@@ -18,7 +17,9 @@ from apps.gateway.core.breaker import FOLLOWED, Change
 from apps.gateway.core.outlier import Ejection
 from apps.gateway.plane.worker import Worker
 from apps.lib import wire
+from apps.lib.border import text
 from apps.lib.clock import monotonic
+from apps.lib.messages import BreakerOpened, BreakerReport, BreakerTransition, Ejected
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ KEPT_TRANSITIONS = 10_000
 WAITING = 1000
 """Most transitions kept while Redis is away."""
 FORGET_SECONDS = 60.0
+ORDER_SECONDS = 30.0
+"""How long a peer's word that it opened a breaker counts; clocks may differ by it."""
 
 
 class Breakers:
@@ -68,11 +71,11 @@ class Breakers:
 
     async def on_opened(self, message: bytes) -> None:
         """A peer opened a breaker: open too."""
-        opened = json.loads(message)
+        opened = self._worker.border.open(BreakerOpened, message, wire.BREAKER_OPENED, within=ORDER_SECONDS)
         table = self._worker.table
-        if opened["worker"] == self._worker.id or table is None:
+        if opened is None or opened.worker == self._worker.id or table is None or opened.until <= time():
             return
-        service = table.services.get(opened["service"])
+        service = table.services.get(opened.service)
         if service is not None:
             service.breaker.follow(monotonic())
 
@@ -86,7 +89,8 @@ class Breakers:
                 if monotonic() - cleaned > FORGET_SECONDS:
                     cleaned = monotonic()
                     await self._clean()
-            except (redis.exceptions.RedisError, OSError, TimeoutError):
+            except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+                await self._worker.cleared(error)
                 await asyncio.sleep(REPORT_SECONDS / 4)  # what waits is sent when Redis is back
             try:
                 async with asyncio.timeout(REPORT_SECONDS):
@@ -98,7 +102,7 @@ class Breakers:
         worker = self._worker
         if worker.table is None:
             return
-        now, wall = monotonic(), time()
+        now, wall, border = monotonic(), time(), worker.border
         taken = list(self._waiting)
         # One round trip. Announcing first: peers open while the rest is still being written.
         pipe = worker.redis.pipeline(transaction=False)
@@ -109,45 +113,34 @@ class Breakers:
                     if name in worker.table.services
                     else at
                 )
-                opened = {"service": name, "worker": worker.id, "until": until, "at": at}
-                pipe.publish(wire.BREAKER_OPENED, json.dumps(opened))
+                opened: Any = border.close(BreakerOpened(name, worker.id, until, at), wire.BREAKER_OPENED)
+                pipe.publish(wire.BREAKER_OPENED, opened)
         for name, change, at in taken:
-            entry: dict[Any, Any] = {
-                "service": name,
-                "worker": worker.id,
-                "from": change.before,
-                "to": change.after,
-                "reason": change.reason,
-                "at": repr(at),
-            }
+            told = BreakerTransition(name, worker.id, change.before, change.after, at, change.reason)
+            entry: dict[Any, Any] = {"m": border.close(told, wire.BREAKER_TRANSITIONS)}
             pipe.xadd(wire.BREAKER_TRANSITIONS, entry, maxlen=KEPT_TRANSITIONS, approximate=True)
         states: dict[Any, Any] = {}
         for name, service in worker.table.services.items():
             view = service.breaker.view(now)
-            states[f"{name}|{worker.id}"] = json.dumps(
-                {
-                    "state": view.state,
-                    "since": wall - (now - view.since),
-                    "forced": view.forced,
-                    "calls": view.calls,
-                    "failure_rate": view.failure_rate,
-                    "slow_rate": view.slow_rate,
-                    "retry_at": wall + (view.retry_at - now) if view.retry_at is not None else None,
-                    "at": wall,
-                    "ejected": [
-                        {
-                            "instance": mark.name,
-                            "since": wall - (now - mark.since),
-                            "until": wall + (mark.until - now),
-                            "reason": mark.reason,
-                        }
-                        for mark in service.outliers.ejected()
-                    ],
-                    "panic": service.panic,
-                    "in_flight": service.gate.in_flight,
-                    "limit": int(service.gate.limit),
-                }
+            field = f"{name}|{worker.id}"
+            report = BreakerReport(
+                state=view.state,
+                since=wall - (now - view.since),
+                forced=view.forced,
+                calls=view.calls,
+                failure_rate=view.failure_rate,
+                slow_rate=view.slow_rate,
+                retry_at=wall + (view.retry_at - now) if view.retry_at is not None else None,
+                at=wall,
+                ejected=tuple(
+                    Ejected(mark.name, wall - (now - mark.since), wall + (mark.until - now), mark.reason)
+                    for mark in service.outliers.ejected()
+                ),
+                panic=service.panic,
+                in_flight=service.gate.in_flight,
+                limit=int(service.gate.limit),
             )
+            states[field] = border.close(report, wire.BREAKER_STATE, field)
         if states:
             pipe.hset(wire.BREAKER_STATE, mapping=states)
         await pipe.execute()
@@ -157,7 +150,8 @@ class Breakers:
     async def _clean(self) -> None:
         """Forget workers that are long gone."""
         entries = await self._worker.redis.hgetall(wire.BREAKER_STATE)
-        old = [field for field, data in entries.items() if time() - json.loads(data)["at"] > FORGET_SECONDS]
+        found = self._worker.border.open_all(BreakerReport, entries, wire.BREAKER_STATE)
+        old = [one for one in entries if (said := found.get(text(one))) is None or time() - said.at > FORGET_SECONDS]
         if old:
             await self._worker.redis.hdel(wire.BREAKER_STATE, *old)
 

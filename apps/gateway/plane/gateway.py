@@ -1,7 +1,7 @@
 """One worker of the data plane, put together: its parts, their start, their end and the sweep of deadlines.
 
 Everything behind it may be away: it starts from the last good revision on disk, serves without Redis,
-and reports when a collector listens again.
+and reports when a collector listens again. A part that fails is begun anew; its worker serves on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from apps.gateway.plane.table import Builder
 from apps.gateway.plane.worker import Settings, Worker
 from apps.lib import wire
 from apps.lib.clock import monotonic
+from apps.lib.parts import keep
 
 SWEEP_SECONDS = 0.05
 """How often deadlines are looked at while a request is in flight; a deadline is at most this much late."""
@@ -38,7 +39,7 @@ class Gateway:
         builder = Builder(settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes)
         self.snapshots = Snapshots(worker, builder, self.verdicts, self.report)
         self.listener = Listener(
-            worker.redis,
+            worker,
             {
                 wire.CONFIG_CHANNEL: self.snapshots.on_published,
                 wire.HEALTH_CHANNEL: self.verdicts.on_verdict,
@@ -52,38 +53,34 @@ class Gateway:
         worker = self.worker
         loop = asyncio.get_running_loop()
         self.snapshots.load_disk()
-        tasks = [
-            loop.create_task(work)
-            for work in (
-                self.listener.run(),
-                self.snapshots.run(),
-                self.breakers.run(),
-                worker.jwks.run(),
-                worker.limiter.run(),
-                self.report.run(),
-                self._sweep(),
-            )
-        ]
+        parts = {
+            "listener": self.listener.run,
+            "snapshots": self.snapshots.run,
+            "breakers": self.breakers.run,
+            "jwks": worker.jwks.run,
+            "limiter": worker.limiter.run,
+            "report": self.report.run,
+            "sweep": self._sweep,
+        }
+        tasks = [loop.create_task(keep(name, work, self._restarted), name=name) for name, work in parts.items()]
         server = await loop.create_server(
             lambda: ClientConnection(worker, self.report.record), sock=listener, backlog=2048, ssl=worker.settings.tls
         )
-        stopped = loop.create_task(stop.wait())
-        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        await stop.wait()
         server.close()
         await self._drain()
-        stopped.cancel()
         for task in tasks:
             task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.report.close()
         await self.snapshots.leave()
         await self.breakers.leave()
         await worker.redis.aclose()
         self._close()
         await asyncio.sleep(0)  # transports close on the next turn
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome  # a part died of a fault: say so, and let a fresh worker take over
+
+    def _restarted(self, part: str) -> None:
+        self.worker.metrics.count("mc.gateway.parts.restarted", part)
 
     async def _drain(self) -> None:
         """No new requests; those in flight finish, idle connections close."""

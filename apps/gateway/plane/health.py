@@ -6,20 +6,22 @@ every instance is as good as unknown, and the worker's own judgement (apps.gatew
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from time import time
-from typing import Any
 
 from apps.gateway.plane.table import UNHEALTHY
 from apps.gateway.plane.worker import Worker
 from apps.lib import wire
 from apps.lib.clock import monotonic
+from apps.lib.messages import Alive, Verdict
 
 log = logging.getLogger(__name__)
 
 HEALTHY = "healthy"
+NEWS_SECONDS = 30.0
+"""How long a verdict on the channel, or a sign of life, is news: one that is said again later is a stranger's.
+Clocks may differ by so much."""
 
 MONITOR_SECONDS = 15.0
 """So long after the monitor's last sign of life its verdicts stop to count. It gives one each second, and a
@@ -38,23 +40,28 @@ class Verdicts:
         self._seen: dict[str, tuple[int, float]] = {}
         """Version and time of each of these."""
         self._beat: object = None
-        """The monitor's sign of life as last seen: any other one is new, whatever its clock says."""
+        """The monitor's sign of life as last seen: any other one that is not old is new."""
         self._heard_at: float | None = None
 
     async def on_verdict(self, message: bytes) -> None:
         """One verdict was published."""
-        self._heard()
-        self._apply(json.loads(message))
+        border = self._worker.border
+        verdict = border.open(Verdict, message, wire.HEALTH_CHANNEL, within=NEWS_SECONDS)
+        if verdict is not None:
+            self._heard()
+            self._apply(verdict)
 
     async def refresh(self) -> None:
         """All stored verdicts, and whether the monitor still looks."""
-        beat = await self._worker.redis.get(wire.HEARTBEAT_PREFIX + wire.MONITOR)
-        if beat and beat != self._beat:
+        name = wire.HEARTBEAT_PREFIX + wire.MONITOR
+        beat = await self._worker.redis.get(name)
+        if beat != self._beat:
             self._beat = beat
-            self._heard()
+            if self._worker.border.open(Alive, beat, name, within=NEWS_SECONDS) is not None:
+                self._heard()
         stored = await self._worker.redis.hgetall(wire.HEALTH_STATE)
-        for key, data in stored.items():
-            self._apply({"instance": str(key, "utf-8") if isinstance(key, bytes) else key, **json.loads(data)})
+        for verdict in self._worker.border.open_all(Verdict, stored, wire.HEALTH_STATE).values():
+            self._apply(verdict)
 
     def tick(self, now: float) -> None:
         """Once a second: notice that the monitor is gone."""
@@ -78,9 +85,8 @@ class Verdicts:
         for service in table.services.values() if table is not None else ():
             service.heed(self.states)
 
-    def _apply(self, verdict: dict[str, Any]) -> None:
-        key, state = verdict["instance"], verdict["state"]
-        version, at = int(verdict.get("version", 0)), float(verdict["at"])
+    def _apply(self, verdict: Verdict) -> None:
+        key, state, version, at = verdict.instance, verdict.state, verdict.version, verdict.at
         known, known_at = self._seen.get(key, (0, 0.0))
         if version < known and at <= known_at:
             return  # overtaken: the stored state and the channel are read apart from each other

@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 import redis.asyncio
 import redis.exceptions
 
+from apps.gateway.plane.worker import Worker
+from apps.lib.border import is_spoilt
+
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
@@ -25,10 +28,9 @@ Refresh = Callable[[], Awaitable[None]]
 class Listener:
     """Calls ``handlers`` by channel, and each of ``refreshes`` at connection and every five seconds."""
 
-    def __init__(
-        self, client: redis.asyncio.Redis, handlers: Mapping[str, Handler], refreshes: tuple[Refresh, ...]
-    ) -> None:
-        self._client = client
+    def __init__(self, worker: Worker, handlers: Mapping[str, Handler], refreshes: tuple[Refresh, ...]) -> None:
+        self._worker = worker
+        self._client = worker.redis
         self._handlers = {channel.encode(): handler for channel, handler in handlers.items()}
         self._refreshes = refreshes
         self.connected = False
@@ -53,10 +55,19 @@ class Listener:
             if loop.time() >= due:
                 due = loop.time() + POLL_SECONDS
                 for refresh in self._refreshes:
-                    await refresh()
+                    await self._refreshed(refresh)
                 if not self.connected:
                     log.info("Listening on Redis")
                 self.connected = True
             message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=max(0.01, due - loop.time()))
             if message is not None:
                 await self._handlers[message["channel"]](message["data"])
+
+    async def _refreshed(self, refresh: Refresh) -> None:
+        try:
+            await refresh()
+        except redis.exceptions.ResponseError as error:
+            if not is_spoilt(error):
+                raise
+            # One key that is not what it should be must not keep the others from being read.
+            await self._worker.cleared(error)

@@ -1,13 +1,12 @@
 """Where a worker's configuration comes from: the last good revision on disk, then Redis, for as long as it runs.
 
-Owns fetching, checking, swapping and acknowledging. A document that does not hold together is refused
-and counted, and the one before it goes on serving.
+Owns fetching, checking, swapping and acknowledging. A document that is not signed by the control plane, or does
+not hold together, is refused and counted, and the one before it goes on serving. Revisions only go forward.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from time import time
@@ -22,6 +21,9 @@ from apps.gateway.plane.report import Reporter
 from apps.gateway.plane.table import Builder
 from apps.gateway.plane.worker import Worker
 from apps.lib import wire
+from apps.lib.border import REFUSED, text
+from apps.lib.messages import WorkerBeat
+from apps.lib.seal import Refused
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,10 @@ class Snapshots:
         self._verdicts = verdicts
         self._report = report
         self._file = worker.settings.home / "revision.json"
-        self._refused = b""
+        self._seen = b""
+        """What Redis held last, whether it was taken or not."""
+        self._signed_at = 0.0
+        """When the revision in use was signed."""
         self._beat = asyncio.Event()
 
     # -- taking in ------------------------------------------------------------------------------------
@@ -64,7 +69,10 @@ class Snapshots:
         """Fetch the current document and swap when it is another one."""
         data = await self._worker.redis.get(wire.CONFIG_CURRENT)
         assert not isinstance(data, str)  # noqa: S101 - this client does not decode
-        if not data or data == self._refused or not self._take(data):
+        if not data or data == self._seen:
+            return
+        self._seen = data
+        if not self._take(data):
             return
         log.info("Serving revision %d", self._revision())
         self._save(data)
@@ -74,17 +82,35 @@ class Snapshots:
         """Check, compile and swap; False when there is nothing new or nothing good in it."""
         worker = self._worker
         try:
-            document = config.decode(data)
+            signed = worker.settings.revisions.open(wire.CONFIG_CURRENT, data)
+            document = config.decode(signed.body)
+        except Refused as error:
+            worker.border.pass_over(REFUSED, wire.CONFIG_CURRENT)
+            log.error("A configuration that the control plane did not sign was refused: %s", error)
+            return False
         except config.ConfigError as error:
-            self._refused = data
-            worker.metrics.count("mc.gateway.revisions.refused")
+            worker.metrics.count("mc.gateway.revisions.refused", "invalid")
             log.error("A published configuration was refused, the one before it stays: %s", error)
             return False
         table = worker.table
+        if table is not None and not self._is_newer(document, signed.at, table.document):
+            if document != table.document:
+                worker.metrics.count("mc.gateway.revisions.refused", "overtaken")
+                log.error("Revision %d was refused: it is older than the one in use", document.revision)
+            return False
+        self._signed_at = signed.at
         if table is not None and table.document == document:
             return False
         worker.adopt(self._builder.build(document, table, self._verdicts.states))
         return True
+
+    def _is_newer(self, document: config.Document, signed_at: float, current: config.Document) -> bool:
+        """Old revisions are signed as well, and may open what was closed since: they are never gone back to.
+
+        The higher number is the newer one, whatever the clocks of control processes say. A database that was
+        restored from a backup counts anew from a lower number: then the later signature decides.
+        """
+        return document.revision > current.revision or signed_at > self._signed_at
 
     def _revision(self) -> int:
         table = self._worker.table
@@ -105,8 +131,9 @@ class Snapshots:
         while True:
             try:
                 await self._heartbeat()
-            except (redis.exceptions.RedisError, OSError, TimeoutError):
-                pass  # the listener says that Redis is away; this only skips a beat
+            except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+                # The listener says that Redis is away; this only skips a beat.
+                await self._worker.cleared(error)
             self._beat.clear()
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -119,19 +146,22 @@ class Snapshots:
         table = worker.table
         now = time()
         if table is not None:
-            beat: dict[str, Any] = {
-                "revision": table.document.revision,
-                "digest": table.document.digest,
-                "at": now,
-                "pid": os.getpid(),
-                "node": worker.settings.node,
-                "dropped": self._report.dropped,
-            }
-            await worker.redis.hset(wire.GATEWAY_WORKERS, worker.id, json.dumps(beat))
+            beat = WorkerBeat(
+                revision=table.document.revision,
+                digest=table.document.digest,
+                at=now,
+                pid=os.getpid(),
+                node=worker.settings.node,
+                dropped=self._report.dropped,
+                refused=worker.border.passed_over,
+            )
+            entry: Any = worker.border.close(beat, wire.GATEWAY_WORKERS, worker.id)
+            await worker.redis.hset(wire.GATEWAY_WORKERS, worker.id, entry)
         entries = await worker.redis.hgetall(wire.GATEWAY_WORKERS)
-        ages = {one: now - json.loads(entry)["at"] for one, entry in entries.items()}
-        worker.alive = max(1, sum(age < ALIVE_SECONDS for age in ages.values()))
-        gone = [one for one, age in ages.items() if age > FORGET_SECONDS]
+        beats = worker.border.open_all(WorkerBeat, entries, wire.GATEWAY_WORKERS)
+        worker.alive = max(1, sum(now - one.at < ALIVE_SECONDS for one in beats.values()))
+        # What nobody of ours has said is nobody's to keep.
+        gone = [field for field in entries if (one := beats.get(text(field))) is None or now - one.at > FORGET_SECONDS]
         if gone:
             await worker.redis.hdel(wire.GATEWAY_WORKERS, *gone)
 

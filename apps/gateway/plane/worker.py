@@ -18,6 +18,7 @@ from time import time
 from typing import Protocol
 
 import redis.asyncio
+import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -27,7 +28,10 @@ from apps.gateway.plane.limiter import Limiter
 from apps.gateway.plane.table import Table
 from apps.gateway.plane.writes import Writes
 from apps.lib.addresses import Guard, Network, Policy
+from apps.lib.border import Border, is_spoilt
 from apps.lib.clock import monotonic
+from apps.lib.seal import Seal
+from apps.lib.signature import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,10 @@ class Settings:
     pepper: bytes
     fleet_token: str
     version: str
+    wire: Seal
+    """Opens and closes what workers and the control plane tell each other."""
+    revisions: Verifier
+    """Opens published configuration."""
     guard: Guard = field(default_factory=lambda: Guard(Policy()))
     """Whom upstream connections and key fetches may reach."""
     workers: int = 1
@@ -79,6 +87,7 @@ class Worker:
         "_date",
         "_date_at",
         "alive",
+        "border",
         "clients",
         "draining",
         "id",
@@ -109,6 +118,8 @@ class Worker:
         # Trace ids need to be unlike each other, not unguessable.
         self.ids = random.Random(secrets.randbits(256))  # noqa: S311
         self.metrics = Metrics()
+        self.border = Border(settings.wire, self.metrics.count)
+        """What is believed of what Redis holds."""
         self.writes = Writes()
         self.table: Table | None = None
         self.redis = redis.asyncio.Redis.from_url(
@@ -136,6 +147,15 @@ class Worker:
         self.limiter.configure(table.limits)
         self.jwks.configure(table.document.issuers)
         self.table = table
+
+    async def cleared(self, error: Exception) -> None:
+        """After a refused command: clear away what stands where a key of ours belongs. Any other error is let be."""
+        if not is_spoilt(error):
+            return
+        try:
+            await self.border.clear_async(self.redis)
+        except (redis.exceptions.RedisError, OSError, TimeoutError):
+            return  # the next one who meets it tries again
 
     def date_line(self) -> bytes:
         """The Date field, made once a second."""

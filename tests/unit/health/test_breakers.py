@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 import redis
+from django.conf import settings
 
 from apps.events.models import Event
 from apps.health import queries
 from apps.health.breakers import CURSOR, GONE_AFTER_S, track
 from apps.health.models import BreakerSpellNow, BreakerTransition, Cursor
+from apps.lib.messages import BreakerReport
+from apps.lib.messages import BreakerTransition as Transition
 from apps.lib.wire import BREAKER_STATE, BREAKER_TRANSITIONS
+from missioncontrol import keys
 
 pytestmark = pytest.mark.django_db
 
@@ -29,17 +34,8 @@ class Workers:
     def at(self, worker: str, state: str, *, report: bool = True, reason: str = "because") -> None:
         before, _ = self.states.get(worker, ("closed", self.now))
         if report and worker in self.states:
-            self.redis.xadd(
-                BREAKER_TRANSITIONS,
-                {
-                    "service": "covenant",
-                    "worker": worker,
-                    "from": before,
-                    "to": state,
-                    "reason": reason,
-                    "at": repr(self.now),
-                },
-            )
+            told = Transition("covenant", worker, before, state, self.now, reason)  # type: ignore[arg-type]
+            self.redis.xadd(BREAKER_TRANSITIONS, {"m": settings.WIRE.close(told, BREAKER_TRANSITIONS)})
         self.states[worker] = (state, self.now)
 
     def dies(self, worker: str) -> None:
@@ -48,8 +44,9 @@ class Workers:
     def track(self, after: float = 1.0) -> int:
         self.now += after
         for worker, (state, since) in self.states.items():
-            value = {"state": state, "since": since, "at": self.now, "forced": None}
-            self.redis.hset(BREAKER_STATE, f"covenant|{worker}", json.dumps(value))
+            field = f"covenant|{worker}"
+            report = BreakerReport(state, since, self.now)  # type: ignore[arg-type]
+            self.redis.hset(BREAKER_STATE, field, settings.WIRE.close(report, BREAKER_STATE, field))
         return track(self.url, self.now)
 
 
@@ -168,24 +165,65 @@ def test_a_state_whose_report_was_lost_is_noticed(workers: Workers) -> None:
     assert events() == ["opened"]
 
 
+GOOD = {"service": "covenant", "worker": "w", "from": "closed", "to": "open", "at": 1}
+
+
 @pytest.mark.parametrize(
-    "fields",
+    "said",
     [
-        {"service": "covenant"},
-        {"service": "covenant", "worker": "w", "from": "closed", "to": "ajar", "at": "1"},
-        {"service": "covenant", "worker": "w", "from": "closed", "to": "open", "at": "noon"},
-        {"service": "covenant", "worker": "w", "from": "closed", "to": "open", "at": "1e300"},
-        {"service": "x" * 100, "worker": "w", "from": "closed", "to": "open", "at": "1"},
-        {"service": "", "worker": "w", "from": "closed", "to": "open", "at": "1"},
+        {},
+        GOOD | {"to": "ajar"},
+        GOOD | {"at": "noon"},
+        GOOD | {"at": 1e300},
+        GOOD | {"service": "x" * 100},
+        GOOD | {"service": ""},
+        [GOOD],
     ],
 )
-def test_a_broken_report_is_passed_over(workers: Workers, fields: dict[str, str]) -> None:
-    workers.redis.xadd(BREAKER_TRANSITIONS, fields)  # type: ignore[arg-type]
-    workers.redis.hset(BREAKER_STATE, "covenant|odd", "{")
+def test_a_report_that_does_not_read_is_passed_over(workers: Workers, said: object) -> None:
+    sealed = keys.wire().close(BREAKER_TRANSITIONS, json.dumps(said).encode(), time.time())
+    workers.redis.xadd(BREAKER_TRANSITIONS, {"m": sealed})
+    workers.at("w1", "open")
+    assert workers.track() == 1
+    assert workers.track() == 0
+
+
+@pytest.mark.parametrize("fields", [GOOD, {"m": json.dumps(GOOD)}, {"m": b"\xff"}, {"m": ""}, {b"\xff": "x"}])
+def test_a_report_of_nobody_we_know_is_passed_over(workers: Workers, fields: dict[Any, Any]) -> None:
+    workers.redis.xadd(BREAKER_TRANSITIONS, fields)
+    workers.redis.hset(BREAKER_STATE, "covenant|odd", json.dumps({"state": "open", "since": 1, "at": workers.now}))
     workers.redis.hset(BREAKER_STATE, "nonsense", '{"state": "open"}')
     workers.at("w1", "open")
     assert workers.track() == 1
     assert workers.track() == 0
+    assert history("odd") == history("w") == []
+
+
+def test_what_was_true_once_is_not_true_again_because_it_is_said_again(workers: Workers) -> None:
+    for state in ("open", "half_open", "closed"):
+        workers.now += 1
+        workers.at("w1", state)
+    workers.track()
+    for _, fields in workers.redis.xrange(BREAKER_TRANSITIONS):
+        workers.redis.xadd(BREAKER_TRANSITIONS, fields)
+    assert workers.track() == 0
+    assert len(history("w1")) == 3
+    assert BreakerSpellNow.objects.get(worker="w1").state == "closed"
+
+
+def test_a_strangers_place_at_the_end_of_time_does_not_end_tracking(workers: Workers) -> None:
+    workers.redis.xadd(BREAKER_TRANSITIONS, {"m": "x"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    workers.track()
+    settings.WIRE.clear(workers.redis)  # as the workers do when they can't write
+    workers.at("w1", "open")
+    assert workers.track() == 1
+
+
+@pytest.mark.parametrize("name", [BREAKER_STATE, BREAKER_TRANSITIONS])
+def test_a_key_of_another_type_is_as_good_as_empty(redis_url: str, name: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(name, "a string")
+    assert track(redis_url, time.time()) == 0
 
 
 def test_redis_away_is_the_callers_to_know() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +16,7 @@ from apps.health.probes import Finding
 from apps.health.rounds import Target, begin
 from apps.lib.wire import HEALTH_CHANNEL, HEALTH_STATE
 from apps.registry.models import Instance, Service
+from tests.sealed import said
 
 pytestmark = pytest.mark.django_db
 
@@ -51,12 +51,12 @@ class Monitor:
     def heard(self) -> list[tuple[str, str]]:
         found = []
         while (message := self.channel.get_message(timeout=0.1)) is not None:
-            news = json.loads(message["data"])
+            news = said(message["data"])
             found.append((news["instance"], news["state"]))
         return found
 
     def stored(self) -> dict[str, dict[str, object]]:
-        return {key: json.loads(value) for key, value in self.redis.hgetall(HEALTH_STATE).items()}
+        return {key: said(value) for key, value in self.redis.hgetall(HEALTH_STATE).items()}
 
 
 @pytest.fixture

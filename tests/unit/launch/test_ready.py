@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import redis
 
+from apps.lib.seal import Seal, place
+from missioncontrol import env
 from missioncontrol.launch import ready
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
 from tests.redis_server import admin_url
@@ -29,6 +31,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def sealed(purpose: str, message: dict[str, object]) -> bytes:
+    return Seal(env.secret("MC_WIRE_KEY")).close(purpose, json.dumps(message).encode(), time.time())
 
 
 @pytest.fixture
@@ -78,7 +84,9 @@ def test_redis_answers_ping_and_a_heartbeat_of_a_former_run_does_not_count(redis
     beat = Process("beat", (), 30, Heartbeat("beat"))
     assert not ready.ask(beat, redis_url, 0).ready
     with redis.Redis.from_url(redis_url) as client:
-        client.set("mc:alive:beat", json.dumps({"at": 1000.0, "pid": 1}))
+        client.set("mc:alive:beat", json.dumps({"at": 2000.0, "pid": 1}))
+        assert not ready.ask(beat, redis_url, 999).ready, "anybody may have said that"
+        client.set("mc:alive:beat", sealed("mc:alive:beat", {"at": 1000.0, "pid": 1}))
     assert ready.ask(beat, redis_url, 999).ready
     assert not ready.ask(beat, redis_url, 1001).ready
 
@@ -100,7 +108,8 @@ def test_a_password_and_a_database_of_the_url_are_used(redis_url: str) -> None:
 def test_instances_out_of_rotation_are_read_from_the_last_verdicts(redis_url: str) -> None:
     assert ready.out_of_rotation(redis_url) == []
     with redis.Redis.from_url(redis_url) as client:
-        client.hset("mc:health:state", "nexus/nexus-1", json.dumps({"state": "unhealthy"}))
-        client.hset("mc:health:state", "mint/mint-1", json.dumps({"state": "healthy"}))
+        for name, state in (("nexus/nexus-1", "unhealthy"), ("mint/mint-1", "healthy")):
+            client.hset("mc:health:state", name, sealed(place("mc:health:state", name), {"state": state}))
+        client.hset("mc:health:state", "aegis/aegis-1", json.dumps({"state": "unhealthy"}))
     assert ready.out_of_rotation(redis_url) == ["nexus/nexus-1"]
     assert ready.out_of_rotation(f"redis://127.0.0.1:{free_port()}/0") == []

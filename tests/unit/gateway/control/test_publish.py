@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -26,12 +27,13 @@ from apps.gateway.revisions import Immutable
 from apps.lib import wire
 from apps.registry.models import Instance, Service
 from apps.registry.publishing import ChangeRefused
+from missioncontrol import keys
 from tests.unit.gateway.control.conftest import World, make_world
 
 
 def served(url: str) -> config.Document:
     with redis.Redis.from_url(url) as client:
-        return config.decode(client.get(wire.CONFIG_CURRENT))
+        return config.decode(keys.verifier().open(wire.CONFIG_CURRENT, client.get(wire.CONFIG_CURRENT)).body)
 
 
 def test_the_document_says_what_the_database_says(world: World, no_redis: None) -> None:
@@ -149,9 +151,27 @@ def test_an_emptied_redis_and_one_from_another_database_are_put_right(published_
             client.delete(wire.CONFIG_CURRENT) if wrong is None else client.set(wire.CONFIG_CURRENT, wrong)
             assert actions.reconcile() is True
             assert served(published_redis).revision == 1
+        client.delete(wire.CONFIG_CURRENT)
+        client.hset(wire.CONFIG_CURRENT, "a", "hash")
+        assert actions.reconcile() is True
+        assert served(published_redis).revision == 1
         before = client.info("stats")["total_commands_processed"]
         actions.reconcile()
         assert client.info("stats")["total_commands_processed"] - before <= 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_delivery_is_signed_later_than_what_was_there(published_redis: str) -> None:
+    """Also when our clock was ahead and went back: gateways never take an older signature."""
+    world = make_world()
+    actions.publish("me")
+    ahead = time.time() + 3600
+    with redis.Redis.from_url(published_redis) as client:
+        old = ConfigRevision.objects.get()
+        client.set(wire.CONFIG_CURRENT, keys.signer().close(wire.CONFIG_CURRENT, old.document.encode(), ahead))
+        Route.objects.filter(pk=world.route.pk).update(path="/other")
+        actions.publish("me")
+        assert keys.verifier().open(wire.CONFIG_CURRENT, client.get(wire.CONFIG_CURRENT)).at > ahead
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -11,13 +10,13 @@ import redis
 
 from apps.gateway import queries
 from apps.lib import wire
+from apps.lib.messages import BreakerReport, WorkerBeat
 
 NOW = 1_000.0
 
 
-def said(state: str = "closed", at: float = NOW, **values: Any) -> str:
-    base = {"state": state, "since": NOW - 5, "forced": None, "calls": 4, "failure_rate": None, "slow_rate": None}
-    return json.dumps(base | {"retry_at": None, "at": at} | values)
+def said(state: str = "closed", at: float = NOW, **values: Any) -> BreakerReport:
+    return BreakerReport(**{"state": state, "since": NOW - 5, "calls": 4, "at": at} | values)  # type: ignore[arg-type]
 
 
 def test_the_worst_state_over_live_workers_wins() -> None:
@@ -43,27 +42,52 @@ def test_what_a_dead_worker_said_last_does_not_count() -> None:
     assert queries.judge({"nexus|dead": said("open", at=NOW - 11)}, NOW) == {}
 
 
-@pytest.mark.parametrize("junk", ["", "not json", "[]", '"x"', '{"state":"melted","at":1000}', '{"at":1000}'])
-def test_a_report_that_does_not_read_is_left_out(junk: str) -> None:
-    assert queries.judge({"nexus|a": junk, "nexus|b": said()}, NOW)["nexus"].workers == 1
-
-
 def test_a_held_breaker_says_by_what() -> None:
-    assert queries.judge({"nexus|a": said("open", forced="open")}, NOW)["nexus"].forced == "open"
+    assert queries.judge({"nexus|a": said("open", forced=True)}, NOW)["nexus"].forced == "open"
     assert queries.judge({"nexus|a": said("closed", forced=True)}, NOW)["nexus"].forced == "closed"
 
 
 def test_live_workers_are_listed_with_the_revision_they_serve(redis_url: str, settings: Any) -> None:
     settings.REDIS_URL = redis_url
     now = time.time()
-    worker = {"revision": 4, "digest": "d", "at": now, "pid": 7, "node": "n", "dropped": 1}
     with redis.Redis.from_url(redis_url) as client:
-        client.hset(wire.GATEWAY_WORKERS, "n:7", json.dumps(worker))
-        client.hset(wire.GATEWAY_WORKERS, "n:6", json.dumps(worker | {"at": now - 60}))
-        client.hset(wire.BREAKER_STATE, "nexus|n:7", said(at=now))
+        for name, at in (("n:7", now), ("n:6", now - 60)):
+            beat = settings.WIRE.close(WorkerBeat(4, at, 7, "n", 1, "d", 2), wire.GATEWAY_WORKERS, name)
+            client.hset(wire.GATEWAY_WORKERS, name, beat)
+        report = settings.WIRE.close(said(at=now), wire.BREAKER_STATE, "nexus|n:7")
+        client.hset(wire.BREAKER_STATE, "nexus|n:7", report)
     (found,) = queries.workers()
-    assert (found.id, found.revision, found.pid, found.dropped) == ("n:7", 4, 7, 1)
+    assert (found.id, found.revision, found.pid, found.dropped, found.refused) == ("n:7", 4, 7, 1, 2)
     assert queries.breakers()["nexus"].state == "closed"
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"not json", b"\xff\xfe", b'{"revision":2}', b'{"state":"open","since":1,"at":9e9}', b"mc1:::"]
+)
+def test_what_nobody_of_ours_said_is_passed_over_and_counted(junk: bytes, redis_url: str, settings: Any) -> None:
+    settings.REDIS_URL = redis_url
+    before = settings.WIRE.passed_over
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(wire.GATEWAY_WORKERS, b"odd\xff", junk)
+        client.hset(wire.BREAKER_STATE, b"nexus|odd", junk)
+    assert queries.workers() == [] and queries.breakers() == {}
+    assert settings.WIRE.passed_over == before + 2
+
+
+def test_what_was_said_of_one_worker_can_not_be_moved_to_another(redis_url: str, settings: Any) -> None:
+    settings.REDIS_URL = redis_url
+    beat = settings.WIRE.close(WorkerBeat(4, time.time()), wire.GATEWAY_WORKERS, "n:7")
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(wire.GATEWAY_WORKERS, "n:8", beat)
+    assert queries.workers() == []
+
+
+def test_a_key_of_another_type_is_empty_and_not_an_outage(redis_url: str, settings: Any) -> None:
+    settings.REDIS_URL = redis_url
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(wire.GATEWAY_WORKERS, "a string")
+        client.rpush(wire.BREAKER_STATE, "a list")
+    assert queries.workers() == [] and queries.breakers() == {}
 
 
 def test_redis_away_is_said_and_not_taken_for_calm(settings: Any) -> None:

@@ -16,13 +16,15 @@ from apps.gateway.plane.files import write_private
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import listen
 from apps.gateway.plane.worker import Settings
+from apps.lib import wire
+from missioncontrol import keys
 
 AWAY = "redis://127.0.0.1:1/0"
 
 
 @contextlib.asynccontextmanager
 async def worker(home: Path, **given: object) -> AsyncIterator[tuple[Gateway, int]]:
-    settings = Settings(home, AWAY, "http://127.0.0.1:1", b"p", "f", "test", **given)  # type: ignore[arg-type]
+    settings = Settings(home, AWAY, "http://127.0.0.1:1", b"p", "f", "test", keys.wire(), keys.verifier(), **given)  # type: ignore[arg-type]
     gateway = Gateway(settings)
     listener = listen("127.0.0.1", 0)
     stop = asyncio.Event()
@@ -101,7 +103,7 @@ async def test_a_trusted_peers_forwarding_is_believed(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{backend.sockets[0].getsockname()[1]}"
     services = (config.Service("s", (config.Instance("one", url),)),)
     document = config.Document(1, 0.0, services=services, routes=(config.Route("r", "s", "/", auth=()),))
-    write_private(tmp_path / "revision.json", config.encode(document))
+    write_private(tmp_path / "revision.json", keys.signer().close(wire.CONFIG_CURRENT, config.encode(document), 1.0))
     request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"
     for trusted, expected in (((ipaddress.ip_network("127.0.0.0/8"),), b"9.9.9.9, 127.0.0.1"), ((), b"127.0.0.1")):
         async with worker(tmp_path, trusted_proxies=trusted) as (_, port):

@@ -1,0 +1,58 @@
+"""The keys by which our processes believe each other, and what is made of them (docs/decisions/0013-messages.md).
+
+Three circles: whoever holds MC_REVISION_KEY publishes configuration, and whoever has the public key checks it;
+MC_WIRE_KEY is between the control plane and its gateways; what stays inside the control plane (tasks, frames of the
+live feed) goes under a key that follows from DJANGO_SECRET_KEY, which no gateway has.
+
+``python -m missioncontrol.keys`` prints the public key, for the MC_REVISION_PUBLIC_KEY of gateways elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from apps.lib.seal import Seal
+from apps.lib.signature import Signer, Verifier
+from missioncontrol import env
+
+
+def wire() -> Seal:
+    """Between the control plane and its gateways."""
+    return Seal(env.secret("MC_WIRE_KEY"))
+
+
+def inner() -> Seal:
+    """Inside the control plane."""
+    return Seal("inside the control plane\0" + env.secret("DJANGO_SECRET_KEY"))
+
+
+def signer() -> Signer:
+    """For whoever publishes."""
+    return Signer(env.secret("MC_REVISION_KEY"))
+
+
+def verifier() -> Verifier:
+    """For a gateway: from the public key where one is given, else from the private one of this machine's control."""
+    given = env.text("MC_REVISION_PUBLIC_KEY", "")
+    if not given and not env.text("MC_REVISION_PUBLIC_KEY_FILE", ""):
+        return Verifier(signer().public)
+    try:
+        return Verifier(given or env.secret("MC_REVISION_PUBLIC_KEY"))
+    except ValueError as error:
+        if isinstance(error, env.EnvError):
+            raise
+        raise env.EnvError("MC_REVISION_PUBLIC_KEY is no key: python -m missioncontrol.keys prints it.") from None
+
+
+def main() -> int:
+    """Print the public key."""
+    try:
+        print(signer().public)
+    except env.EnvError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
