@@ -6,7 +6,6 @@ beyond the titles of what changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -26,6 +25,7 @@ from apps.health import queries as health
 from apps.health.models import HealthCheck
 from apps.lib import kv
 from apps.lib.clock import monotonic, wall
+from apps.lib.messages import Alive
 from apps.lib.wire import HEARTBEAT_PREFIX
 from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
@@ -113,19 +113,10 @@ class SignSource:
         """RedisError when Redis does not answer."""
         found = kv.client(settings.REDIS_URL).mget([HEARTBEAT_PREFIX + name for name in SIGNS])
         for name, text in zip(SIGNS, found, strict=True):  # type: ignore[arg-type]
-            at = _sign(text)
-            if at is not None:
-                self._seen[name] = at
+            sign = settings.WIRE.open(Alive, text, HEARTBEAT_PREFIX + name)
+            if sign is not None:
+                self._seen[name] = sign.at
         return dict(self._seen)
-
-
-def _sign(text: str | None) -> float | None:
-    """When the sign was given; None for none, or for one that does not read."""
-    try:
-        at = json.loads(text or "null")["at"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return float(at) if isinstance(at, int | float) else None
 
 
 class ChangeSource:
