@@ -62,7 +62,7 @@ class Processes:
         return process
 
     def upstream(self, port: int, name: str = "one") -> subprocess.Popen[bytes]:
-        process = self.start(f"upstream-{name}", "-m", "tests.wire.upstreams", str(port), name)
+        process = self.start(f"upstream-{name}", "-m", "tests.wire.upstreams", str(port), name, str(self.folder))
         until(lambda: listening(port), 10, what=f"upstream {name}")
         return process
 

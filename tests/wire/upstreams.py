@@ -2,9 +2,11 @@
 
 ``/echo`` tells what arrived; ``/status/<n>``, ``/slow/<seconds>``, ``/bytes/<n>``, ``/chunks/<n>``, ``/close``
 (an answer without length), ``/cut`` (half an answer), ``/reset``, ``/hints`` (103, then 200), ``/garbage``,
-``/dependency``, ``/hang``. ``/mode/<word>`` sets how ``/flag`` answers from then on; ``/seen`` counts requests.
+``/dependency``, ``/hang``, ``/early`` (answers at the head, reads the body after),
+``/raw`` (the bytes of the file ``NAME.answer`` in FOLDER). ``/mode/<word>`` sets how ``/flag`` answers from then
+on; ``/seen`` counts requests.
 
-Run: ``python -m tests.wire.upstreams PORT NAME``.
+Run: ``python -m tests.wire.upstreams PORT NAME FOLDER``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import httptools
@@ -24,6 +27,7 @@ class Upstream(asyncio.Protocol):
     aborted = 0
     mode = "200"
     name = ""
+    taught = Path()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -56,10 +60,20 @@ class Upstream(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
+    def on_headers_complete(self) -> None:
+        # As a server does whose application answers without reading what it is sent: the body comes off
+        # the connection afterwards, by the length that the head promised.
+        self.early = self.url.startswith(b"/early")
+        if self.early:
+            self.seen["/early"] = self.seen.get("/early", 0) + 1
+            self.send(200, b"early")
+
     def on_body(self, data: bytes) -> None:
         self.body += data
 
     def on_message_complete(self) -> None:
+        if self.early:
+            return
         self.busy = True
         self.task = asyncio.get_running_loop().create_task(self.answer(self.parser.get_method().decode()))
 
@@ -111,6 +125,8 @@ class Upstream(asyncio.Protocol):
             self.send(200, b"done")
         elif first == "garbage":
             self.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        elif first == "raw":
+            self.transport.write(self.taught.read_bytes())
         elif first == "hang":
             await asyncio.sleep(60)
         elif first == "mode":
@@ -134,12 +150,13 @@ class Upstream(asyncio.Protocol):
             await self.room.wait()  # as a polite server does: what the gateway does not read stays here
 
 
-async def main(port: int, name: str) -> None:
+async def main(port: int, name: str, folder: Path) -> None:
     """Serve until killed."""
     Upstream.name = name
+    Upstream.taught = folder / f"{name}.answer"
     server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))

@@ -7,11 +7,11 @@ apps.gateway.core.headers.
 from __future__ import annotations
 
 from binascii import hexlify
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal
 
 from apps.gateway.core.headers import VIA_LINE, RequestHead, ResponseHead
-from apps.lib.problem import Problem, Refused
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -31,62 +31,54 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def split_target(method: bytes, target: bytes, head: RequestHead, *, old: bool) -> tuple[bytes, bytes]:
-    """The raw path and the query with its ``?``. Sets ``head.host`` when the target names one.
+@dataclass(slots=True)
+class Outgoing:
+    """A request as an instance is to see it; what is the same for every attempt."""
 
-    Refused (400) without a host in HTTP/1.1 (RFC 9112 section 3.2), 501 for CONNECT.
-    """
-    if target.startswith(b"/"):
-        if not head.host and not old:
-            raise Refused(Problem(400, "framing", "The request has no Host field."))
-    else:
-        if method == b"CONNECT":
-            raise Refused(Problem(501, "connect_unsupported", "This gateway does not tunnel."))
-        scheme, separator, rest = target.partition(b"://")
-        if not separator or scheme.lower() not in {b"http", b"https"}:
-            raise Refused(Problem(400, "path_invalid", "The request target must be a path that starts with '/'."))
-        # The absolute form's authority is the host, whatever Host says (RFC 9112 section 3.2.2).
-        slash = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-        head.host = rest[:slash]
-        target = rest[slash:]
-        if not target.startswith(b"/"):
-            target = b"/" + target
-    path, mark, query = target.partition(b"?")
-    return path, mark + query
+    method: bytes
+    path: str
+    query: bytes
+    """With its ``?``."""
+    head: RequestHead
+    origin: bytes
+    """Who asks, as lines ready to send: X-Forwarded-For and X-Forwarded-Proto."""
+    credentials: bytes
+    """X-Consumer, or what a public route passes on; lines ready to send."""
+    trace_id: bytes
+    span_id: bytes
+    sampled: bool
+
+    @property
+    def chunked(self) -> bool:
+        """The body has no length of its own."""
+        return self.head.coding is not None
 
 
-def request_head(
-    method: bytes,
-    path: str,
-    query: bytes,
-    instance: bytes,
-    head: RequestHead,
-    origin: bytes,
-    identity: bytes,
-    trace_id: bytes,
-    span_id: bytes,
-    sampled: bool,
-) -> bytes:
-    """The request's head for an instance. ``instance``, ``origin`` and ``identity`` are lines ready to send."""
+def request_head(request: Outgoing, instance: bytes) -> bytes:
+    """The request's head for an instance, whose own lines are ``instance``."""
+    head = request.head
     parts = [
-        method,
+        request.method,
         b" ",
-        path.encode("ascii"),
-        query,
+        request.path.encode("ascii"),
+        request.query,
         b" HTTP/1.1\r\n",
         instance,
         *head.lines,
         VIA_LINE,
-        origin,
-        b"X-Forwarded-Host: %b\r\ntraceparent: 00-%b-%b-0%d\r\n" % (head.host, trace_id, hexlify(span_id), sampled),
-        identity,
+        request.origin,
+        b"X-Forwarded-Host: %b\r\ntraceparent: 00-%b-%b-0%d\r\n"
+        % (head.host, request.trace_id, hexlify(request.span_id), request.sampled),
+        request.credentials,
     ]
-    if head.authorization is not None:
+    if head.authorization is not None and b"authorization" not in head.confined:
         parts.append(b"Authorization: %b\r\n" % head.authorization)
-    if head.length is not None:
-        parts.append(b"Content-Length: %b\r\n" % head.length)
-    elif head.coding is not None:
+    if head.hops is not None:
+        parts.append(b"Max-Forwards: %b\r\n" % head.hops)
+    if head.coding is not None:
         parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif head.length is not None:
+        parts.append(b"Content-Length: %b\r\n" % head.length)
     parts.append(b"\r\n")
     return b"".join(parts)
 
@@ -136,5 +128,8 @@ def own_answer(
 ) -> bytes:
     """An answer of the gateway's own: its head, for the body to follow unless the method was HEAD."""
     head = ResponseHead()
-    head.lines = [b"Content-Type: ", content_type.encode(), b"\r\n", b"Cache-Control: no-store\r\n"]
-    return b"".join(answer_head(status, head, "length", len(body), date, trace_id, extra, keep=keep, old=old))
+    head.lines = [b"Cache-Control: no-store\r\n"]
+    if content_type:
+        head.lines += (b"Content-Type: ", content_type.encode(), b"\r\n")
+    how = framing(status, head, head_only=False, complete=True, old=old)
+    return b"".join(answer_head(status, head, how, len(body), date, trace_id, extra, keep=keep, old=old))

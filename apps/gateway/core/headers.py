@@ -32,7 +32,8 @@ MAX_HEAD = 65_536
     VIA,
     DATE,
     FAILED,
-) = range(16)
+    HOPS,
+) = range(17)
 
 _REQUEST = {
     b"host": HOST,
@@ -47,6 +48,7 @@ _REQUEST = {
     b"tracestate": STATE,
     b"x-forwarded-for": FORWARDED,
     b"via": VIA,
+    b"max-forwards": HOPS,
     # Hop-by-hop.
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
@@ -118,13 +120,17 @@ class RequestHead:
     __slots__ = (
         "authorization",
         "coding",
+        "confined",
         "connection",
         "expect",
         "forwarded",
+        "hops",
         "host",
         "key",
         "length",
         "lines",
+        "path",
+        "query",
         "state",
         "traceparent",
         "upgrade",
@@ -133,7 +139,13 @@ class RequestHead:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.path = b""
+        """As it was sent; ``*`` for the server as a whole."""
+        self.query = b""
+        """With its ``?``."""
         self.host = b""
+        self.hops: bytes | None = None
+        """Max-Forwards."""
         self.connection: bytes | None = None
         self.length: bytes | None = None
         self.coding: bytes | None = None
@@ -141,6 +153,8 @@ class RequestHead:
         self.upgrade: bytes | None = None
         self.key: bytes | None = None
         self.authorization: bytes | None = None
+        self.confined: frozenset[bytes] = frozenset()
+        """Credentials that ``Connection`` keeps to this hop, lower case."""
         self.traceparent: bytes | None = None
         self.state: bytes | None = None
         self.forwarded: bytes | None = None
@@ -148,7 +162,10 @@ class RequestHead:
 
 
 def sort_request(fields: Fields) -> RequestHead:
-    """Sort a request's fields. Refused (400) for a Host, key, credential or length that is there twice or malformed."""
+    """Sort a request's fields. Refused (400) for a Host, key, credential or length that is there twice.
+
+    White space around a value is not part of it (RFC 9112 section 5.1); it is cut where a value is read here.
+    """
     head = RequestHead()
     lines = head.lines
     hosts = 0
@@ -156,48 +173,70 @@ def sort_request(fields: Fields) -> RequestHead:
         kind = REQUEST_KINDS[name]
         if kind == PASS:
             lines += (name, b": ", value, b"\r\n")
-        elif kind == HOST:
+            continue
+        if kind == DROP:
+            continue
+        value = value.strip(b" \t")
+        if kind == HOST:
             hosts += 1
             head.host = value
-        elif kind == DROP:
-            pass
         elif kind == KEY:
             if head.key is not None:
                 raise _twice("X-API-Key")
             head.key = value
         elif kind == LENGTH:
+            if head.length is not None:
+                raise _twice("Content-Length")
             head.length = value
         elif kind == CODING:
-            head.coding = value if head.coding is None else head.coding + b"," + value
+            head.coding = _joined(head.coding, value)
         elif kind == AUTHORIZATION:
             if head.authorization is not None:
                 raise _twice("Authorization")
             head.authorization = value
         elif kind == CONNECTION:
-            head.connection = value if head.connection is None else head.connection + b"," + value
+            head.connection = _joined(head.connection, value)
         elif kind == PARENT:
             # Two traceparents name two parents; the specification says to treat that as none.
             head.traceparent = value if head.traceparent is None else b""
         elif kind == STATE:
-            head.state = value if head.state is None else head.state + b"," + value
+            head.state = _joined(head.state, value)
         elif kind == EXPECT:
             head.expect = value
         elif kind == UPGRADE:
-            head.upgrade = value
+            head.upgrade = _joined(head.upgrade, value)
         elif kind == VIA:
             head.via += value.count(VIA_NAME)
             lines += (name, b": ", value, b"\r\n")
         elif kind == FORWARDED:
             head.forwarded = value if head.forwarded is None else head.forwarded + b", " + value
+        elif kind == HOPS:
+            head.hops = value
     if hosts > 1:
         raise _twice("Host")
     if head.connection is not None:
         named = connection_options(head.connection)
         if named:
-            head.lines = without(lines, named)
-            if b"traceparent" in named:
-                head.traceparent = None
+            _confine(head, named)
     return head
+
+
+def _joined(before: bytes | None, value: bytes) -> bytes:
+    return value if before is None else before + b"," + value
+
+
+def _confine(head: RequestHead, named: frozenset[bytes]) -> None:
+    """What ``Connection`` names was meant for this hop: it is read here and goes no further.
+
+    So credentials named there still say who calls, and are not sent on; and nothing that the gateway sets, or that
+    the next hop needs for counting loops, can be taken away.
+    """
+    head.lines = without(head.lines, named - _ALWAYS)
+    if b"traceparent" in named:
+        head.traceparent = None
+    if b"tracestate" in named:
+        head.state = None
+    head.confined = named & _CREDENTIALS
 
 
 VIA_NAME = b"mission-control"
@@ -210,6 +249,9 @@ def _twice(name: str) -> Refused:
     return Refused(Problem(400, "framing", f"The request holds more than one {name} field."))
 
 
+_ALWAYS = frozenset({b"via"})
+"""Meant for all recipients, whatever ``Connection`` says (RFC 9110 section 7.6.1)."""
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _PLAIN_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade", b"te", b""})
 
 
@@ -233,12 +275,12 @@ def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
 class ResponseHead:
     """A response's fields, sorted."""
 
-    __slots__ = ("chunked", "date", "failed_dependency", "length", "lines")
+    __slots__ = ("coding", "date", "failed_dependency", "length", "lines")
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.length: bytes | None = None
-        self.chunked = False
+        self.coding: bytes | None = None
         self.date = False
         self.failed_dependency: bytes | None = None
 
@@ -253,12 +295,12 @@ def sort_response(fields: Fields) -> ResponseHead:
         if kind == PASS:
             lines += (name, b": ", value, b"\r\n")
         elif kind == LENGTH:
-            head.length = value
+            head.length = _joined(head.length, value.strip(b" \t"))
         elif kind == DATE:
             head.date = True
             lines += (name, b": ", value, b"\r\n")
         elif kind == CODING:
-            head.chunked = True
+            head.coding = _joined(head.coding, value.strip(b" \t"))
         elif kind == CONNECTION:
             named |= connection_options(value)
         elif kind == FAILED:
@@ -266,12 +308,5 @@ def sort_response(fields: Fields) -> ResponseHead:
             lines += (name, b": ", value, b"\r\n")
     if named:
         head.lines = without(lines, named)
+        head.date = head.date and b"date" not in named
     return head
-
-
-def host_name(host: bytes) -> str:
-    """The host of a Host field or authority: lower case, no port, no trailing dot."""
-    text = host.decode("latin-1").lower()
-    if text.startswith("["):
-        return text.partition("]")[0] + "]"
-    return text.partition(":")[0].rstrip(".")

@@ -1,250 +1,628 @@
-"""What every exchange has, whoever answers: its state, its one end, and the answers of the gateway's own.
+"""A request's way through, from its head to the record it leaves: admission, attempts, the answer passed on.
 
-Knows nothing of routes, policies or upstreams beyond giving back what is held; apps.gateway.plane.proxy
-decides.
+One state machine (apps.gateway.core.states) that is driven from outside: by the client's connection, by attempts on
+instances, by the limiter, the key store and the sweep of deadlines. Owns the order in which things are asked, the
+retries, the deadlines, and the back-pressure between client and upstream. Knows no protocol: both sides are
+behind the seams below and in apps.gateway.plane.upstream. The decisions are the core's.
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import logging
 from collections.abc import Callable
 from time import monotonic, time_ns
-from typing import Any, Protocol
+from typing import Concatenate, ParamSpec
 
-from apps.gateway.core.auth import Denied, Identity
+from apps.gateway.core import patience
+from apps.gateway.core.access import withhold
+from apps.gateway.core.auth import Identity, UnknownKey, no_key
 from apps.gateway.core.config import Route
-from apps.gateway.core.forward import own_answer
-from apps.gateway.core.headers import Fields, RequestHead
+from apps.gateway.core.forward import Outgoing
+from apps.gateway.core.headers import RequestHead, ResponseHead
+from apps.gateway.core.paths import normalise
+from apps.gateway.core.retry import IDEMPOTENT, REPLAY_BYTES, RETRY_STATUS, worth_another
 from apps.gateway.core.routing import Way
-from apps.gateway.plane.table import Service
-from apps.gateway.plane.upstream import Connecting, Instance, UpstreamConnection
-from apps.gateway.plane.worker import Worker
+from apps.gateway.core.states import EXCHANGE, WAITS_FOR, Event, IllegalTransition, State, step
+from apps.gateway.core.trace import parse_traceparent
+from apps.gateway.plane import admission, own
+from apps.gateway.plane.client import Client
+from apps.gateway.plane.limiter import Lease
+from apps.gateway.plane.tries import Tries
+from apps.gateway.plane.upstream import Attempt, Instance
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
 
+log = logging.getLogger(__name__)
 
-class Client(Protocol):
-    """Who asked: the connection that takes the answer."""
+BODY_HIGH = 131_072
+"""Bytes of a request's body kept while they can't go on; at this much the client is no longer read."""
 
-    worker: Worker
-    record: Record
-    transport: Any
-    address: str
-    address_attribute: bytes
-    scheme: bytes
-    forwarded: bytes
-    trusted: bool
-    blocked: bool
+GATHER_BYTES = REPLAY_BYTES
+"""A body is gathered up to this size, or its end, before it takes a connection: a slow client holds only itself."""
 
-    def write(self, data: bytes) -> None: ...
+FAILURE_STATUS = {
+    "upstream_connect_failed": 502,
+    "upstream_connect_timeout": 504,
+    "upstream_address_refused": 502,
+    "upstream_reset": 502,
+    "upstream_protocol_error": 502,
+    "upstream_overloaded": 503,
+    "upstream_timeout": 504,
+}
 
-    def pause(self) -> None: ...
+NOT_ITS_FAULT = frozenset({"upstream_overloaded", "upstream_address_refused"})
+"""Failures that say nothing about the instance: our own bounds."""
 
-    def resume(self) -> None: ...
 
-    def finished(self, exchange: Exchange, keep: bool) -> None: ...
+Record = Callable[["Exchange", int, float], None]
+"""Hears of a finished exchange: its status and how many seconds it took."""
+
+P = ParamSpec("P")
+
+
+def entry(
+    method: Callable[Concatenate[Exchange, P], None],
+) -> Callable[Concatenate[Exchange, P], None]:
+    """A way into an exchange from outside. Whoever comes late finds it done, and nothing happens; a step that the
+    table does not have ends the exchange and not whoever called."""
+
+    def enter(self: Exchange, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.state is State.DONE:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except IllegalTransition as error:
+            self.collapse(error)
+
+    functools.update_wrapper(enter, method)
+    return enter
 
 
 class Exchange:
-    """A request and its answer, from the first byte to the record it leaves."""
+    """A request and its answer."""
 
     __slots__ = (
-        "_answered",
-        "_attempt_at",
-        "_chunked_out",
-        "_connecting",
-        "_extra",
-        "_finished",
-        "_permit",
+        "_outgoing",
+        "_record",
         "_replay",
-        "_sent",
-        "_service",
-        "_tried",
-        "_upstream",
+        "_until",
         "_way",
-        "attempts",
         "body",
         "body_done",
         "body_size",
         "client",
         "deadline",
+        "extra",
         "failed_dependency",
         "failure",
-        "fields",
         "head",
         "identity",
-        "instance",
-        "is_started",
-        "keep",
         "method",
-        "old",
         "parent_id",
         "path",
-        "query",
-        "refusal",
         "route",
         "sampled",
         "span_id",
         "started",
         "started_ns",
-        "target",
+        "state",
         "trace_id",
+        "tries",
         "worker",
     )
 
-    head: RequestHead
     route: Route
-    """Set once the request has one; ``_way`` tells."""
-    _service: Service
+    """Set once the request has one; ``routed`` tells."""
+    tries: Tries
+    _outgoing: Outgoing
 
-    def __init__(self, client: Client, method: bytes, target: bytes, fields: Fields, keep: bool, old: bool) -> None:
-        """``keep``: the client would use the connection again. ``old``: it speaks HTTP/1.0."""
+    def __init__(self, client: Client, record: Record, method: bytes, head: RequestHead, body_done: bool) -> None:
+        worker = client.worker
         self.client = client
-        self.worker = client.worker
+        self.worker = worker
+        self._record = record
         self.method = method
-        self.target = target
-        self.fields = fields
-        self.keep = keep
-        self.old = old
+        self.head = head
+        self.state = State.ADMITTING
         self.body: list[bytes] = []
         """What has come of the body and has not gone on."""
         self.body_size = 0
-        self.body_done = False
-        self.refusal: Problem | None = None
-        """Known before the start: the head itself can't be served."""
-        self.is_started = False
-        self._finished = False
-
-    def start(self) -> None:
-        """Decide what becomes of the request; called once its head is there."""
-        if self._finished:
-            return
-        worker = self.worker
-        self.is_started = True
-        self.started = monotonic()
+        """All that has come of it."""
+        self.body_done = body_done
+        self.started = now = monotonic()
         self.started_ns = time_ns()
+        self.deadline = self._until = now + patience.DECIDE_SECONDS
+        """When the sweep looks again, and when this state ends at the latest."""
         self.span_id = worker.ids.getrandbits(64).to_bytes(8, "big")
         self.trace_id = self.parent_id = b""
         self.sampled = True
-        self.deadline = 0.0
         self.path = ""
         self.identity: Identity | None = None
-        self.instance: Instance | None = None
-        self.attempts = 0
         self.failure = ""
         self.failed_dependency: bytes | None = None
+        self.extra = b""
+        """Fields that the gateway adds to whatever is answered."""
         self._way: Way | None = None
-        self._upstream: UpstreamConnection | None = None
-        self._connecting: Connecting | None = None
-        self._permit = 0
-        self._tried: list[Instance] = []
         self._replay: list[bytes] | None = []
-        self._answered = self._sent = self._chunked_out = False
-        self._extra = b""
+        """What of the body was sent, while it is little enough to be sent again."""
         worker.inflight.add(self)
+
+    def __repr__(self) -> str:
+        what = f"{self.method.decode('latin-1')} {self.path or '?'}"
+        return f"<Exchange {what}: {self.state.name.lower()}, waits for {self.waits_for}>"
+
+    @property
+    def waits_for(self) -> str:
+        """What has to happen next, in words."""
+        return WAITS_FOR[self.state]
+
+    @property
+    def routed(self) -> Route | None:
+        """The route, when the request found one."""
+        return self.route if self._way is not None else None
+
+    def _move(self, event: Event) -> None:
+        self.state = step(EXCHANGE, self.state, event)
+
+    def collapse(self, error: IllegalTransition) -> None:
+        """A fault of ours: count it and end this exchange alone; tests want to see it."""
+        self.worker.fault("exchange", error)
+        if self.state is State.DONE:
+            return
+        if self.state is State.ANSWERING:
+            self._cut(500, "internal")
+        else:
+            self._refuse(Problem(500, "internal", "The gateway lost its way with this request."))
+
+    # -- admission ------------------------------------------------------------------------------------
+
+    @entry
+    def start(self, refusal: Problem | None = None) -> None:
+        """Decide what becomes of the request. ``refusal``: it can't even be read."""
         try:
+            if refusal is not None:
+                raise Refused(refusal)
             self._admit()
         except Refused as refused:
             self._turn_down(refused)
 
     def _admit(self) -> None:
-        """Set the request on its way, or raise Refused."""
-        raise NotImplementedError
+        worker, head = self.worker, self.head
+        if head.traceparent is not None and (context := parse_traceparent(head.traceparent)) is not None:
+            self.trace_id, self.parent_id, self.sampled = context
+            if head.state is not None:
+                head.lines += (b"tracestate", b": ", head.state, b"\r\n")
+        else:
+            self.trace_id = b"%032x" % worker.ids.getrandbits(128)
+        if head.path == b"*":
+            self._tell_methods()
+            return
+        path = self.path = normalise(head.path)
+        if path.startswith("/-/"):
+            self._answer_own(path)
+            return
+        table = worker.table
+        if table is None:
+            raise Refused(Problem(503, "no_configuration", "No configuration has reached this gateway yet.", 1))
+        way = admission.find_way(table, self.method.decode("latin-1"), head, path)
+        route = self.route = way.route
+        self.tries = Tries(table.services[route.service], route)
+        self._way = way
+        admission.refuse_websocket(head)
+        admission.refuse_loops(head)
+        if route.auth:
+            try:
+                self.identity = admission.identify(table, way, head, self.started_ns / 1e9)
+            except UnknownKey as unknown:
+                self._move(Event.WANT_KEYS)
+                self._wait(self.started + route.timeout)
+                if not worker.jwks.want(unknown.issuer, self):
+                    raise no_key(unknown.issuer) from None
+                return  # ``keys_arrived`` goes on with a fresh key set
+        self._enter()
 
+    @entry
+    def keys_arrived(self) -> None:
+        """A fresh key set is there: authenticate again, and for good."""
+        table, way = self.worker.table, self._way
+        if self.state is not State.AWAITING_KEYS or table is None or way is None:
+            return
+        try:
+            try:
+                self.identity = admission.identify(table, way, self.head, self.started_ns / 1e9)
+            except UnknownKey as unknown:
+                raise no_key(unknown.issuer) from None
+            self._enter()
+        except Refused as refused:
+            self._turn_down(refused)
+
+    def _enter(self) -> None:
+        """Past authentication: access, size, limit, and on the way."""
+        route, head, identity = self.route, self.head, self.identity
+        if identity is not None and self._way is not None:
+            self._way.access.admit(identity)
+        withhold(head, route)
+        admission.check_body(route, head, self.body_size)
+        limit = (identity.rate_limit if identity is not None else None) or route.rate_limit
+        if limit is not None:
+            now = monotonic() if self.state is not State.ADMITTING else self.started
+            lease = self.worker.limiter.lease(limit, admission.subject(self.client, identity, head))
+            allowed = lease.take(now, self)
+            if allowed is None:
+                self._move(Event.WANT_LIMIT)
+                self._wait(self.started + route.timeout)
+                return  # ``limited`` goes on once Redis has answered
+            self._apply_limit(lease, allowed)
+        self._set_out(self.started)
+
+    @entry
+    def limited(self, lease: Lease, allowed: bool) -> None:
+        """The limiter's late answer."""
+        if self.state is not State.AWAITING_LIMIT:
+            return
+        try:
+            self._apply_limit(lease, allowed)
+            self._set_out(monotonic())
+        except Refused as refused:
+            self._turn_down(refused)
+
+    def _apply_limit(self, lease: Lease, allowed: bool) -> None:
+        self.extra += lease.fields()
+        if not allowed:
+            wait = max(1, int(lease.retry_after + 0.999))
+            raise Refused(Problem(429, "rate_limited", f"{lease.limit.name}: try again in {wait} s.", wait))
+
+    def _set_out(self, now: float) -> None:
+        """Admitted: on the way as soon as there is enough to send."""
+        head, way, client = self.head, self._way, self.client
+        assert way is not None  # noqa: S101 - nobody is admitted without a route
+        if admission.last_hop(self.method.decode("latin-1"), head):
+            self._tell_methods()
+            return
+        self._outgoing = Outgoing(
+            self.method,
+            way.forward(self.path),
+            head.query,
+            head,
+            client.origin(head),
+            admission.credentials(self.identity, head),
+            self.trace_id,
+            self.span_id,
+            self.sampled,
+        )
+        if self.body_done:
+            self._wait(now + self.route.timeout)
+        else:
+            self._wait(self._body_deadline(now))
+            if head.expect is not None and not self.body_size:
+                client.go_on()
+            if self.body_size < GATHER_BYTES:
+                self._move(Event.GATHER)
+                client.resume()
+                return
+        self._try(now)
+
+    def _wait(self, until: float) -> None:
+        """This state lasts until then at the most."""
+        self.deadline = self._until = until
+
+    def _body_deadline(self, now: float) -> float:
+        return patience.body_deadline(now, self.started, self.body_size, self.route.idle_timeout)
+
+    # -- attempts -----------------------------------------------------------------------------------
+
+    def _try(self, now: float, again: Instance | None = None) -> None:
+        """Ask the next instance. ``again``: this one, by a new connection, which is no further attempt."""
+        while True:
+            attempt = self.tries.begin(self, now, again)
+            if isinstance(attempt, Problem):
+                self._refuse(attempt)
+                return
+            if attempt.connection is not None:
+                self._send(attempt)
+                return
+            if not attempt.failure:
+                self._move(Event.DIAL)
+                self._bound_try(now)
+                return
+            again = None
+            if not self._failed(attempt, now):
+                return
+
+    @entry
+    def upstream_ready(self, attempt: Attempt) -> None:
+        """There is a connection: send the request, or what there is of it."""
+        if attempt is not self.tries.current:
+            attempt.close()
+            return
+        self._send(attempt)
+
+    def _send(self, attempt: Attempt) -> None:
+        connection = attempt.connection
+        assert connection is not None  # noqa: S101 - that is what it was made for
+        self.tries.sent = True
+        connection.request(attempt, self._outgoing, self._body_so_far(), self.body_done)
+        if self.body_done:
+            self._await_answer(monotonic())
+        else:
+            self._move(Event.SEND)
+            self.client.resume()
+
+    def _await_answer(self, now: float) -> None:
+        self._move(Event.SEND_ALL)
+        self._bound_try(now)
+
+    def _bound_try(self, now: float) -> None:
+        """One attempt may not take all the time there is."""
+        allowed = self.tries.patience(self.method, replayable=self._replay is not None)
+        self.deadline = min(self._until, now + allowed)
+
+    def _body_so_far(self) -> list[bytes]:
+        """What can go on of the body; kept for another attempt while it is small."""
+        body = self.body
+        if body:
+            self.body = []
+            if self._replay is not None:
+                self._replay += body
+                if self.body_size > REPLAY_BYTES:
+                    self._replay = None
+        return body
+
+    @entry
+    def upstream_failed(self, attempt: Attempt) -> None:
+        """The attempt came to nothing, or the answer broke off."""
+        if attempt is not self.tries.current:
+            return
+        now = monotonic()
+        if self.state is State.ANSWERING:
+            self.tries.broke_off(now)
+            self._cut(502, attempt.failure)
+        elif attempt.reused and not attempt.heard and attempt.failure == "upstream_reset":
+            self._lost_kept(attempt, now)
+        elif self._failed(attempt, now):
+            self._try(now)
+
+    def _lost_kept(self, attempt: Attempt, now: float) -> None:
+        """A kept connection ended before it could answer: a server may close one when it likes (RFC 9112 section 9.3),
+        so that says nothing about the instance. Asked again unless the request may have been acted on."""
+        self.tries.settle(None, now)
+        unharmed = attempt.unsent or self.method.decode("latin-1") in IDEMPOTENT
+        if unharmed and self._replay is not None and now < self._until:
+            self._rewind()
+            self._try(now, attempt.instance)
+        else:
+            self._refuse(Problem(502, attempt.failure, attempt.detail))
+
+    def _failed(self, attempt: Attempt, now: float) -> bool:
+        """Count a failed attempt; True when another is due, else the client has been told."""
+        self.tries.settle(None if attempt.failure in NOT_ITS_FAULT else True, now)
+        if now < self._until and self._may_retry():
+            self._rewind()
+            return True
+        status = FAILURE_STATUS[attempt.failure]
+        self._refuse(Problem(status, attempt.failure, attempt.detail, 1 if status == 503 else None))
+        return False
+
+    def _may_retry(self) -> bool:
+        return self.tries.may_retry(
+            self.method, answered=self.state is State.ANSWERING, replayable=self._replay is not None
+        )
+
+    def _rewind(self) -> None:
+        """What was sent goes first again."""
+        self.deadline = self._until
+        replay, self._replay = self._replay, []
+        self.body = (replay or []) + self.body
+        self.tries.sent = False
+
+    # -- the answer ---------------------------------------------------------------------------------
+
+    @entry
+    def upstream_received(self, attempt: Attempt) -> None:
+        """The answer has begun, gone on or ended."""
+        connection = attempt.connection
+        if attempt is not self.tries.current or connection is None:
+            return
+        client = self.client
+        if self.state is not State.ANSWERING:
+            head, status = connection.head, connection.status
+            assert head is not None  # noqa: S101 - the connection calls when its head is there
+            if not self._judge(status, head):
+                attempt.close(reusable=self.body_done)
+                self._rewind()
+                self._try(monotonic())
+                return
+            self._move(Event.ANSWER)
+            client.begin(self, status, head, connection.take(), connection.done)
+        else:
+            body = connection.take()
+            if body:
+                client.more(body)
+            if connection.done:
+                client.end()
+        if connection.done:
+            status = connection.status
+            attempt.close(reusable=self.body_done)
+            self._finish(Event.COMPLETE, status)
+        else:
+            self._wait(self._answer_deadline(monotonic()))
+            if client.blocked:
+                connection.pause()
+
+    def _judge(self, status: int, head: ResponseHead) -> bool:
+        """Tell the breaker how it went; False when another instance should be asked instead."""
+        now = monotonic()
+        if self.tries.service.fleet:
+            self.failed_dependency = head.failed_dependency
+        foreign = self.failed_dependency is not None
+        self.tries.settle(status >= 500 and not foreign, now, keep=True)
+        if status not in RETRY_STATUS or not worth_another(status, foreign):
+            return True
+        return len(self.tries.service.rotation.targets) < 2 or not self._may_retry() or now >= self._until
+
+    def _answer_deadline(self, now: float) -> float:
+        """While answering: the upstream must not fall silent, nor the client stop taking."""
+        idle = self.route.idle_timeout
+        return self.client.drain_by(idle) if self.client.blocked else now + idle
+
+    @entry
+    def upstream_interim(self, attempt: Attempt, status: int, head: ResponseHead) -> None:
+        """A 1xx answer other than 100 and 101 goes through as it is (RFC 9110 section 15.2)."""
+        if attempt is self.tries.current and self.state is not State.ANSWERING:
+            self.client.interim(status, head)
+
+    @entry
+    def upstream_drained(self, attempt: Attempt) -> None:
+        """The upstream takes more of the request."""
+        if attempt is self.tries.current:
+            self.client.resume()
+
+    # -- the client -----------------------------------------------------------------------------------
+
+    @entry
+    def client_received(self) -> None:
+        """More of the body, or its end."""
+        state = self.state
+        if self._way is None or state is State.ADMITTING:
+            return
+        now = monotonic()
+        if state is State.ANSWERING:
+            self._pass_body()
+            return
+        if self.body_size > self.route.max_body:
+            self._refuse(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
+            return
+        if state in (State.AWAITING_KEYS, State.AWAITING_LIMIT):
+            if self.body_size > BODY_HIGH and not self.body_done:
+                self.client.pause()
+            return
+        self._wait(now + self.route.timeout if self.body_done else self._body_deadline(now))
+        if state is State.GATHERING:
+            if self.body_done or self.body_size >= GATHER_BYTES:
+                self._try(now)
+        elif state is State.REQUESTING:
+            self._pass_body()
+            if self.body_done:
+                self._await_answer(now)
+            else:
+                self.tries.bound_trial(now)
+        elif self.body_size > BODY_HIGH and not self.body_done:
+            self.client.pause()
+
+    def _pass_body(self) -> None:
+        connection = self.tries.connection
+        if connection is None:
+            return
+        connection.more(self._body_so_far(), self.body_done)
+        if connection.blocked and not self.body_done:
+            self.client.pause()
+
+    @entry
+    def client_blocked(self) -> None:
+        """The client takes no more for now."""
+        connection = self.tries.connection
+        if self.state is State.ANSWERING and connection is not None:
+            connection.pause()
+            self._wait(self._answer_deadline(monotonic()))
+
+    @entry
+    def client_drained(self) -> None:
+        """The client takes more."""
+        connection = self.tries.connection
+        if self.state is State.ANSWERING and connection is not None:
+            self._wait(self._answer_deadline(monotonic()))
+            connection.resume()
+
+    @entry
+    def client_lost(self) -> None:
+        """The client hung up: nobody wants the answer, so the upstream need not finish it."""
+        self.failure = "client_closed"
+        self._finish(Event.LOSE, 499)
+
+    @entry
+    def client_broke(self, problem: Problem) -> None:
+        """The body turned out malformed half-way."""
+        if self.state is State.ANSWERING:
+            self._cut(problem.status, problem.failure)
+        else:
+            self._refuse(problem)
+
+    # -- deadlines ------------------------------------------------------------------------------------
+
+    @entry
     def expire(self, now: float) -> None:
         """The deadline is past."""
-        raise NotImplementedError
+        state = self.state
+        if state is State.ANSWERING:
+            self._stop_answering(now)
+        elif state >= State.GATHERING and not self.body_done:
+            self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
+        elif self.tries.current is not None and now < self._until:
+            if self._failed(self.tries.time_out(), now):
+                self._try(now)
+        else:
+            if self._way is not None:
+                self.tries.settle(True, now, keep=True)
+            limit = self.route.timeout if self._way is not None else patience.DECIDE_SECONDS
+            self._refuse(Problem(504, "upstream_timeout", f"No answer within {limit:g} s."))
+
+    def _stop_answering(self, now: float) -> None:
+        if not self.client.blocked:
+            self._cut(504, "upstream_timeout")
+            return
+        until = self.client.drain_by(self.route.idle_timeout)
+        if until > now:
+            self._wait(until)  # it has taken some since it was last asked
+        else:
+            self._cut(499, "client_timeout")
 
     # -- the end --------------------------------------------------------------------------------------
 
     def _turn_down(self, refused: Refused) -> None:
-        if isinstance(refused, Denied) and refused.challenge:
-            self._extra += f"WWW-Authenticate: {refused.challenge}\r\n".encode()
+        self.extra += admission.fields_of(refused)
         self._refuse(refused.problem)
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, problem: Problem, *, own: bool = False) -> None:
         """Answer with a problem document."""
-        self.failure = problem.failure
-        self._own(problem)
-        self._finish(problem.status)
-
-    def _own(self, problem: Problem) -> None:
+        if not own:
+            self.failure = problem.failure
         if not self.trace_id:
             self.trace_id = b"%032x" % self.worker.ids.getrandbits(128)
         if problem.retry_after is not None:
-            self._extra += b"Retry-After: %d\r\n" % problem.retry_after
-        self._write(problem.status, CONTENT_TYPE, problem.encode(self.trace_id.decode()))
-
-    def _write(self, status: int, content_type: str, body: bytes) -> None:
-        self._answered = True
-        if not self.body_done or self.worker.draining:
-            self.keep = False
-        head = own_answer(
-            status,
-            content_type,
-            body,
-            self.worker.date_line(),
-            self.trace_id,
-            self._extra,
-            keep=self.keep,
-            old=self.old,
-        )
-        self.client.write(head if self.method == b"HEAD" else head + body)
+            self.extra += b"Retry-After: %d\r\n" % problem.retry_after
+        self.client.own(self, problem.status, CONTENT_TYPE, problem.encode(self.trace_id.decode()))
+        self._finish(Event.REFUSE, problem.status, own=own)
 
     def _answer_own(self, path: str) -> None:
-        """The gateway's own addresses, all under ``/-/`` so that they can't shadow a route."""
-        worker, table = self.worker, self.worker.table
-        if path == "/-/health":
-            uptime = round(self.started - worker.started_at, 1)
-            version = worker.settings.version
-            self._respond({"status": "ok", "service": "gateway", "version": version, "uptime_s": uptime})
-        elif path != "/-/ready":
-            self._refuse_own(Problem(404, "not_found", "There is nothing at this address."))
-        elif worker.draining:
-            self._refuse_own(Problem(503, "not_ready", "It is draining.", 1))
-        elif table is None:
-            self._refuse_own(Problem(503, "not_ready", "No configuration has reached this gateway yet.", 1))
-        else:
-            self._respond({"status": "ready", "revision": table.document.revision})
-
-    def _respond(self, body: dict[str, Any]) -> None:
-        self._write(200, "application/json", json.dumps(body).encode())
-        self._finish(200, own=True)
-
-    def _refuse_own(self, problem: Problem) -> None:
-        self._own(problem)
-        self._finish(problem.status, own=True)
-
-    def _finish(self, status: int, *, cut: bool = False, own: bool = False) -> None:
-        """The one end of every exchange: give back what is held, record, hand the connection back."""
-        if self._finished:
+        status, body = own.answer(self.worker, path, self.started)
+        if isinstance(body, Problem):
+            self._refuse(body, own=True)
             return
-        self._finished = True
-        worker = self.worker
+        self.client.own(self, status, "application/json", body)
+        self._finish(Event.REFUSE, status, own=True)
+
+    def _tell_methods(self) -> None:
+        """OPTIONS that ends here: for the server as a whole, or with no hop left (RFC 9110 section 9.3.7)."""
+        methods = ", ".join(self.route.methods) if self._way is not None else ""
+        self.extra += f"Allow: {methods or admission.SERVER_METHODS}\r\n".encode()
+        self.client.own(self, 204, "", b"")
+        self._finish(Event.REFUSE, 204, own=self._way is None)
+
+    def _cut(self, status: int, failure: str) -> None:
+        self.failure = failure
+        self._finish(Event.CUT, status)
+
+    def _finish(self, event: Event, status: int, *, own: bool = False) -> None:
+        """The one end of every exchange: give back what is held, record, hand the connection back."""
+        self._move(event)
+        worker, client = self.worker, self.client
         worker.inflight.discard(self)
-        if self._permit:
-            self._service.breaker.release(self._permit)
-            self._permit = 0
-        connection, self._upstream = self._upstream, None
-        if connection is not None:
-            connection.release(False)
-        if self._connecting is not None:
-            self._connecting.user = None
-            self._connecting = None
+        if self._way is not None:
+            self.tries.close()
         if not own:
-            self.client.record(self, status, monotonic() - self.started)
+            self._record(self, status, monotonic() - self.started)
         if worker.draining and not worker.inflight:
             worker.idle.set()
-        if cut:
-            worker.writes.flush()  # what came of the answer before it broke off
-            self.client.transport.abort()
-        else:
-            self.client.finished(self, self.keep)
-
-    @property
-    def routed(self) -> Route | None:
-        """The route, when the request found one."""
-        return self.route if self.is_started and self._way is not None else None
-
-
-Record = Callable[[Exchange, int, float], None]
-"""Hears of a finished exchange: its status and how many seconds it took."""
+        if event is Event.CUT:
+            client.cut()
+        client.finished()

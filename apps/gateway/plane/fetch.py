@@ -6,8 +6,8 @@ import asyncio
 import ssl
 from urllib.parse import urlsplit
 
-from apps.gateway.core.headers import Fields
-from apps.gateway.plane.upstream import Connecting, Instance, UpstreamConnection
+from apps.gateway.core.headers import ResponseHead
+from apps.gateway.plane.upstream import Attempt, Instance
 
 
 class FetchError(Exception):
@@ -17,43 +17,47 @@ class FetchError(Exception):
 class _Call:
     """One request that a coroutine waits for."""
 
-    __slots__ = ("_connection", "_data", "_limit", "_parts", "_size", "future", "ticket")
+    __slots__ = ("_attempt", "_data", "_limit", "_parts", "_size", "future")
 
-    def __init__(self, data: bytes, limit: int) -> None:
+    def __init__(self, instance: Instance, data: bytes, limit: int) -> None:
         self.future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self.ticket: Connecting | None = None
-        self._connection: UpstreamConnection | None = None
         self._data = data
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
+        attempt = self._attempt = instance.acquire(self)
+        if attempt.connection is not None:
+            self.upstream_ready(attempt)
+        elif attempt.failure:
+            self.upstream_failed(attempt)
 
-    def upstream_ready(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-        connection.send(self, False, self._data)
+    def upstream_ready(self, attempt: Attempt) -> None:
+        if attempt.connection is not None:
+            attempt.connection.send(attempt, False, self._data)
 
-    def upstream_received(self, connection: UpstreamConnection) -> None:
-        self._parts += connection.chunks
-        self._size += sum(map(len, connection.chunks))
-        connection.chunks = []
+    def upstream_received(self, attempt: Attempt) -> None:
+        connection = attempt.connection
+        if connection is None:
+            return
+        parts = connection.take()
+        self._parts += parts
+        self._size += sum(map(len, parts))
         if self._size > self._limit:
-            self._connection = None
-            connection.release(False)
+            attempt.close()
             self._end(FetchError(f"The answer is over {self._limit} bytes."))
         elif connection.done:
-            self._connection = None
-            connection.release(True)
+            status = connection.status
+            attempt.close(reusable=True)
             if not self.future.done():
-                self.future.set_result((connection.status, b"".join(self._parts)))
+                self.future.set_result((status, b"".join(self._parts)))
 
-    def upstream_interim(self, status: int, fields: Fields) -> None:
+    def upstream_interim(self, attempt: Attempt, status: int, head: ResponseHead) -> None:
         return
 
-    def upstream_failed(self, failure: str, detail: str) -> None:
-        self._connection = None
-        self._end(FetchError(detail))
+    def upstream_failed(self, attempt: Attempt) -> None:
+        self._end(FetchError(attempt.detail))
 
-    def upstream_drained(self) -> None:
+    def upstream_drained(self, attempt: Attempt) -> None:
         return
 
     def _end(self, error: FetchError) -> None:
@@ -62,11 +66,7 @@ class _Call:
 
     def abandon(self) -> None:
         """Nobody waits any more."""
-        if self.ticket is not None:
-            self.ticket.user = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.release(False)
+        self._attempt.close()
 
 
 class Endpoint:
@@ -90,8 +90,7 @@ class Endpoint:
             f"{method} {self.path} HTTP/1.1\r\nHost: {self._host}\r\nUser-Agent: mission-control-gateway\r\n".encode()
         )
         length = b"Content-Length: %d\r\n" % len(body) if body or method == "POST" else b""
-        call = _Call(b"".join((head, headers, length, b"\r\n", body)), limit)
-        call.ticket = self.instance.acquire(call)
+        call = _Call(self.instance, b"".join((head, headers, length, b"\r\n", body)), limit)
         try:
             async with asyncio.timeout(seconds):
                 return await call.future

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from apps.gateway.core import patience
 from apps.gateway.plane.breakers import Breakers
+from apps.gateway.plane.client_http1 import ClientConnection
 from apps.gateway.plane.health import Verdicts
 from apps.gateway.plane.listener import Listener
 from apps.gateway.plane.report import Reporter
-from apps.gateway.plane.server import ClientConnection
 from apps.gateway.plane.snapshot import Snapshots
 from apps.gateway.plane.table import Builder
 from apps.gateway.plane.worker import Settings, Worker
@@ -64,7 +65,11 @@ class Gateway:
         }
         tasks = [loop.create_task(keep(name, work, self._restarted), name=name) for name, work in parts.items()]
         server = await loop.create_server(
-            lambda: ClientConnection(worker, self.report.record), sock=listener, backlog=2048, ssl=worker.settings.tls
+            lambda: ClientConnection(worker, self.report.record),
+            sock=listener,
+            backlog=2048,
+            ssl=worker.settings.tls,
+            ssl_handshake_timeout=patience.HEAD_SECONDS if worker.settings.tls is not None else None,
         )
         await stop.wait()
         server.close()
@@ -113,7 +118,7 @@ class Gateway:
         while True:
             await asyncio.sleep(SWEEP_SECONDS if worker.inflight else 4 * SWEEP_SECONDS)
             now = monotonic()
-            for request in [one for one in worker.inflight if one.deadline and one.deadline <= now]:
+            for request in [one for one in worker.inflight if one.deadline <= now]:
                 request.expire(now)
             table = worker.table
             if table is not None:
@@ -123,7 +128,7 @@ class Gateway:
                 continue
             slow = now
             for client in [one for one in worker.clients if one.exchange is None and one.deadline <= now]:
-                client.expire()
+                client.expire(now)
             worker.limiter.sweep(now)
             self.verdicts.tick(now)
             if table is not None:

@@ -85,7 +85,7 @@ class Reporter:
     def record(self, exchange: Exchange, status: int, seconds: float) -> None:
         """One finished request."""
         route, failure = exchange.routed, exchange.failure
-        identity, instance = exchange.identity, exchange.instance
+        identity = exchange.identity
         name, service = (route.name, route.service) if route is not None else ("", "")
         key = (name, service, exchange.method, status, failure)
         shape = self._shapes.get(key) or self._shape(key, exchange)
@@ -100,10 +100,10 @@ class Reporter:
         more = _PATH.encode(exchange.path.encode()) + exchange.client.address_attribute
         if consumer:
             more += self._value(_CONSUMER, consumer)
-        if instance is not None:
+        if route is not None and (instance := exchange.tries.instance) is not None:
             more += self._value(_INSTANCE, instance.key)
-        if exchange.attempts > 1:
-            more += attribute("http.request.resend_count", exchange.attempts - 1)
+            if exchange.tries.count > 1:
+                more += attribute("http.request.resend_count", exchange.tries.count - 1)
         if exchange.failed_dependency is not None:
             more += _DEPENDENCY.encode(exchange.failed_dependency[:128].decode("ascii", "replace").encode())
         started = exchange.started_ns

@@ -1,67 +1,133 @@
-"""Connections to instances: opened on demand, kept alive, one request at a time, answers handed to a user object.
+"""Instances and the attempts made on them: connections opened on demand, kept, and given to one attempt at a time.
 
-Owns HTTP/1.1 toward upstreams: connecting, reuse, parsing of answers and back-pressure. Knows nothing of
-routes or policies. Callbacks, not coroutines: a request on a kept connection costs no task and no future.
+An ``Attempt`` is one try at one instance. It has an identity, holds at most one connection and one place of the
+instance's limit, and gives both back once. An attempt that was given up never calls anyone again, however late
+its connection comes. Callbacks, not coroutines: a request on a kept connection costs no task and no future.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
-import httptools
-
-from apps.gateway.core.headers import MAX_HEAD, Fields
+from apps.gateway.core import patience
+from apps.gateway.core.headers import ResponseHead
+from apps.gateway.plane.upstream_http1 import UpstreamConnection
 from apps.gateway.plane.writes import Writes
 
-IDLE_SECONDS = 4.0
-"""A kept connection is not used again after this long: common servers close theirs at 5 s, and a request
-written into that race is lost."""
-
-AVOID_SECONDS = 1.0
-"""An instance that can't be reached is asked last for so long, which spares the others' callers a failed attempt
-each, and the breaker the count, until the monitor's verdict."""
-
-WRITE_HIGH = 131_072
-"""Bytes waiting to be written upstream at which the client is no longer read."""
-
-Guard = Callable[[str], bool]
-"""Whether this peer address may be spoken to; asked after connecting, before the first byte is sent."""
+Guard = Callable[[str, int], bool]
+"""Whether this address and port may be spoken to; asked of each resolved address before it is connected to."""
 
 
 class User(Protocol):
-    """Who asked for a connection. Exactly one of ``upstream_ready`` and ``upstream_failed`` is called for each
-    ``Instance.acquire``; after ``upstream_ready``, ``upstream_received`` until the answer is done, or one failure."""
+    """Who makes attempts. Each call names the attempt; nothing is ever called from within ``Instance.acquire``."""
 
-    def upstream_ready(self, connection: UpstreamConnection) -> None: ...
+    def upstream_ready(self, attempt: Attempt) -> None:
+        """The attempt has its connection now."""
 
-    def upstream_received(self, connection: UpstreamConnection) -> None: ...
+    def upstream_received(self, attempt: Attempt) -> None:
+        """The answer has begun, gone on or ended."""
 
-    def upstream_interim(self, status: int, fields: Fields) -> None: ...
+    def upstream_interim(self, attempt: Attempt, status: int, head: ResponseHead) -> None:
+        """A 1xx answer ahead of the real one."""
 
-    def upstream_failed(self, failure: str, detail: str) -> None: ...
+    def upstream_failed(self, attempt: Attempt) -> None:
+        """The attempt came to nothing, ``attempt.failure`` says how; it has been given back."""
 
-    def upstream_drained(self) -> None: ...
+    def upstream_drained(self, attempt: Attempt) -> None:
+        """The upstream takes more of the request."""
 
 
-class Connecting:
-    """An attempt to connect; ``user`` is taken away when it no longer wants the result."""
+class Attempt:
+    """One try at one instance: its connection, or why there is none; neither while it is being opened."""
 
-    __slots__ = ("task", "user")
+    __slots__ = ("_user", "connection", "detail", "failure", "heard", "instance", "reused", "unsent")
 
-    def __init__(self, user: User) -> None:
-        self.user: User | None = user
-        self.task: asyncio.Task[None] | None = None
+    def __init__(self, instance: Instance, user: User) -> None:
+        self.instance = instance
+        self.connection: UpstreamConnection | None = None
+        self.failure = ""
+        self.detail = ""
+        self.reused = False
+        """On a connection that has served before, which may have been closing when it was taken."""
+        self.heard = False
+        """A byte of an answer came before it failed."""
+        self.unsent = False
+        """Not a byte of the request had left when it failed."""
+        self._user: User | None = user
+
+    def __repr__(self) -> str:
+        state = self.failure or ("connected" if self.connection is not None else "connecting")
+        return f"<Attempt at {self.instance.key}: {state if self._user is not None else 'over'}>"
+
+    @property
+    def over(self) -> bool:
+        """Given back."""
+        return self._user is None
+
+    def close(self, *, reusable: bool = False) -> None:
+        """Give everything back. ``reusable``: the request went out whole, so the connection may serve again."""
+        if self._user is None:
+            return
+        self._user = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self.instance.release(connection, reusable and connection.reusable)
+        # Else it is being opened: the place is the dial's until that ends.
+
+    # -- for the instance and the connection --------------------------------------------------------
+
+    def arrived(self, connection: UpstreamConnection) -> bool:
+        """Its connection is open; False when nobody wants it any more."""
+        if self._user is None:
+            return False
+        self.connection = connection
+        connection.holder = self
+        self._user.upstream_ready(self)
+        return True
+
+    def refused(self, failure: str, detail: str) -> User | None:
+        """There is no connection and won't be; who must be told."""
+        user, self._user = self._user, None
+        self.failure, self.detail = failure, detail
+        return user
+
+    def received(self) -> None:
+        """See Holder."""
+        if self._user is not None:
+            self._user.upstream_received(self)
+
+    def interim(self, status: int, head: ResponseHead) -> None:
+        """See Holder."""
+        if self._user is not None:
+            self._user.upstream_interim(self, status, head)
+
+    def failed(self, failure: str, detail: str) -> None:
+        """See Holder."""
+        user, connection = self._user, self.connection
+        if user is None or connection is None:
+            return
+        self.heard = connection.heard
+        self.unsent = connection.withdraw()
+        self.failure, self.detail = failure, detail
+        self.close()
+        user.upstream_failed(self)
+
+    def drained(self) -> None:
+        """See Holder."""
+        if self._user is not None:
+            self._user.upstream_drained(self)
 
 
 class Instance:
     """One process of a service and the connections to it."""
 
     __slots__ = (
-        "_connecting",
+        "_dials",
         "_guard",
         "_loop",
         "_tls",
@@ -100,293 +166,152 @@ class Instance:
         self.head = b""
         """Fields that every request to this instance carries, Host above all."""
         self.in_flight = 0
+        """Places taken: attempts that hold a connection, and connections being opened."""
         self.avoid_until = 0.0
         self.retired = False
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
-        self._connecting: set[Connecting] = set()
+        self._dials: set[asyncio.Task[None]] = set()
         self._tls = tls
         self.tls = tls is not None
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self.writes = writes or Writes()
 
-    def acquire(self, user: User) -> Connecting | None:
-        """Give ``user`` a connection: at once (None), or later (what it may cancel)."""
+    def acquire(self, user: User, *, fresh: bool = False) -> Attempt:
+        """A new attempt: with a connection at once, refused at once, or to be told later. ``fresh``: not on a kept
+        connection. Calls nobody, so that the caller knows the attempt before anything can happen to it."""
+        attempt = Attempt(self, user)
         idle = self.idle
-        if idle:
-            oldest = monotonic() - IDLE_SECONDS
+        if idle and not fresh:
+            oldest = monotonic() - patience.UPSTREAM_IDLE_SECONDS
             while idle:
                 connection = idle.pop()
-                if connection.idle_since >= oldest:
+                if connection.fit(oldest):
                     self.in_flight += 1
-                    user.upstream_ready(connection)
-                    return None
+                    attempt.connection = connection
+                    connection.holder = attempt
+                    attempt.reused = True
+                    return attempt
                 connection.close()
         if self.in_flight >= self.limit:
-            user.upstream_failed("upstream_overloaded", f"All {self.limit} connections to {self.key} are in use.")
-            return None
+            attempt.refused("upstream_overloaded", f"All {self.limit} connections to {self.key} are in use.")
+            return attempt
         self.in_flight += 1
-        ticket = Connecting(user)
-        self._connecting.add(ticket)
-        ticket.task = self._loop.create_task(self._connect(ticket))
-        return ticket
+        self._dial(attempt)
+        return attempt
 
-    async def _connect(self, ticket: Connecting) -> None:
-        failure, detail = "", ""
-        connection: UpstreamConnection | None = None
+    def release(self, connection: UpstreamConnection, reusable: bool) -> None:
+        """An attempt is over: keep its connection for the next, or close it."""
+        self.in_flight -= 1
+        assert self.in_flight >= 0  # noqa: S101 - the one place where it goes down for a connection that was held
+        self._keep(connection) if reusable else connection.close()
+
+    def _keep(self, connection: UpstreamConnection) -> None:
+        if self.retired or len(self.idle) >= self.limit:
+            connection.close()
+        else:
+            connection.rest()
+            self.idle.append(connection)
+
+    # -- connecting ---------------------------------------------------------------------------------
+
+    def _dial(self, attempt: Attempt) -> None:
+        task = self._loop.create_task(self._connect(attempt))
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _connect(self, attempt: Attempt) -> None:
         try:
             async with asyncio.timeout(self.connect_timeout):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self), self.host, self.port, ssl=self._tls
-                )
+                connection = await self._open()
         except TimeoutError:
-            failure = "upstream_connect_timeout"
             detail = f"{self.key} did not accept a connection within {self.connect_timeout:g} s."
+            self._unreachable(attempt, "upstream_connect_timeout", detail)
         except (OSError, ssl.CertificateError) as error:
-            failure, detail = "upstream_connect_failed", f"{self.key} can't be reached ({error.strerror or error})."
-        finally:
-            self._connecting.discard(ticket)
-            if connection is None or ticket.user is None:
-                self.in_flight -= 1
-        if connection is not None and not self._allowed(connection):
-            connection.close()
-            failure, detail = "upstream_connect_failed", f"The address of {self.key} is not allowed."
-            self.in_flight -= ticket.user is not None
-        if failure:
-            self.avoid_until = monotonic() + AVOID_SECONDS
-        user = ticket.user
-        if user is None:
-            if connection is not None and not failure:
-                connection.rest()
-        elif connection is None or failure:
-            user.upstream_failed(failure, detail)
+            detail = f"{self.key} can't be reached ({error.strerror or error})."
+            self._unreachable(attempt, "upstream_connect_failed", detail)
+        except AddressRefused:
+            self._unreachable(attempt, "upstream_address_refused", f"The address of {self.key} is not allowed.")
+        except asyncio.CancelledError:
+            self.in_flight -= 1
+            raise
         else:
-            user.upstream_ready(connection)
+            self._connected(attempt, connection)
 
-    def _allowed(self, connection: UpstreamConnection) -> bool:
-        return self._guard is None or self._guard(connection.peer())
+    async def _open(self) -> UpstreamConnection:
+        """A connection to the first address that is allowed and answers."""
+        found = await self._loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys(str(info[4][0]) for info in found)
+        if self._guard is not None:
+            addresses = dict.fromkeys(address for address in addresses if self._guard(address, self.port))
+        error: OSError | None = None
+        for address in addresses:
+            try:
+                _, connection = await self._loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    address,
+                    self.port,
+                    ssl=self._tls,
+                    # The certificate is for the name, whatever address it led to.
+                    server_hostname=self.host if self._tls is not None else None,
+                )
+            except OSError as failure:
+                error = failure
+            else:
+                return connection
+        raise error or AddressRefused
+
+    def _connected(self, attempt: Attempt, connection: UpstreamConnection) -> None:
+        if not attempt.arrived(connection):
+            self.in_flight -= 1
+            self._keep(connection)
+
+    def _unreachable(self, attempt: Attempt, failure: str, detail: str) -> None:
+        self.in_flight -= 1
+        self.avoid_until = monotonic() + patience.AVOID_SECONDS
+        user = attempt.refused(failure, detail)
+        if user is not None:
+            user.upstream_failed(attempt)
+
+    # -- for the connections ------------------------------------------------------------------------
+
+    def opened(self, connection: UpstreamConnection) -> None:
+        """A connection is there."""
+        self.connections.add(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    # -- life ---------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Close connections that have been idle too long."""
-        keep = [connection for connection in self.idle if connection.idle_since >= now - IDLE_SECONDS]
-        if len(keep) != len(self.idle):
-            stale = [connection for connection in self.idle if connection.idle_since < now - IDLE_SECONDS]
-            self.idle[:] = keep
-            for connection in stale:
-                connection.close()
+        """Close connections that have been nobody's for too long, be they among the idle ones or astray."""
+        oldest = now - patience.UPSTREAM_IDLE_SECONDS
+        stale = [each for each in self.connections if each.holder is None and not each.fit(oldest)]
+        for connection in stale:
+            connection.close()
+            if connection in self.idle:
+                self.idle.remove(connection)
 
     def retire(self) -> None:
         """Out of the configuration: idle connections close now, busy ones when their answer is done."""
         self.retired = True
-        for connection in self.idle:
+        idle, self.idle[:] = list(self.idle), []
+        for connection in idle:
             connection.close()
-        self.idle.clear()
 
     def close(self) -> None:
         """The worker ends: every connection does."""
-        self.retired = True
+        self.retire()
+        for task in self._dials:
+            task.cancel()
         for connection in list(self.connections):
             connection.close()
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to an instance."""
-
-    __slots__ = (
-        "_interim",
-        "_parser",
-        "_transport",
-        "blocked",
-        "broken",
-        "chunks",
-        "done",
-        "fields",
-        "framed",
-        "head_done",
-        "head_only",
-        "head_size",
-        "idle_since",
-        "instance",
-        "keep",
-        "paused",
-        "status",
-        "user",
-    )
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.user: User | None = None
-        self.idle_since = 0.0
-        self.blocked = False
-        """More is waiting to be written than should be."""
-        self.paused = False
-        self._parser: Any = httptools.HttpResponseParser(self)
-        self._transport: Any = None
-        self.broken = False
-        self._interim = False
-        self.status = 0
-        self.fields: Fields = []
-        self.chunks: list[bytes] = []
-        self.framed = self.head_done = self.head_only = self.done = self.keep = False
-        self.head_size = 0
-
-    # -- for the user -----------------------------------------------------------------------------
-
-    def send(self, user: User, head_only: bool, data: bytes) -> None:
-        """Begin a request with its first bytes. ``head_only``: the answer to HEAD has no body whatever it says."""
-        self.user = user
-        self.head_only = head_only
-        self.status = self.head_size = 0
-        self.fields = []
-        self.chunks = []
-        self.framed = self.head_done = self.done = self.keep = False
-        self.instance.writes.add(self._transport, data)
-
-    def write(self, data: bytes) -> None:
-        """More of the request."""
-        self.instance.writes.add(self._transport, data)
-
-    def pause(self) -> None:
-        """Stop reading: whoever reads our answer is slower."""
-        if not self.paused:
-            self.paused = True
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read on."""
-        if self.paused:
-            self.paused = False
-            self._transport.resume_reading()
-
-    def release(self, reusable: bool) -> None:
-        """The user is done with it: keep the connection for the next request, or close it."""
-        self.user = None
-        instance = self.instance
-        instance.in_flight -= 1
-        if reusable and self.done and self.keep and not self.broken and not instance.retired:
-            self.rest()
-        else:
-            self._transport.abort() if not self.done else self._transport.close()
-
-    def rest(self) -> None:
-        """Wait for the next request."""
-        self.resume()
-        self.idle_since = monotonic()
-        self.instance.idle.append(self)
-
-    def close(self) -> None:
-        """Close; the connection is nobody's."""
-        self._transport.close()
-
-    def peer(self) -> str:
-        """The address connected to."""
-        name = self._transport.get_extra_info("peername")
-        return str(name[0]) if name else ""
-
-    # -- asyncio.Protocol ---------------------------------------------------------------------------
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        transport.set_write_buffer_limits(WRITE_HIGH)
-        self.instance.connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        user = self.user
-        if user is None:
-            # Nobody asked: an answer to nothing would be taken for the next request's.
-            self.broken = True
-            self._forget()
-            self._transport.abort()
-            return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.broken = True
-        if not self.head_done and not self.broken:
-            self.head_size += len(data)
-            self.broken = self.head_size > MAX_HEAD
-        if self.broken and not self.done:
-            self._fail(user, "upstream_protocol_error", f"{self.instance.key} sent something that is not HTTP.")
-        elif self.head_done:
-            if self.done and self.head_only:
-                self._parser = httptools.HttpResponseParser(self)  # the old one still waits for a body
-            user.upstream_received(self)
-
-    def eof_received(self) -> None:
-        return None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._parser = None  # it holds our methods: without this the two would keep each other alive
-        self.broken = True
-        self.instance.connections.discard(self)
-        self._forget()
-        user = self.user
-        if user is None:
-            return
-        if self.head_done and not self.done and not self.framed and error is None:
-            self.done = True  # a body without length or chunks ends with the connection (RFC 9112 section 6.3)
-            user.upstream_received(self)
-        else:
-            self._fail(user, "upstream_reset", f"{self.instance.key} closed the connection before its answer was done.")
-
-    def pause_writing(self) -> None:
-        self.blocked = True
-
-    def resume_writing(self) -> None:
-        self.blocked = False
-        if self.user is not None:
-            self.user.upstream_drained()
-
-    def _fail(self, user: User, failure: str, detail: str) -> None:
-        self.user = None
-        self.instance.in_flight -= 1
-        self._transport.abort()
-        user.upstream_failed(failure, detail)
-
-    def _forget(self) -> None:
-        if self in self.instance.idle:
-            self.instance.idle.remove(self)
-
-    # -- httptools ------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self.done:
-            self.broken = True  # a second answer
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # later ones are trailers, which are not passed on
-            self.fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status: int = self._parser.get_status_code()
-        if status < 200:
-            self._interim = True
-            self.broken = self.broken or status == 101 or self.user is None
-            if self.user is not None and status not in {100, 101}:
-                self.user.upstream_interim(status, self.fields)
-            return
-        self.status = status
-        self.head_done = True
-        if self.head_only:
-            self.done = True
-            self.keep = self._parser.should_keep_alive()
-        else:
-            for name, _ in self.fields:
-                if len(name) in {14, 17} and name.lower() in {b"content-length", b"transfer-encoding"}:
-                    self.framed = True
-                    break
-
-    def on_body(self, data: bytes) -> None:
-        if self.done:
-            self.broken = True
-        else:
-            self.chunks.append(data)
-
-    def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim = False
-            self.fields = []
-        elif not self.done:
-            self.done = True
-            self.keep = self._parser.should_keep_alive()
+class AddressRefused(Exception):
+    """The guard let none of the addresses pass."""

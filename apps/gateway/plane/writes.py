@@ -26,6 +26,14 @@ class Writes:
             self._loop.call_soon(self.flush)
         pending.append((transport, data))
 
+    def withdraw(self, transport: Any) -> list[bytes]:
+        """Don't send what waits for ``transport``; what that was."""
+        pending = self._pending
+        taken = [data for owner, data in pending if owner is transport]
+        if taken:
+            pending[:] = [each for each in pending if each[0] is not transport]
+        return taken
+
     def flush(self) -> None:
         """Send now: before closing a transport that may have data here."""
         pending, self._pending = self._pending, []

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.gateway.core.forward import answer_head, framing, request_head, split_target
-from apps.gateway.core.headers import Kinds, RequestHead, ResponseHead, host_name, sort_request, sort_response
+from apps.gateway.core.forward import Outgoing, answer_head, framing, request_head
+from apps.gateway.core.headers import Kinds, ResponseHead, sort_request, sort_response
 from apps.lib.problem import Refused
 
 
@@ -59,46 +59,31 @@ def test_spellings_are_learnt_up_to_a_bound() -> None:
     assert len(kinds) <= 1024 and kinds[b"HOST"] == 2
 
 
-def test_hosts_lose_port_case_and_trailing_dot() -> None:
-    assert host_name(b"Example.ORG.:8080") == "example.org"
-    assert host_name(b"[::1]:80") == "[::1]"
+def test_credentials_that_connection_names_are_read_here_and_go_no_further() -> None:
+    fields = [(b"Connection", b"Authorization, X-API-Key, Via"), (b"Authorization", b"Bearer x"), (b"X-API-Key", b"k")]
+    head = sort_request([*fields, (b"Via", b"1.1 mission-control")])
+    assert (head.authorization, head.key, head.via) == (b"Bearer x", b"k", 1)
+    sent = request_head(Outgoing(b"GET", "/", b"", head, b"", b"", b"t", b"s", True), b"")
+    assert b"Bearer" not in sent and sent.count(b"Via: 1.1 mission-control") == 2
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t", b" \t "])
+def test_white_space_around_a_value_is_not_part_of_it(space: bytes) -> None:
+    head = sort_request([(b"X-API-Key", b"k" + space), (b"Host", b"a" + space), (b"Content-Length", b"5" + space)])
+    assert (head.key, head.host, head.length) == (b"k", b"a", b"5")
 
 
 def test_the_request_head_is_written_in_one_piece() -> None:
     head = sort_request([(b"Host", b"gw"), (b"Accept", b"*/*"), (b"Content-Length", b"5")])
-    data = request_head(
-        b"POST",
-        "/v1",
-        b"?q=1",
-        b"Host: up\r\n",
-        head,
-        b"X-Forwarded-For: 9.9.9.9\r\n",
-        b"X-Consumer: c\r\n",
-        b"a" * 32,
-        b"\x01" * 8,
-        True,
-    )
+    forwarded, identity = b"X-Forwarded-For: 9.9.9.9\r\n", b"X-Consumer: c\r\n"
+    request = Outgoing(b"POST", "/v1", b"?q=1", head, forwarded, identity, b"a" * 32, b"\x01" * 8, True)
+    data = request_head(request, b"Host: up\r\n")
     assert data == (
         b"POST /v1?q=1 HTTP/1.1\r\nHost: up\r\nAccept: */*\r\nVia: 1.1 mission-control\r\nX-Forwarded-For: 9.9.9.9\r\n"
         b"X-Forwarded-Host: gw\r\ntraceparent: 00-"
         + b"a" * 32
         + b"-0101010101010101-01\r\nX-Consumer: c\r\nContent-Length: 5\r\n\r\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("target", "host", "path", "query"),
-    [
-        (b"/a?b", b"h", b"/a", b"?b"),
-        (b"http://x/a", b"x", b"/a", b""),
-        (b"HTTPS://x:1?q", b"x:1", b"/", b"?q"),
-        (b"http://x", b"x", b"/", b""),
-    ],
-)
-def test_targets_split(target: bytes, host: bytes, path: bytes, query: bytes) -> None:
-    head = RequestHead()
-    head.host = b"h"
-    assert split_target(b"GET", target, head, old=False) == (path, query) and head.host == host
 
 
 def test_framing_follows_rfc_9112() -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.gateway.core import config
-from apps.gateway.plane import server
+from apps.gateway.core import config, patience
 from apps.gateway.plane.files import write_private
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import listen
@@ -24,6 +23,7 @@ AWAY = "redis://127.0.0.1:1/0"
 
 @contextlib.asynccontextmanager
 async def worker(home: Path, **given: object) -> AsyncIterator[tuple[Gateway, int]]:
+    given = {"strict": True, **given}
     settings = Settings(home, AWAY, "http://127.0.0.1:1", b"p", "f", "test", keys.wire(), keys.verifier(), **given)  # type: ignore[arg-type]
     gateway = Gateway(settings)
     listener = listen("127.0.0.1", 0)
@@ -53,8 +53,8 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 async def test_a_head_that_does_not_arrive_is_408_and_an_idle_connection_just_closes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
-    monkeypatch.setattr(server, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "IDLE_SECONDS", 0.1)
     async with worker(tmp_path) as (_, port):
         slow, slow_writer = await say(port, b"GET / HTTP/1.1\r\nHost: a\r\nX-Sl")
         idle, idle_writer = await say(port, b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -1,0 +1,279 @@
+"""One HTTP/1.1 connection to an instance: a request goes out, its answer is read, nothing else ever is.
+
+Owns reading of answers and back-pressure; who may use the connection when is apps.gateway.plane.upstream's.
+Bytes that nobody asked for, in front of a request or behind an answer, mark the connection broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any, Protocol
+
+from apps.gateway.core.forward import LAST_CHUNK, Outgoing, chunk, request_head
+from apps.gateway.core.framing import Body, FramingError, response_body
+from apps.gateway.core.headers import MAX_HEAD, ResponseHead, sort_response
+from apps.gateway.core.heads import ResponseReader
+from apps.gateway.plane.writes import Writes
+
+WRITE_HIGH = 131_072
+"""Bytes waiting to be written upstream at which the client is no longer read."""
+
+
+class Holder(Protocol):
+    """The attempt whose connection this is."""
+
+    def received(self) -> None:
+        """The answer has begun, gone on or ended."""
+
+    def interim(self, status: int, head: ResponseHead) -> None:
+        """A 1xx answer came ahead of the real one."""
+
+    def failed(self, failure: str, detail: str) -> None:
+        """There will be no more of the answer."""
+
+    def drained(self) -> None:
+        """More of the request can be written."""
+
+
+class Pool(Protocol):
+    """Whose connections these are."""
+
+    key: str
+    head: bytes
+    writes: Writes
+
+    def opened(self, connection: UpstreamConnection) -> None: ...
+
+    def lost(self, connection: UpstreamConnection) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an instance."""
+
+    __slots__ = (
+        "_body",
+        "_budget",
+        "_chunked",
+        "_first",
+        "_parts",
+        "_paused",
+        "_reader",
+        "_transport",
+        "blocked",
+        "broken",
+        "done",
+        "head",
+        "head_only",
+        "heard",
+        "holder",
+        "idle_since",
+        "keep",
+        "pool",
+        "status",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.holder: Holder | None = None
+        self.idle_since = 0.0
+        self.blocked = False
+        """More is waiting to be written than should be."""
+        self.broken = False
+        """Never to be used again."""
+        self._reader = ResponseReader()
+        self._transport: Any = None
+        self._paused = False
+        self._chunked = False
+        self._first = b""
+        self._clear(False)
+
+    def _clear(self, head_only: bool) -> None:
+        self.status = 0
+        """Of the answer; 0 while its head is not there."""
+        self.head: ResponseHead | None = None
+        self.head_only = head_only
+        self.heard = False
+        """A byte of the answer has come."""
+        self.done = False
+        self.keep = False
+        self._body: Body | None = None
+        self._parts: list[bytes] = []
+        self._budget = MAX_HEAD
+        """Bytes left for all of the answer that is not body: its heads, the 1xx ones too, extensions, trailers."""
+
+    # -- for the holder ---------------------------------------------------------------------------
+
+    def request(self, holder: Holder, request: Outgoing, body: list[bytes], ended: bool) -> None:
+        """Begin a request, with what there is of its body."""
+        data = request_head(request, self.pool.head)
+        self._chunked = request.chunked
+        if body or (ended and self._chunked):
+            data += self._framed(body, ended)
+        self.send(holder, request.method == b"HEAD", data)
+
+    def send(self, holder: Holder, head_only: bool, data: bytes) -> None:
+        """Begin a request with its first bytes. ``head_only``: the answer to HEAD has no body whatever it says."""
+        self.holder = holder
+        self._clear(head_only)
+        self._first = data
+        self.pool.writes.add(self._transport, data)
+
+    def more(self, body: list[bytes], ended: bool) -> None:
+        """More of the request's body, or its end."""
+        data = self._framed(body, ended)
+        if data:
+            self.pool.writes.add(self._transport, data)
+
+    def _framed(self, body: list[bytes], ended: bool) -> bytes:
+        data = b"".join(body)
+        if not self._chunked:
+            return data
+        return (chunk(data) if data else b"") + (LAST_CHUNK if ended else b"")
+
+    def take(self) -> list[bytes]:
+        """What has come of the answer's body since it was last asked."""
+        parts, self._parts = self._parts, []
+        return parts
+
+    def pause(self) -> None:
+        """Stop reading: whoever reads our answer is slower."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    @property
+    def reusable(self) -> bool:
+        """The answer is whole, nothing came behind it, and the instance would take another request."""
+        return self.done and self.keep and not self.broken and not self._transport.is_closing()
+
+    def fit(self, oldest: float) -> bool:
+        """Whether it can take a request now: idle since ``oldest`` at most, and not about to close."""
+        return self.idle_since >= oldest and not self.broken and not self._transport.is_closing()
+
+    def withdraw(self) -> bool:
+        """Take back what was to be sent this turn; True when that was all: nothing has gone out."""
+        taken = self.pool.writes.withdraw(self._transport)
+        return bool(taken) and taken[0] is self._first
+
+    def rest(self) -> None:
+        """Nobody's for now."""
+        self.holder = None
+        self.resume()
+        self.idle_since = monotonic()
+
+    def close(self) -> None:
+        """Close for good; what has not been sent by now is of no use to anyone."""
+        self.holder = None
+        self.broken = True
+        transport = self._transport
+        self.pool.writes.withdraw(transport)
+        if self.done and not transport.get_write_buffer_size():
+            transport.close()
+        else:
+            transport.abort()
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH)
+        self.idle_since = monotonic()
+        self.pool.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        holder = self.holder
+        if holder is None or self.done:
+            # Nobody asked: an answer to nothing would be taken for the next request's.
+            self.broken = True
+            if holder is None:
+                self._transport.abort()
+            return
+        self.heard = True
+        try:
+            self._read(data, holder)
+        except FramingError as error:
+            self._fail("upstream_protocol_error", f"{self.pool.key}: {error.detail}")
+            return
+        if self.status and self.holder is holder:
+            holder.received()
+
+    def _read(self, data: bytes, holder: Holder) -> None:
+        at = 0
+        while not self.status:
+            at = self._read_head(data, at, holder)
+            if at < 0:
+                return
+        body = self._body
+        if body is not None:
+            at = body.feed(data, at, self._parts)
+            self.done = body.done
+        if at < len(data):
+            self.broken = True  # a second answer, or something that is none
+
+    def _read_head(self, data: bytes, at: int, holder: Holder) -> int:
+        """Read of one head what is there of it; where it stopped, -1 when the head goes on."""
+        reader = self._reader
+        if at == len(data) or self.holder is not holder:
+            return -1
+        at = reader.feed(data, at)
+        if reader.size > self._budget:
+            raise FramingError(f"The answer's heads are over {MAX_HEAD} bytes.")
+        if not reader.whole:
+            return at if at < len(data) else -1
+        self._budget -= reader.size
+        status = reader.status
+        head = sort_response(reader.fields)
+        if status < 200:
+            # Ours are the only offers to switch protocols, and we make none (RFC 9110 section 15.2.2).
+            if status < 100 or status == 101:
+                raise FramingError(f"It answered {status} to a request that did not ask for it.")
+            reader.renew()
+            if status != 100:
+                holder.interim(status, head)
+            return at
+        self._body = response_body(
+            status, head.length, head.coding, head_only=self.head_only, old=reader.old, budget=self._budget
+        )
+        self.done = self._body is None
+        self.keep = reader.keep
+        self.head = head
+        self.status = status
+        reader.renew()
+        return at
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._reader.close()
+        self.broken = True
+        self.pool.lost(self)
+        holder = self.holder
+        if holder is None or self.done:
+            return  # a whole answer is one, whatever became of the connection since
+        if self.head is not None and self.head.length is None and self.head.coding is None and error is None:
+            self.done = True  # a body without length or chunks ends with the connection (RFC 9112 section 6.3)
+            holder.received()
+        else:
+            self._fail("upstream_reset", f"{self.pool.key} closed the connection before its answer was done.")
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self.holder is not None:
+            self.holder.drained()
+
+    def _fail(self, failure: str, detail: str) -> None:
+        self.broken = True
+        self._transport.abort()
+        if self.holder is not None:
+            self.holder.failed(failure, detail)
