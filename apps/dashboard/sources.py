@@ -26,7 +26,7 @@ from apps.health.models import HealthCheck
 from apps.lib import kv
 from apps.lib.clock import monotonic, wall
 from apps.lib.messages import Alive
-from apps.lib.wire import HEARTBEAT_PREFIX
+from apps.lib.wire import HEARTBEAT_PREFIX, MONITOR
 from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
 
@@ -36,8 +36,8 @@ ROUTES_S = 5.0
 """Seconds after which a route's new threshold counts."""
 RECENT = 40
 """Changes kept in the document."""
-SIGNS = ("worker", "beat", "relay")
-"""Processes without a port: they give signs of life on Redis (apps.lib.alive)."""
+SIGNS = ("worker", "beat", "relay", MONITOR)
+"""Who gives signs of life on Redis (apps.lib.alive): processes without a port, and rounds of checks that are held."""
 
 AWAY = (DatabaseError, RedisError, gateway.GatewayStateAway, telemetry.TelemetryAway, SupervisorAway)
 """What a source being away looks like. Anything else is a fault of ours."""

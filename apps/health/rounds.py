@@ -63,7 +63,8 @@ class Row(NamedTuple):
 
     @property
     def watched(self) -> bool:
-        return self.enabled and self.checks
+        # Without a row of health (an instance made while a round looks) it waits for the next round.
+        return self.enabled and self.checks and self.health is not None
 
 
 COLUMNS = (

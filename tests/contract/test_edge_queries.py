@@ -128,6 +128,16 @@ def test_a_series_adds_up_and_minutes_agree_with_tens_of_seconds(teller: Teller)
     assert (long_ago.whole.requests, long_ago.rows[0].errors) == (120, 60)
 
 
+def test_a_window_ends_before_the_step_that_begins_at_its_end(teller: Teller) -> None:
+    base = int(time.time() // 600 * 600) - 3600
+    teller.say("mint", "api", "acme", 200, n=30)
+    teller.store(base + 31)
+    teller.say("mint", "api", "acme", 200, n=60)
+    teller.store(base + 61)
+    assert queries.edge_sparks(base, base + 60, 60) == {"mint": [0.5]}
+    assert queries.edge_by_service(base, base + 60).whole.requests == 30
+
+
 def test_silence_is_told_from_no_traffic(teller: Teller, clickhouse: Client) -> None:
     assert queries.edge_newest() is None
     assert queries.edge_by_service(time.time() - 60).newest is None

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from playwright.sync_api import Page, expect
 
 from tests.e2e.orders import Instance
@@ -355,23 +357,24 @@ def test_a_service_that_only_reports_has_a_page(fleet: Fleet, overview: Page) ->
 
 
 def spans(service: str, count: int) -> Callable[[Fleet], bool]:
-    """An OTLP export of ``count`` server spans of a service that nobody registered."""
+    """An OTLP export of ``count`` server spans of a service that nobody registered; whether it was taken."""
     now = time.time_ns()
-    made = [
-        {
-            "traceId": os.urandom(16).hex(),
-            "spanId": os.urandom(8).hex(),
-            "name": "GET /bills",
-            "kind": 2,
-            "startTimeUnixNano": str(now - 20_000_000),
-            "endTimeUnixNano": str(now),
-        }
-        for _ in range(count)
-    ]
-    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
-    body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": made}]}]}
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = service
+    scope = group.scope_spans.add()
+    for _ in range(count):
+        scope.spans.add(
+            trace_id=os.urandom(16),
+            span_id=os.urandom(8),
+            name="GET /bills",
+            kind=Span.SPAN_KIND_SERVER,
+            start_time_unix_nano=now - 20_000_000,
+            end_time_unix_nano=now,
+        )
+    body, headers = request.SerializeToString(), {"Content-Type": "application/x-protobuf"}
 
     def send(fleet: Fleet) -> bool:
-        return requests.post(f"{fleet.otlp}/v1/traces", json=body, timeout=10).status_code == 200
+        return requests.post(f"{fleet.otlp}/v1/traces", data=body, headers=headers, timeout=10).status_code == 200
 
     return send

@@ -15,7 +15,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 
-PAGES = ["/", "/services/", "/services/covenant/", "/traces/", "/gateway/"]
+PAGES = ["/", "/services/", "/services/covenant/", "/traces/", "/gateway/", "/system/"]
 WIDTHS = [(1440, 900), (375, 812)]
 
 # What an automatic check can find without another's code: names, labels, landmarks, headings, ids.

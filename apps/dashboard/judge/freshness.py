@@ -71,8 +71,7 @@ def _heard(readings: Readings, now: float) -> dict[str, tuple[float | None, floa
     """Source → when it was last heard, for how long that counts, and what it said instead."""
     registry, plane, traffic = readings.registry, readings.plane, readings.traffic
     checked, patience = _checks(readings, now)
-    signs = [readings.signs.value.get(name) for name in ("worker", "beat")]
-    monitor = min(sign for sign in signs if sign is not None) if None not in signs else None
+    monitor = readings.signs.value.get("monitor")
     heard = {
         "database": (registry.at, DATABASE, registry.error),
         "workers": (max((worker.at for worker in plane.value.workers), default=None), SILENT["gateway"], plane.error),

@@ -10,6 +10,7 @@ traffic or not; None means that none has ever spoken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -344,7 +345,7 @@ class _Window:
         clauses = ["Time >= toDateTime({since:UInt32})", "Time < toDateTime({until:UInt32})", "Count > 0"]
         clauses += [f"{name} = {{{name.lower()}:String}}" for name in wanted]
         parameters: dict[str, Any] = {name.lower(): value for name, value in wanted.items()}
-        return " AND ".join(clauses), parameters | {"since": self.since, "until": int(self.until) + 1}
+        return " AND ".join(clauses), parameters | {"since": self.since, "until": math.ceil(self.until)}
 
     @property
     def seconds(self) -> float:

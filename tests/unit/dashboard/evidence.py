@@ -113,7 +113,7 @@ def readings(
     made: dict[str, Any] = {
         "registry": registry,
         "plane": Plane({"covenant": breaker or Breaker()}, workers),
-        "signs": {"worker": NOW - 1, "beat": NOW - 1, "relay": NOW - 1} if signs is None else signs,
+        "signs": dict.fromkeys(("worker", "beat", "relay", "monitor"), NOW - 1) if signs is None else signs,
         "traffic": seen,
         "changes": changes or Changes(revision=7, published_at=NOW - 600),
         "processes": running() if processes is None else processes,

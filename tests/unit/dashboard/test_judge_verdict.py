@@ -61,7 +61,9 @@ def anything(draw: Any) -> Readings:
         traffic = replace(made["traffic"].value, reported_at=at)
         made["traffic"] = replace(made["traffic"], value=traffic)
     if draw(st.booleans()):
-        signs = {name: NOW - draw(AGES) for name in draw(st.sets(st.sampled_from(["worker", "beat", "relay"])))}
+        signs = {
+            name: NOW - draw(AGES) for name in draw(st.sets(st.sampled_from(["worker", "beat", "relay", "monitor"])))
+        }
         made["signs"] = replace(made["signs"], value=signs)
     if draw(st.booleans()):
         workers = tuple(Worker(at=NOW - draw(AGES)) for _ in range(draw(st.integers(0, 2))))

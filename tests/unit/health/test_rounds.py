@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis
 
 from apps.events.models import Event
+from apps.health import rounds
 from apps.health.announce import Announcer
 from apps.health.findings import record
 from apps.health.models import HealthCheck, HealthTransition, InstanceHealth
@@ -88,6 +90,21 @@ def test_a_probe_is_claimed_once_and_due_again_after_its_interval(monitor: Monit
     assert monitor.begin() == []
     assert monitor.begin(1.0) == []
     assert len(monitor.begin(1.0)) == 1
+
+
+def test_an_instance_that_appears_between_two_looks_waits_for_the_next_round(
+    monitor: Monitor, covenant: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_missing = rounds._add_missing
+
+    def and_then_another(found: Any, at: Any) -> bool:
+        made = add_missing(found, at)
+        Instance.objects.get_or_create(service=covenant.service, name="covenant-2", url="http://127.0.0.1:7103")
+        return made
+
+    monkeypatch.setattr(rounds, "_add_missing", and_then_another)
+    assert [target.key for target in monitor.begin()] == ["covenant/covenant-1"]
+    assert [target.key for target in monitor.begin()] == ["covenant/covenant-2"]
 
 
 def test_two_workers_never_own_the_same_probe(monitor: Monitor, covenant: Instance) -> None:
