@@ -371,3 +371,44 @@ def test_a_route_may_send_credentials_on_but_never_a_key_of_ours(ruled: Gateway)
     mine = token()
     names = seen("/both", f"Authorization: Bearer {mine}")
     assert names["authorization"] == f"Bearer {mine}" and names["x-consumer"] == "robot"
+
+
+# -- control's cookies ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        (["Cookie: a=1; mc_session=secret; b=2; mc_csrf=token"], ["a=1; b=2"]),
+        (["Cookie: mc_session=secret"], []),
+        (["COOKIE: __Host-mc_session=secret; a=1", "cookie: mc_device=d; b=2"], ["a=1", "b=2"]),
+        (["Cookie: a=1; b=mc_session"], ["a=1; b=mc_session"]),
+        (["Cookie_: mc_session=x", "X-Cookie: mc_session=x"], []),
+    ],
+)
+def test_a_session_of_the_pages_reaches_no_service(gateway: Gateway, sent: list[str], arrives: list[str]) -> None:
+    for path, key in (("/open/echo", []), ("/up/echo", [f"X-API-Key: {KEY}"])):
+        fields = gateway.get(path, *sent, *key).json()["fields"]
+        assert [value for name, value in fields if name == "cookie"] == arrives
+
+
+def test_a_service_can_not_set_the_session_of_the_pages(gateway: Gateway) -> None:
+    theirs = [
+        "a=1; Path=/",
+        "mc_session=evil; Path=/",
+        "=mc_csrf=evil",
+        "__Host-mc_session=evil; Secure; Path=/",
+        "b=2",
+    ]
+    lines = "".join(f"Set-Cookie: {each}\r\n" for each in theirs)
+    answer = (
+        f"HTTP/1.1 103 Early Hints\r\n{lines}\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\nset-cookie: mc_device=x\r\n"
+    )
+    (gateway.folder / "one.answer").write_bytes(f"{answer}{lines}\r\nok".encode())
+    with contextlib.closing(gateway.connect()) as wire:
+        wire.send("GET /open/raw HTTP/1.1", "Host: gw")
+        seen = b""
+        for expected in (103, 200):
+            assert wire.read().status == expected
+            seen += wire.raw_head
+    assert b"mc_" not in seen and seen.count(b"a=1; Path=/") == 2 and seen.count(b"b=2") == 2

@@ -7,6 +7,7 @@ fields that only the gateway may set. Works on raw bytes and knows nothing of ro
 
 from __future__ import annotations
 
+from apps.gateway.core.cookies import sets_ours, without_ours
 from apps.lib.problem import Problem, Refused
 
 Fields = list[tuple[bytes, bytes]]
@@ -33,7 +34,8 @@ MAX_HEAD = 65_536
     DATE,
     FAILED,
     HOPS,
-) = range(17)
+    COOKIE,
+) = range(18)
 
 _REQUEST = {
     b"host": HOST,
@@ -49,6 +51,7 @@ _REQUEST = {
     b"x-forwarded-for": FORWARDED,
     b"via": VIA,
     b"max-forwards": HOPS,
+    b"cookie": COOKIE,
     # Hop-by-hop.
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
@@ -75,6 +78,7 @@ _RESPONSE = {
     b"transfer-encoding": CODING,
     b"date": DATE,
     b"x-failed-dependency": FAILED,
+    b"set-cookie": COOKIE,
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
     b"proxy-authenticate": DROP,
@@ -212,6 +216,10 @@ def sort_request(fields: Fields) -> RequestHead:
             head.forwarded = value if head.forwarded is None else head.forwarded + b", " + value
         elif kind == HOPS:
             head.hops = value
+        elif kind == COOKIE:
+            others = without_ours(value)
+            if others:
+                lines += (name, b": ", others, b"\r\n")
     if hosts > 1:
         raise _twice("Host")
     if head.connection is not None:
@@ -305,6 +313,8 @@ def sort_response(fields: Fields) -> ResponseHead:
             named |= connection_options(value)
         elif kind == FAILED:
             head.failed_dependency = value
+            lines += (name, b": ", value, b"\r\n")
+        elif kind == COOKIE and not sets_ours(value):
             lines += (name, b": ", value, b"\r\n")
     if named:
         head.lines = without(lines, named)

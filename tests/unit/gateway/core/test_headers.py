@@ -106,3 +106,8 @@ def test_a_204_never_carries_a_length_and_a_head_answer_keeps_it() -> None:
     for status, expected in ((204, False), (304, True), (200, True)):
         data = b"".join(answer_head(status, head, "none", 0, b"", b"t", b"", keep=True, old=False))
         assert (b"Content-Length: 5" in data) is expected, status
+
+
+def test_connection_may_name_cookies_and_what_is_left_of_them_stays_here() -> None:
+    head = sort_request([(b"Host", b"x"), (b"Cookie", b"a=1; mc_session=s"), (b"Connection", b"Cookie")])
+    assert head.lines == []
