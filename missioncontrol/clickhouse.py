@@ -24,6 +24,7 @@ def build() -> Interface:
     home = env.home() / "clickhouse"
     limits = Limits(
         memory=env.integer("MC_CLICKHOUSE_MEMORY_MB", 1200, low=300) * MIB,
+        free=env.integer("MC_CLICKHOUSE_FREE_MB", 100, low=0) * MIB,
         fsync=env.flag("MC_CLICKHOUSE_FSYNC"),
     )
     login = Login(env.ENGINE_USER, env.secret("MC_CLICKHOUSE_PASSWORD"))

@@ -126,6 +126,35 @@ def test_a_failed_insert_stores_nothing_and_leaves_the_next_alone(
     assert client.query("SELECT count() FROM t").first_row[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("CREATE MATERIALIZED VIEW v TO u AS SELECT a + throwIf(a = 9) AS a FROM t", 395),
+        ("ALTER TABLE t ADD CONSTRAINT c CHECK a < 9", 469),
+        ("DROP TABLE t; CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a PARTITION BY a % 1000", 252),
+    ],
+    ids=["a view that fails", "a constraint", "too many partitions"],
+)
+def test_an_insert_that_fails_late_is_never_acknowledged(
+    client: Client, clickhouse_url: str, database: str, statement: str, code: int
+) -> None:
+    client.command("CREATE TABLE u (a UInt64) ENGINE = MergeTree ORDER BY a")
+    for one in statement.split("; "):
+        client.command(one)
+    rows = b"".join(b"%d\n" % number for number in range(300))
+    answer = post(f"{clickhouse_url}/?database={database}", b"INSERT INTO t (a) FORMAT TSV\n" + rows)
+    assert answer.headers.get("X-ClickHouse-Exception-Code") == str(code), answer.text
+    assert client.query("SELECT count() FROM u").first_row[0] == 0
+
+
+def test_settings_of_an_insert_hold(clickhouse_url: str, database: str, client: Client) -> None:
+    url = f"{clickhouse_url}/?database={database}"
+    quick = b"INSERT INTO t (a) SETTINGS input_format_csv_allow_variable_number_of_columns = 1 FORMAT CSV\n1,2,3\n"
+    assert post(url, quick).status_code == 200
+    assert post(url, b"INSERT INTO t (a) FORMAT CSV\n1,2,3\n").status_code == 400
+    assert client.query("SELECT a FROM t").result_rows == [(1,)]
+
+
 def test_an_insert_may_name_its_format_in_the_url_or_in_the_body(
     clickhouse_url: str, database: str, client: Client
 ) -> None:

@@ -27,11 +27,13 @@ class Limits:
     result: int = 256 * MIB
     query_seconds: int = 30
     threads: int = 2
+    free: int = 100 * MIB
+    """Left free on the disk: inserts are refused (NOT_ENOUGH_SPACE) before they meet its end half-way."""
     fsync: bool = False
     """fsync every part: safe over a power cut, at some milliseconds an insert. ``kill -9`` does not need it."""
 
 
-def profile(limits: Limits) -> dict[str, int]:
+def profile(limits: Limits) -> dict[str, int | str]:
     """The settings of every query unless its request says otherwise."""
     return {
         "max_threads": limits.threads,
@@ -41,7 +43,9 @@ def profile(limits: Limits) -> dict[str, int]:
         "max_execution_time": limits.query_seconds,
         "max_result_bytes": limits.result,
         "max_insert_threads": 1,
+        # Only an insert that asks for it, by a token, is compared with those before it.
         "insert_deduplicate": 0,
+        "deduplicate_insert": "backward_compatible_choice",
         # The views' output is grouped already, and merges build the skip indexes of what lives long enough.
         "optimize_on_insert": 0,
         "materialize_skip_indexes_on_insert": 0,
@@ -95,6 +99,7 @@ def config_xml(limits: Limits, users_file: str) -> str:
         "number_of_free_entries_in_pool_to_lower_max_size_of_merge": 1,
         "number_of_free_entries_in_pool_to_execute_mutation": 1,
         "number_of_free_entries_in_pool_to_execute_optimize_entire_partition": 1,
+        "min_free_disk_bytes_to_perform_insert": limits.free,
         "fsync_after_insert": int(limits.fsync),
         "fsync_part_directory": int(limits.fsync),
     }

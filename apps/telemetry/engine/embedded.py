@@ -8,10 +8,14 @@ the bound a request is refused at once (ClickHouse's code 202) and the client tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import chdb
@@ -21,6 +25,7 @@ from chdb.state.sqlitelike import Connection
 from apps.telemetry.engine import config
 from apps.telemetry.engine.errors import EngineError, refusal
 from apps.telemetry.engine.request import Request, quote, quote_name
+from apps.telemetry.engine.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Embedded:
                 connection.query("SET " + ", ".join(pairs))
             statement = request.statement
             if statement.data is not None:
-                return self._insert(connection, statement.sql, statement.format or "Values", statement.data)
+                return self._insert(connection, statement, statement.data)
             # chdb's own Connection.query post-processes some format names; the raw one never does.
             result = connection._conn.query(statement.sql, request.format, params=dict(request.parameters))
         except (ChdbError, RuntimeError, UnicodeDecodeError) as error:
@@ -97,16 +102,29 @@ class Embedded:
             result.elapsed(),
         )
 
-    def _insert(self, connection: Connection, sql: str, format_name: str, data: bytes) -> Answer:
+    def _insert(self, connection: Connection, statement: Statement, data: bytes) -> Answer:
+        """Insert what the request brought, as a file: chdb's streaming insert says "done" of what failed late.
+
+        (A view that fails, a constraint, a full disk at the last write: its ``finish`` raises for none of them.)
+        """
         if not data:
             return Answer(b"")
-        stream = connection.send_insert(sql, format_name)
-        try:
-            stream.append(data)
-            done = stream.finish()
-        finally:
-            stream.cancel()
-        return Answer(b"", 0, 0, done.rows_written, done.bytes_written, done.elapsed)
+        with _as_file(data) as path:
+            done = connection._conn.query(
+                f"{statement.sql} FROM INFILE {quote(path)} {statement.settings} FORMAT {statement.format or 'Values'}",
+                "TabSeparated",
+                params={},
+            )
+        return Answer(b"", 0, 0, done.rows_written(), done.bytes_written(), done.elapsed())
+
+
+@contextlib.contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """The path of a file that holds ``data``, in memory where there are such files."""
+    with os.fdopen(os.memfd_create("insert"), "wb") if hasattr(os, "memfd_create") else TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield f"/dev/fd/{file.fileno()}"
 
 
 class _Lane:

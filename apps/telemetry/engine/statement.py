@@ -45,13 +45,15 @@ class Statement:
     verb: str
     """Upper case; empty for an empty statement."""
     sql: str
-    """All of it, or for a streamed INSERT what precedes FORMAT."""
+    """All of it, or for a streamed INSERT what precedes SETTINGS and FORMAT."""
     format: str | None = None
     """The format named by the statement: of the result, or of ``data``."""
     data: bytes | None = None
     """What a streamed INSERT brings; None when the statement is not one."""
     local: bool = False
     """It changes its connection (SET, USE, temporary tables), which without a session must not outlive it."""
+    settings: str = ""
+    """The SETTINGS clause of a streamed INSERT."""
 
     @property
     def reads(self) -> bool:
@@ -69,7 +71,10 @@ def split(query: bytes, body: bytes) -> Statement:
     verb, marks = _scan(head)
     tail = body if query else b""
     if verb == "INSERT" and marks.format_at is not None:
-        return Statement(verb, _text(head[: marks.format_at]), marks.format, head[marks.data_at :] + tail)
+        cut = marks.format_at if marks.settings_at is None else marks.settings_at
+        data = head[marks.data_at :] + tail
+        settings = _text(head[cut : marks.format_at])
+        return Statement(verb, _text(head[:cut]), marks.format, data, settings=settings)
     if verb == "INSERT" and tail and not marks.values and not marks.selects:
         # ``INSERT INTO t`` and a body: the server's default input format is Values.
         return Statement(verb, _text(head), "Values", tail)
@@ -87,6 +92,8 @@ class _Marks:
     format_at: int | None = None
     """Where an INSERT's FORMAT stands; None when its data are not streamed."""
     data_at: int = 0
+    settings_at: int | None = None
+    """Where an INSERT's SETTINGS stand."""
     values: bool = False
     selects: bool = False
     temporary: bool = False
@@ -104,11 +111,13 @@ def _scan(text: bytes) -> tuple[str, _Marks]:
             _note(word, previous, marks)
             if verb == "INSERT" and (marks.values or marks.selects):
                 break
+            if word == "SETTINGS" and previous not in {"INTO", "TABLE", "."}:
+                marks.settings_at = start
         tail.see(kind, word if depth == 0 else "", text[start:end], start)
         if verb == "INSERT" and tail.name:
             marks.format, marks.format_at, marks.data_at = tail.name, tail.at, _data_start(text, end)
             break
-        previous = word
+        previous = word or text[start:end].decode("latin-1")
     else:
         marks.format = tail.name
     return verb, marks

@@ -27,7 +27,7 @@ from apps.telemetry.engine.statement import StatementError, split
         (
             b"",
             b"INSERT INTO t SETTINGS a = 'FORMAT x' FORMAT TSV 1",
-            "INSERT INTO t SETTINGS a = 'FORMAT x' ",
+            "INSERT INTO t ",
             "TSV",
             b"1",
         ),
@@ -39,6 +39,21 @@ def test_a_streamed_insert_is_cut_where_its_data_begins(
 ) -> None:
     statement = split(query, body)
     assert (statement.verb, statement.sql, statement.format, statement.data) == ("INSERT", sql, format_name, data)
+
+
+@pytest.mark.parametrize(
+    ("text", "sql", "settings"),
+    [
+        (b"INSERT INTO t SETTINGS a = 1, b = 'x' FORMAT TSV 1", "INSERT INTO t ", "SETTINGS a = 1, b = 'x' "),
+        (b"INSERT INTO t (a) settings a = 1 FORMAT TSV 1", "INSERT INTO t (a) ", "settings a = 1 "),
+        (b"INSERT INTO settings SETTINGS a = 1 FORMAT TSV 1", "INSERT INTO settings ", "SETTINGS a = 1 "),
+        (b"INSERT INTO db.settings FORMAT TSV 1", "INSERT INTO db.settings ", ""),
+        (b"INSERT INTO `settings` (settings) FORMAT TSV 1", "INSERT INTO `settings` (settings) ", ""),
+    ],
+)
+def test_the_settings_of_a_streamed_insert_stand_apart(text: bytes, sql: str, settings: str) -> None:
+    statement = split(b"", text)
+    assert (statement.sql, statement.settings, statement.format, statement.data) == (sql, settings, "TSV", b"1")
 
 
 @pytest.mark.parametrize(
