@@ -29,8 +29,11 @@ def build() -> Collector:
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
     target = Target(env.clickhouse_url(), env.text("CLICKHOUSE_DATABASE", "mission"))
+    body = env.integer("MC_OTLP_MAX_BODY", 16 * 1024 * 1024, low=1024)
     limits = Limits(
-        body=env.integer("MC_OTLP_MAX_BODY", 16 * 1024 * 1024, low=1024),
+        body=body,
+        unpacked=4 * body,
+        in_flight=env.integer("MC_OTLP_IN_FLIGHT", 6 * body, low=body),
         body_seconds=env.number("MC_OTLP_BODY_TIMEOUT", 10.0),
         patience=env.number("MC_OTLP_PATIENCE", PATIENCE),
     )

@@ -80,11 +80,11 @@ class _Process:
 class Engine(_Process):
     """``python -m missioncontrol.clickhouse``."""
 
-    def __init__(self, home: Path, port: int | None = None) -> None:
+    def __init__(self, home: Path, port: int | None = None, **environment: str) -> None:
         port = port or free_port()
         self.home, self.password = home, secrets.token_urlsafe(16)
         settings = {"MC_CLICKHOUSE_PORT": str(port), "MC_CLICKHOUSE_PASSWORD": self.password}
-        super().__init__("missioncontrol.clickhouse", home, settings, port)
+        super().__init__("missioncontrol.clickhouse", home, settings | environment, port)
         self.address = self.url
         """Without what opens it."""
         self.url = f"http://{ENGINE_USER}:{self.password}@127.0.0.1:{port}"

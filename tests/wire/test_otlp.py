@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -30,7 +31,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tests.clickhouse import TOKEN, CollectorProcess
+from tests.waiting import until
 
+MIB = 1024 * 1024
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
 
@@ -38,7 +41,8 @@ PROTOBUF = {"Content-Type": "application/x-protobuf"}
 def collector(clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
     home = tmp_path_factory.mktemp("collector")
     database = f"otlp_{uuid.uuid4().hex[:12]}"
-    settings = {"MC_HOST": "0.0.0.0", "MC_OTLP_BODY_TIMEOUT": "1", "MC_OTLP_MAX_BODY": str(1024 * 1024)}  # noqa: S104
+    settings = {"MC_HOST": "0.0.0.0", "MC_OTLP_BODY_TIMEOUT": "1", "MC_OTLP_MAX_BODY": str(MIB)}  # noqa: S104
+    settings["MC_OTLP_IN_FLIGHT"] = str(6 * MIB)
     with CollectorProcess(home, clickhouse_url, database, **settings) as running:
         yield running
     requests.post(clickhouse_url, data=f"DROP DATABASE {database}", timeout=10).raise_for_status()
@@ -220,7 +224,8 @@ GOOD = export().SerializeToString()
         ("/v1/traces", GOOD, {"Content-Encoding": "br"}, 415, "unsupported_encoding"),
         ("/v1/traces", GOOD, {"Content-Encoding": "gzip"}, 400, "malformed_encoding"),
         ("/v1/traces", gzip.compress(GOOD)[:-4], {"Content-Encoding": "gzip"}, 400, "malformed_encoding"),
-        ("/v1/traces", gzip.compress(bytes(80 * 2**20), 1), {"Content-Encoding": "gzip"}, 413, "too_large"),
+        ("/v1/traces", gzip.compress(bytes(80 * MIB), 1), {"Content-Encoding": "gzip"}, 413, "too_large"),
+        ("/v1/traces", gzip.compress(bytes(4 * MIB + 1), 1), {"Content-Encoding": "gzip"}, 413, "too_large"),
         ("/v1/traces", bytes(2 * 2**20), {}, 413, "too_large"),
         ("/v1/traces", GOOD, {"Authorization": "Bearer wrong"}, 401, "bad_token"),
         ("/v1/traces", GOOD, {"Authorization": f"Basic {TOKEN}"}, 401, "bad_token"),
@@ -300,6 +305,75 @@ def test_a_body_that_never_comes_is_408_and_one_that_is_too_long_is_413(collecto
     assert post(collector, GOOD).status_code == 200
 
 
+def test_a_body_that_drips_is_cut_off(collector: CollectorProcess) -> None:
+    head = (
+        b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 1000\r\n\r\n"
+    )
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", collector.port), 0.2) as slow:
+        slow.sendall(head)
+        answer = b""
+        while not answer:
+            assert time.monotonic() - started < 6, "a byte now and then holds a request for ever"
+            slow.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                answer = slow.recv(4096)
+    assert b" 408 " in answer.split(b"\r\n")[0]
+
+
+def test_bytes_are_counted_while_they_come_and_refused_past_the_bound(collector: CollectorProcess) -> None:
+    """Twelve clients send all but the end of a body of 900 KiB, where six MiB may be in flight."""
+    head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+    piece = b"%x\r\n" % (900 * 1024) + bytes(900 * 1024) + b"\r\n"
+    before = requests.get(f"{collector.url}/stats", timeout=5).json()["refused"].get("collector_full", 0)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", collector.port), 10)) for _ in range(12)]
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + piece)
+        until(lambda: stats(collector)["refused"].get("collector_full", 0) >= before + 5, 5, what="five refusals")
+        assert stats(collector)["in_flight_bytes"] <= 6 * MIB + 900 * 1024
+    until(lambda: stats(collector)["in_flight_bytes"] == 0, 5, what="nothing held for gone clients")
+    assert post(collector, export().SerializeToString()).status_code == 200
+
+
+def test_what_is_unpacked_counts_against_the_same_bound(collector: CollectorProcess) -> None:
+    head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+    packed = gzip.compress(export().SerializeToString(), 1)
+    bomb = gzip.compress(bytes(3 * MIB), 1)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", collector.port), 10))
+            client.sendall(
+                head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % (900 * 1024) + bytes(900 * 1024) + b"\r\n"
+            )
+        until(lambda: stats(collector)["in_flight_bytes"] >= 4 * MIB, 5, what="four MiB held")
+        refused = post(collector, bomb, **{"Content-Encoding": "gzip"})
+        assert (refused.status_code, refused.json()["failure"]) == (503, "collector_full")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert post(collector, packed, **{"Content-Encoding": "gzip"}).status_code == 200
+
+
+def test_an_export_that_comes_again_is_stored_once_however_it_is_packed(collector: CollectorProcess, ask: Any) -> None:
+    service = f"again-{uuid.uuid4().hex}"
+    body = export(3, service=service, trace_id=b"short").SerializeToString()
+    answers = [
+        post(collector, body),
+        post(collector, gzip.compress(body), **{"Content-Encoding": "gzip"}),
+        post(collector, body),
+    ]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {
+        ExportTraceServiceResponse.FromString(answer.content).partial_success.rejected_spans for answer in answers
+    } == {1}
+    assert ask(f"SELECT count() FROM otel_traces WHERE ServiceName = '{service}'") == [[2]]
+    assert ask(f"SELECT sum(Count) FROM otel_red_10s WHERE ServiceName = '{service}'") == [[2]]
+
+
+def stats(collector: CollectorProcess) -> dict[str, Any]:
+    return dict(requests.get(f"{collector.url}/stats", timeout=5).json())
+
+
 def test_clients_that_hang_up_cost_nothing(collector: CollectorProcess) -> None:
     for _ in range(50):
         with socket.create_connection(("127.0.0.1", collector.port), 10) as gone:
@@ -347,7 +421,8 @@ def test_figures_are_told_as_json_and_as_prometheus_text(collector: CollectorPro
     assert figures["refused"]["malformed_otlp"] >= 1
     assert figures["accepted"]["traces"] >= 1
     assert figures["stored_rows"] >= 1
-    assert figures["dropped"] == {"buffer_full": 0, "clickhouse_away": 0, "clickhouse_rejected": 0}
+    assert figures["dropped"] == {"buffer_full": 0, "clickhouse_away": 0, "clickhouse_rejected": 0, "fault": 0}
+    assert (figures["restarts"], figures["trouble"]) == (0, "")
     text = requests.get(f"{collector.url}/metrics", timeout=5).text
     assert 'mc_collector_refused_requests_total{failure="malformed_otlp"}' in text
     assert json.loads(requests.get(f"{collector.url}/health", timeout=5).text)["service"] == "collector"

@@ -18,6 +18,7 @@ from typing import Any
 from apps.lib import clock
 from apps.lib.problem import CONTENT_TYPE, Problem, Refused
 from apps.telemetry.collector.buffer import PATIENCE, Buffer
+from apps.telemetry.collector.exports import Export
 from apps.telemetry.collector.ingest import Ingest
 from apps.telemetry.collector.report import prometheus, statistics
 from apps.telemetry.collector.store import Store
@@ -41,9 +42,10 @@ class Limits:
     body: int = 16 * MIB
     unpacked: int = 64 * MIB
     in_flight: int = 96 * MIB
-    """Of all request bodies together, until they are answered."""
+    """Of all request bodies together, as they come in and are unpacked; then the buffer's own bound counts."""
     body_seconds: float = 10.0
-    """Longest wait for the next piece of a body."""
+    """For a body to arrive, and one more for each ``pace`` bytes of it."""
+    pace: int = 64 * 1024
     patience: float = PATIENCE
     """Longest wait for ClickHouse to take a request's rows."""
 
@@ -81,14 +83,27 @@ class Collector:
                 self._ingest = Ingest(
                     Buffer(self._store.insert, patience=self.limits.patience),
                     unpacked_limit=self.limits.unpacked,
+                    patience=self.limits.patience,
                     keep_days=self._keep_days,
                 )
-                self._preparing = asyncio.create_task(self._store.prepare(), name="schema")
+                self._prepare()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    def _prepare(self) -> None:
+        self._preparing = asyncio.create_task(self._store.prepare(), name="schema")
+        self._preparing.add_done_callback(self._prepared)
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        """What applies the schema died of a fault: it is started again."""
+        if task.cancelled() or (fault := task.exception()) is None or self._ingest is None:
+            return
+        self._ingest.buffer.tally.restarts += 1
+        log.error("what applies the schema died and is started again", exc_info=fault)
+        asyncio.get_running_loop().call_later(1.0, self._prepare)
 
     async def _close(self) -> None:
         if self._preparing is not None and not self._preparing.done():
@@ -112,8 +127,8 @@ class Collector:
             await self._probe(path, send)
 
     async def _probe(self, path: str, send: Send) -> None:
-        if path == "/ready" and not self._store.ready:
-            await self._refuse(send, Problem(503, "telemetry_away", self._store.reason, retry_after=1))
+        if path == "/ready" and (reason := self._unready()):
+            await self._refuse(send, Problem(503, "telemetry_away", reason, retry_after=1))
             return
         if path == "/metrics":
             text = prometheus(self._statistics())
@@ -129,12 +144,17 @@ class Collector:
             body |= self._statistics()
         await _respond(send, 200, json.dumps(body).encode(), "application/json")
 
+    def _unready(self) -> str:
+        """Why exports can't be stored now; empty when they can."""
+        if self._ingest is None or not self._store.ready:
+            return self._store.reason
+        return self._ingest.buffer.trouble()
+
     def _statistics(self) -> dict[str, Any]:
         return {} if self._ingest is None else statistics(self._ingest, self._in_flight)
 
     async def _export(self, signal: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        taken = 0
         try:
             if scope["method"] != "POST":
                 raise Refused(Problem(405, "method_not_allowed", "Send OTLP by POST."))
@@ -143,11 +163,7 @@ class Collector:
             if self._ingest is None:
                 raise Refused(Problem(503, "starting", "The collector is starting.", retry_after=1))
             self._ingest.counts.requests += 1
-            body = await self._body(headers, receive)
-            taken = len(body)
-            self._in_flight += taken
-            self._ingest.counts.received_bytes += taken
-            answer = await self._ingest.export(signal, body, headers.get("content-encoding", "").strip().lower())
+            answer = await self._ingest.outcome(await self._take(self._ingest, signal, headers, receive))
         except HungUp:
             return
         except Refused as error:
@@ -159,8 +175,17 @@ class Collector:
             await self._refuse(send, error.problem, extra)
         else:
             await _respond(send, 200, answer, PROTOBUF)
+
+    async def _take(self, ingest: Ingest, signal: str, headers: dict[str, str], receive: Receive) -> Export:
+        """Read the body and hand its rows over; no byte of it is held afterwards."""
+        hold = _Hold(self)
+        try:
+            body = await self._body(headers, receive, hold)
+            ingest.counts.received_bytes += len(body)
+            packing = headers.get("content-encoding", "").strip().lower()
+            return ingest.take(signal, body, packing, self.limits.in_flight - self._in_flight + len(body))
         finally:
-            self._in_flight -= taken
+            hold.release()
 
     def _authenticate(self, scope: Scope, headers: dict[str, str]) -> None:
         """Loopback may send without a token; a wrong token is refused from anywhere."""
@@ -172,28 +197,31 @@ class Collector:
         elif not _loopback(scope):
             raise Refused(Problem(401, "no_token", "Send the fleet token as 'Authorization: Bearer <token>'."))
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
+    async def _body(self, headers: dict[str, str], receive: Receive, hold: _Hold) -> bytes:
         limit = self.limits.body
         too_large = Problem(413, "too_large", f"The body is larger than {limit} bytes; send less at once.")
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
+        expected = int(declared) if declared.isdigit() and len(declared) < 20 else 0
+        if expected > limit:
             raise Refused(too_large)
-        if self._in_flight + (int(declared) if declared.isdigit() else 0) > self.limits.in_flight:
-            raise Refused(Problem(503, "collector_full", "Too many bytes are in flight; try again.", retry_after=1))
+        if self._in_flight + expected > self.limits.in_flight:
+            raise Refused(_full())
         parts: list[bytes] = []
-        size = 0
+        deadline = clock.monotonic() + self.limits.body_seconds
         while True:
             try:
-                async with asyncio.timeout(self.limits.body_seconds):
+                async with asyncio.timeout(deadline - clock.monotonic() + hold.size / self.limits.pace):
                     message = await receive()
             except TimeoutError:
                 raise Refused(Problem(408, "body_timeout", "The body did not arrive in time.")) from None
             if message["type"] == "http.disconnect":
                 raise HungUp
             part = message.get("body", b"")
-            size += len(part)
-            if size > limit:
+            hold.add(len(part))
+            if hold.size > limit:
                 raise Refused(too_large)
+            if self._in_flight > self.limits.in_flight:
+                raise Refused(_full())
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -203,6 +231,26 @@ class Collector:
         if problem.retry_after is not None:
             extra.append((b"retry-after", str(problem.retry_after).encode()))
         await _respond(send, problem.status, problem.encode(), CONTENT_TYPE, extra)
+
+
+class _Hold:
+    """The bytes of one request that are in memory, counted while they are."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        self.size += size
+        self._collector._in_flight += size
+
+    def release(self) -> None:
+        self._collector._in_flight -= self.size
+        self.size = 0
+
+
+def _full() -> Problem:
+    return Problem(503, "collector_full", "Too many bytes are in flight; try again.", retry_after=1)
 
 
 def _check_media_type(headers: dict[str, str]) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from apps.telemetry.collector.buffer import Away, Rejected
+from apps.telemetry.collector.buffer import Doubtful, Refused, Rejected, Unsent
 from apps.telemetry.schema import runner
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,21 @@ log = logging.getLogger(__name__)
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
-WAIT = 15
-"""Seconds for one insert."""
+WAIT = 10
+"""Seconds for one insert; past them its outcome is unknown."""
 # Malformed data and schemas that don't fit: the same bytes fail the same way for ever. All else (memory,
-# too many parts, timeouts, restarts, a table that a migration is about to make) is worth another try.
+# too many parts, timeouts, restarts) is worth another try.
 NEVER = frozenset({6, 26, 27, 33, 34, 38, 41, 43, 53, 69, 70, 72, 117, 131, 252, 321, 349, 386})
+# Turned away before anything is written: no such table yet, too many at once, starting, disk nearly full.
+AT_THE_DOOR = frozenset({60, 81, 202, 209, 243})
+# A fault of the file system. Where a table is not replicated, ClickHouse notes a block's token before it moves the
+# block's part into place (MergeTreeSink), so after such a fault the token may be known and the rows gone.
+FILE_SYSTEM = frozenset({1001})
+ONCE = {
+    "insert_deduplicate": "1",
+    # What a table has already may still be missing in a view that failed after it.
+    "deduplicate_blocks_in_dependent_materialized_views": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +75,15 @@ class Store:
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 1.5)
 
-    async def insert(self, table: str, data: bytes) -> None:
-        """Store blocks of ``table``; raises Away or Rejected."""
+    async def insert(self, table: str, data: bytes, token: str) -> None:
+        """Store blocks of ``table``, once for all calls with this ``token``; raises Unsent, Doubtful or Rejected."""
         if not self.ready:
-            raise Away(self.reason)
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._insert, table, data)
+            raise Unsent(self.reason)
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._insert, table, data, token)
 
     async def close(self) -> None:
         """Close the client; inserts must have ended."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         if self._client is not None:
             self._client.close()
 
@@ -90,16 +100,36 @@ class Store:
             )
         return runner.apply(self._client, self._target.database)
 
-    def _insert(self, table: str, data: bytes) -> None:
+    def _insert(self, table: str, data: bytes, token: str) -> None:
         if self._client is None:
-            raise Away("ClickHouse has not answered yet.")
+            raise Unsent("ClickHouse has not answered yet.")
+        settings = {**ONCE, "insert_deduplication_token": token, **dict(self._target.insert_settings)}
         try:
-            self._client.raw_insert(table, insert_block=data, fmt="Native", settings=dict(self._target.insert_settings))
-        except DatabaseError as error:
-            code = _code(error)
-            raise (Rejected if code in NEVER else Away)(_short(error)) from None
+            self._client.raw_insert(table, insert_block=data, fmt="Native", settings=settings)
         except (ClickHouseError, HTTPError, OSError) as error:
-            raise Away(_short(error)) from None
+            raise _outcome(error) from None
+
+
+def _outcome(error: Exception) -> Refused:
+    """What an insert that failed so has left behind."""
+    code = _code(error) if isinstance(error, DatabaseError) else 0
+    if code == 0:  # Not the server's word but the connection's.
+        return Unsent(_short(error)) if _never_connected(error) else Doubtful(_short(error))
+    if code in NEVER:
+        return Rejected(_short(error))
+    if code in AT_THE_DOOR:
+        return Unsent(_short(error))
+    return Doubtful(_short(error), answered=True, renew=code in FILE_SYSTEM)
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Whether the request can't have left: there was no connection to send it on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(getattr(seen, "reason", seen), NewConnectionError | ConnectTimeoutError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _code(error: Exception) -> int:

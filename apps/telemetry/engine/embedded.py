@@ -22,7 +22,7 @@ import chdb
 from chdb import ChdbError
 from chdb.state.sqlitelike import Connection
 
-from apps.telemetry.engine import config
+from apps.telemetry.engine import blocks, config
 from apps.telemetry.engine.errors import EngineError, refusal
 from apps.telemetry.engine.request import Request, quote, quote_name
 from apps.telemetry.engine.statement import Statement
@@ -54,12 +54,17 @@ class Embedded:
         server = home / "config.xml"
         server.write_text(config.config_xml(limits, str(users)))
         self._address = f"{data}?config-file={server}"
+        self.lost_blocks = blocks.forget_lost(data)
+        """Notes of repeated inserts taken back at this start, because their rows were not kept."""
         self._reads = _Lane("read", readers, queue, self._open)
         self._writes = _Lane("write", writers, queue, self._open)
         # Open for as long as the process lives: the engine unloads its tables with the last connection.
         self._anchor = self._open()
         self.version = self._anchor.query("SELECT version()", "TSVRaw").bytes().decode().strip()
         self.timezone = self._anchor.query("SELECT timezone()", "TSVRaw").bytes().decode().strip()
+        broken = "SELECT count() FROM system.detached_parts WHERE startsWith(reason, 'broken')"
+        self.broken_parts = int(self._anchor.query(broken, "TSVRaw").bytes())
+        """Parts that could not be read at a start and were put aside (``detached`` in their table's folder)."""
 
     def _open(self) -> Connection:
         return Connection(self._address)

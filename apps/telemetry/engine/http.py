@@ -112,7 +112,8 @@ class Interface:
             }
             if self._engine is not None:
                 body |= {"engine": self._engine.version, "pending": self._engine.pending(), "held_bytes": self.held}
-                body["refused_logins"] = self.refused_logins
+                body |= {"refused_logins": self.refused_logins, "lost_blocks": self._engine.lost_blocks}
+                body["broken_parts"] = self._engine.broken_parts
             await _plain(send, 200, json.dumps(body).encode(), [], b"application/json")
 
     async def _statement(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
