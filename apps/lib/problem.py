@@ -37,6 +37,9 @@ TITLES = {
     504: "Gateway timeout",
 }
 
+LATER = frozenset({429, 503, 504})
+"""Refusals that pass by themselves: a client that is not told when to come again comes at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -46,8 +49,12 @@ class Problem:
     failure: str
     detail: str
     retry_after: int | None = None
-    """Whole seconds, sent as ``Retry-After`` (RFC 9110 section 10.2.3)."""
+    """Whole seconds, sent as ``Retry-After`` (RFC 9110 section 10.2.3); those of ``LATER`` always say something."""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.retry_after is None and self.status in LATER:
+            object.__setattr__(self, "retry_after", 1)
 
     def document(self, trace_id: str = "") -> dict[str, Any]:
         """The members of the document; ``trace_id`` is left out when there is none."""

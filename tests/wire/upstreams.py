@@ -3,8 +3,8 @@
 ``/echo`` tells what arrived; ``/status/<n>``, ``/slow/<seconds>``, ``/bytes/<n>``, ``/chunks/<n>``, ``/close``
 (an answer without length), ``/cut`` (half an answer), ``/reset``, ``/hints`` (103, then 200), ``/garbage``,
 ``/dependency``, ``/hang``, ``/early`` (answers at the head, reads the body after),
-``/raw`` (the bytes of the file ``NAME.answer`` in FOLDER). ``/mode/<word>`` sets how ``/flag`` answers from then
-on; ``/seen`` counts requests.
+``/raw`` (the bytes of the file ``NAME.answer`` in FOLDER). ``/mode/<status>`` sets how ``/flag`` answers from
+then on, ``/mode/<status>-late`` after half a second; ``/seen`` counts requests.
 
 Run: ``python -m tests.wire.upstreams PORT NAME FOLDER``.
 """
@@ -133,7 +133,9 @@ class Upstream(asyncio.Protocol):
             type(self).mode = value
             self.send(200)
         elif first == "flag":
-            self.send(int(self.mode), b"flag")
+            status, _, late = self.mode.partition("-")
+            await asyncio.sleep(0.5 if late else 0)
+            self.send(int(status), b"flag")
         elif first == "seen":
             self.send(200, json.dumps({"seen": self.seen, "aborted": self.aborted}).encode())
         else:

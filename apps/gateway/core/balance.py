@@ -43,16 +43,22 @@ class Rotation(Generic[T]):
         if not self._order:
             untried = [target for target in targets if target not in tried] or targets
             return self._less_busy([target for target in untried if target.avoid_until <= now] or untried)
+        order, at = self._order, self._turn
         second_best: T | None = None
-        for _ in self._order:
-            self._turn = (self._turn + 1) % len(self._order)
-            target = self._order[self._turn]
+        for _ in order:
+            at = (at + 1) % len(order)
+            target = order[at]
             if target in tried:
                 continue
             if target.avoid_until <= now:
-                return target
+                break
             second_best = second_best or target
-        return second_best or self._order[self._turn]
+        else:
+            target = second_best or order[at]
+        if not tried:
+            # A retry takes nobody's turn: else the next request would begin with the one that just failed.
+            self._turn = at
+        return target
 
     def _less_busy(self, targets: Sequence[T]) -> T:
         """The power of two choices: two at random, the less busy of them for its weight."""

@@ -18,11 +18,13 @@ CUT_SECONDS = 1.0
 class Gate:
     """Counts the requests of one service in one worker."""
 
-    __slots__ = ("_cut_at", "ceiling", "in_flight", "limit")
+    __slots__ = ("_cut_at", "ceiling", "in_flight", "limit", "refused")
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
         self.in_flight = 0
+        self.refused = 0
+        """How many were, since the start."""
         self.limit = float(ceiling)
         self._cut_at = float("-inf")
 
@@ -35,6 +37,7 @@ class Gate:
     def enter(self) -> bool:
         """Let one more in; False when it has to be refused. Say ``leave`` once for each that is in."""
         if self.in_flight >= self.limit:
+            self.refused += 1
             return False
         self.in_flight += 1
         return True

@@ -21,7 +21,7 @@ from apps.gateway.core.config import Route
 from apps.gateway.core.forward import Outgoing
 from apps.gateway.core.headers import RequestHead, ResponseHead
 from apps.gateway.core.paths import normalise
-from apps.gateway.core.retry import IDEMPOTENT, REPLAY_BYTES, RETRY_STATUS, worth_another
+from apps.gateway.core.retry import IDEMPOTENT, REPLAY_BYTES, worth_another
 from apps.gateway.core.routing import Way
 from apps.gateway.core.states import EXCHANGE, WAITS_FOR, Event, IllegalTransition, State, step
 from apps.gateway.core.trace import parse_traceparent
@@ -323,7 +323,7 @@ class Exchange:
                 return
             if not attempt.failure:
                 self._move(Event.DIAL)
-                self._bound_try(now)
+                self.deadline = min(self._until, self.tries.due(now))
                 return
             again = None
             if not self._failed(attempt, now):
@@ -350,12 +350,8 @@ class Exchange:
 
     def _await_answer(self, now: float) -> None:
         self._move(Event.SEND_ALL)
-        self._bound_try(now)
-
-    def _bound_try(self, now: float) -> None:
-        """One attempt may not take all the time there is."""
-        allowed = self.tries.patience(self.method, replayable=self._replay is not None)
-        self.deadline = min(self._until, now + allowed)
+        self.tries.whole(now)
+        self.deadline = min(self._until, self.tries.due(now))
 
     def _body_so_far(self) -> list[bytes]:
         """What can go on of the body; kept for another attempt while it is small."""
@@ -385,7 +381,7 @@ class Exchange:
     def _lost_kept(self, attempt: Attempt, now: float) -> None:
         """A kept connection ended before it could answer: a server may close one when it likes (RFC 9112 section 9.3),
         so that says nothing about the instance. Asked again unless the request may have been acted on."""
-        self.tries.settle(None, now)
+        self.tries.lost()
         unharmed = attempt.unsent or self.method.decode("latin-1") in IDEMPOTENT
         if unharmed and self._replay is not None and now < self._until:
             self._rewind()
@@ -395,12 +391,17 @@ class Exchange:
 
     def _failed(self, attempt: Attempt, now: float) -> bool:
         """Count a failed attempt; True when another is due, else the client has been told."""
-        self.tries.settle(None if attempt.failure in NOT_ITS_FAULT else True, now)
+        tries, its_fault = self.tries, attempt.failure not in NOT_ITS_FAULT
+        tries.lost()
+        if its_fault:
+            tries.failed(now)
         if now < self._until and self._may_retry():
             self._rewind()
             return True
         status = FAILURE_STATUS[attempt.failure]
-        self._refuse(Problem(status, attempt.failure, attempt.detail, 1 if status == 503 else None))
+        if its_fault:
+            tries.record(True, now, late=status == 504)
+        self._refuse(Problem(status, attempt.failure, attempt.detail))
         return False
 
     def _may_retry(self) -> bool:
@@ -442,6 +443,7 @@ class Exchange:
                 client.end()
         if connection.done:
             status = connection.status
+            self.tries.passed()
             attempt.close(reusable=self.body_done)
             self._finish(Event.COMPLETE, status)
         else:
@@ -450,15 +452,19 @@ class Exchange:
                 connection.pause()
 
     def _judge(self, status: int, head: ResponseHead) -> bool:
-        """Tell the breaker how it went; False when another instance should be asked instead."""
-        now = monotonic()
-        if self.tries.service.fleet:
+        """Tell the judges how it went; False when another instance should be asked instead."""
+        now, tries = monotonic(), self.tries
+        if tries.service.fleet:
             self.failed_dependency = head.failed_dependency
         foreign = self.failed_dependency is not None
-        self.tries.settle(status >= 500 and not foreign, now, keep=True)
-        if status not in RETRY_STATUS or not worth_another(status, foreign):
-            return True
-        return len(self.tries.service.rotation.targets) < 2 or not self._may_retry() or now >= self._until
+        failed = status >= 500 and not foreign
+        if failed:
+            tries.failed(now)
+            again = worth_another(status, foreign) and tries.elsewhere()
+            if again and self._may_retry() and now < self._until:
+                return False
+        tries.record(failed, now)
+        return True
 
     def _answer_deadline(self, now: float) -> float:
         """While answering: the upstream must not fall silent, nor the client stop taking."""
@@ -504,8 +510,6 @@ class Exchange:
             self._pass_body()
             if self.body_done:
                 self._await_answer(now)
-            else:
-                self.tries.bound_trial(now)
         elif self.body_size > BODY_HIGH and not self.body_done:
             self.client.pause()
 
@@ -557,17 +561,26 @@ class Exchange:
             self._stop_answering(now)
         elif state >= State.GATHERING and not self.body_done:
             self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
-        elif self.tries.current is not None and now < self._until:
-            if self._failed(self.tries.time_out(), now):
-                self._try(now)
+        elif now < self._until:
+            self._give_up_try(now)
         else:
-            if self._way is not None:
-                self.tries.settle(True, now, keep=True)
+            if state >= State.CONNECTING:
+                self.tries.failed(now)
+                self.tries.record(True, now, late=True)
             limit = self.route.timeout if self._way is not None else patience.DECIDE_SECONDS
             self._refuse(Problem(504, "upstream_timeout", f"No answer within {limit:g} s."))
 
+    def _give_up_try(self, now: float) -> None:
+        """One attempt may not take all the time there is, while another instance could be asked instead."""
+        if self._may_retry() and self.tries.elsewhere():
+            if self._failed(self.tries.time_out(), now):
+                self._try(now)
+        else:
+            self.deadline = self._until
+
     def _stop_answering(self, now: float) -> None:
         if not self.client.blocked:
+            self.tries.broke_off(now)
             self._cut(504, "upstream_timeout")
             return
         until = self.client.drain_by(self.route.idle_timeout)

@@ -37,9 +37,7 @@ class Gateway:
         self.breakers = Breakers(worker)
         self.verdicts = Verdicts(worker)
         self.report = Reporter(worker)
-        builder = Builder(
-            settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes, settings.guard
-        )
+        builder = Builder(settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes)
         self.snapshots = Snapshots(worker, builder, self.verdicts, self.report)
         self.listener = Listener(
             worker,

@@ -27,7 +27,7 @@ def encode(worker: Worker, resource: Mapping[str, Value], counters: dict[tuple[s
     now = time_ns()
     start = now - int((monotonic() - worker.started_at) * 1e9)
     _durations(scope, worker, start, now)
-    _counters(scope, worker.metrics.counters | counters, start, now)
+    _counters(scope, worker.metrics.counters | counters | _overloaded(worker), start, now)
     _gauges(scope, worker, now)
     return bytes(request.SerializeToString())
 
@@ -50,6 +50,11 @@ def _durations(scope: ScopeMetrics, worker: Worker, start: int, now: int) -> Non
         )
         labels = {"mc.route": route, "mc.service": service, "http.request.method": method}
         point.attributes.extend(_labels(labels | {"http.response.status_code": status}))
+
+
+def _overloaded(worker: Worker) -> dict[tuple[str, str], int]:
+    services = worker.table.services if worker.table is not None else {}
+    return {("mc.gateway.overloaded", name): service.gate.refused for name, service in services.items()}
 
 
 def _counters(scope: ScopeMetrics, counters: Mapping[tuple[str, str], int], start: int, now: int) -> None:

@@ -1,12 +1,15 @@
-"""The attempts of one exchange: which instances were asked, under which permit, and how long each may take.
+"""The attempts of one exchange: which instances were asked, how long each may take, and who is told how it went.
 
-Owns the bookkeeping between an exchange, its service's breaker and its rotation: every permit is settled once. What
-an attempt's end means for the client is the exchange's.
+Owns the bookkeeping between an exchange and its service's judges. An attempt is held against its instance
+(apps.gateway.core.outlier); the request, with all its attempts, is one call of the service, recorded once as the
+client saw it (apps.gateway.core.breaker) and in flight once (apps.gateway.core.overload). What an attempt's end means
+for the client is the exchange's.
 """
 
 from __future__ import annotations
 
 from apps.gateway.core.config import Route
+from apps.gateway.core.outlier import Mark
 from apps.gateway.core.retry import may_retry
 from apps.gateway.plane.table import Service
 from apps.gateway.plane.upstream import Attempt, Instance, User
@@ -17,7 +20,24 @@ from apps.lib.problem import Problem
 class Tries:
     """What was tried for one request, and what is being tried now."""
 
-    __slots__ = ("_begun_at", "_permit", "_route", "_tried", "count", "current", "sent", "service")
+    __slots__ = (
+        "_began",
+        "_blamed",
+        "_mark",
+        "_out_at",
+        "_permit",
+        "_recorded",
+        "_route",
+        "_served",
+        "_tried",
+        "count",
+        "current",
+        "sent",
+        "service",
+    )
+
+    _mark: Mark
+    """Of the instance asked last, once one was."""
 
     def __init__(self, service: Service, route: Route) -> None:
         self.service = service
@@ -27,8 +47,15 @@ class Tries:
         """A byte of the request may have reached an instance in the current attempt."""
         self._route = route
         self._tried: list[Instance] = []
-        self._begun_at = 0.0
+        self._began = 0.0
+        self._out_at = 0.0
+        """When the service had the request, whole: what its client sends slowly is not its slowness."""
+        self._blamed = False
+        """The current attempt was held against its instance already."""
         self._permit = 0
+        """The breaker's, for the whole request; it has passed the gate as well when there is one."""
+        self._recorded = False
+        self._served = False
 
     @property
     def connection(self) -> UpstreamConnection | None:
@@ -45,56 +72,51 @@ class Tries:
 
         ``again``: on this instance, by a new connection, which does not count as a further attempt.
         """
+        if not self._permit and (refusal := self._enter(now)) is not None:
+            return refusal
+        service = self.service
+        instance = again or service.rotation.choose(now, self._tried)
+        if instance is None:
+            return Problem(503, "no_healthy_upstream", f"{service.name} has no instance that is switched on.")
+        self._began = now
+        self._blamed = False
+        if again is None:
+            self.count += 1
+            self._tried.append(instance)
+            self._mark = service.outliers.marks[instance.key]
+        attempt = self.current = instance.acquire(user, fresh=again is not None)
+        return attempt
+
+    def _enter(self, now: float) -> Problem | None:
+        """Before the first attempt: whether the service is asked at all."""
         service = self.service
         breaker = service.breaker
         permit = breaker.acquire(now)
         if not permit:
             wait = max(1, int(breaker.retry_at - now + 0.999)) if breaker.state == "open" else 1
             return Problem(503, "breaker_open", f"The breaker of {service.name} is open.", wait)
-        instance = again or service.rotation.choose(now, self._tried)
-        if instance is None:
+        if not service.gate.enter():
             breaker.release(permit)
-            return Problem(503, "no_healthy_upstream", f"No instance of {service.name} is healthy.", 1)
+            return Problem(503, "overloaded", f"{service.name} has as many requests in flight as it keeps up with.")
         self._permit = permit
-        self._begun_at = now
-        if again is None:
-            self.count += 1
-            self._tried.append(instance)
-        attempt = self.current = instance.acquire(user, fresh=again is not None)
-        return attempt
+        self._out_at = now
+        return None
 
-    def settle(self, failed: bool | None, now: float, *, keep: bool = False) -> None:
-        """Give the permit back: the attempt failed, went well, or (None) says nothing about the service.
-        ``keep``: the attempt goes on, its verdict is in."""
-        if not keep:
-            self.current = None
-        permit, self._permit = self._permit, 0
-        if not permit:
-            return
-        if failed is None:
-            self.service.breaker.release(permit)
-        else:
-            self.service.breaker.record(permit, failed, now - self._begun_at, now)
+    def due(self, now: float) -> float:
+        """Until when the current attempt is waited for if another may follow; the exchange's own limits aside."""
+        route = self._route
+        if self.count > route.retries or len(self.service.rotation.targets) < 2:
+            return now + route.timeout
+        return now + (route.per_try_timeout or route.timeout / 2)
 
-    def broke_off(self, now: float) -> None:
-        """The answer had begun, was counted as good, and broke off."""
-        self.current = None
-        breaker = self.service.breaker
-        breaker.record(breaker.acquire(now), True, now - self._begun_at, now)
+    def whole(self, now: float) -> None:
+        """The request is out, to its last byte."""
+        if self.count == 1:
+            self._out_at = now
 
-    def bound_trial(self, now: float) -> None:
-        """A trial that lasts as long as its client takes to send would decide nothing: its place is free again."""
-        if self._permit and now > self._begun_at + self._route.timeout:
-            permit, self._permit = self._permit, 0
-            self.service.breaker.release(permit)
-
-    def time_out(self) -> Attempt:
-        """End the current attempt, which took too long."""
-        attempt = self.current
-        assert attempt is not None  # noqa: S101 - the caller looked
-        attempt.failure, attempt.detail = "upstream_timeout", f"{attempt.instance.key} did not answer in time."
-        attempt.close()
-        return attempt
+    def elsewhere(self) -> bool:
+        """Whether another instance could be asked."""
+        return any(instance not in self._tried for instance in self.service.rotation.targets)
 
     def may_retry(self, method: bytes, *, answered: bool, replayable: bool) -> bool:
         """Whether another attempt may follow the current one."""
@@ -107,20 +129,65 @@ class Tries:
             replayable=replayable,
         )
 
-    def patience(self, method: bytes, *, replayable: bool) -> float:
-        """Seconds that the current attempt may take: less than all there is while another instance could be asked."""
-        route = self._route
-        if len(self.service.rotation.targets) < 2:
-            return route.timeout
-        if not self.may_retry(method, answered=False, replayable=replayable):
-            return route.timeout
-        return route.per_try_timeout or route.timeout / 2
+    # -- how an attempt went ------------------------------------------------------------------------
+
+    def failed(self, now: float) -> None:
+        """Its instance is to blame."""
+        if not self._blamed:
+            self._blamed = True
+            self.service.outliers.failed(self._mark, self._began, now)
+
+    def passed(self) -> None:
+        """It is over, and its instance did well unless it was blamed already."""
+        if not self._blamed:
+            self._mark.passed()
+
+    def lost(self) -> None:
+        """There is no attempt any more."""
+        self.current = None
+
+    def time_out(self) -> Attempt:
+        """End the current attempt, which took too long."""
+        attempt = self.current
+        assert attempt is not None  # noqa: S101 - the caller looked
+        attempt.failure, attempt.detail = "upstream_timeout", f"{attempt.instance.key} did not answer in time."
+        attempt.close()
+        return attempt
+
+    # -- how the request went -----------------------------------------------------------------------
+
+    def record(self, failed: bool, now: float, *, late: bool = False) -> None:
+        """What the client is told. ``late``: that there was no answer in time.
+
+        The failure of an instance that has been ejected is no call of the service: it is dealt with, and says
+        nothing about the instances that are left. Else the many that were under way when it was ejected would open
+        the breaker before them all.
+        """
+        if not self._permit or self._recorded:
+            return
+        service = self.service
+        if failed and self._mark.until and not service.panic:
+            return
+        self._recorded = True
+        self._served = not failed
+        service.breaker.record(self._permit, failed, now - self._out_at, now)
+        if late:
+            service.gate.timed_out(now)
+
+    def broke_off(self, now: float) -> None:
+        """The answer had begun, and will not end."""
+        self.failed(now)
+        if self._served:
+            self._served = False
+            self.service.breaker.retract(self._permit, now)
 
     def close(self) -> None:
         """The exchange is over: give everything back."""
-        permit, self._permit = self._permit, 0
-        if permit:
-            self.service.breaker.release(permit)
+        if self._permit:
+            if not self._recorded:
+                self.service.breaker.release(self._permit)
+            self.service.gate.leave(self._served)
+            self._permit = 0
         attempt, self.current = self.current, None
         if attempt is not None:
             attempt.close()

@@ -32,16 +32,7 @@ from apps.telemetry.queries.red import (
     sparks,
 )
 from apps.telemetry.queries.steps import MOST_POINTS
-from apps.telemetry.queries.traces import (
-    SpanRow,
-    TraceSummary,
-    TraceTotals,
-    recent_traces,
-    spans_by_time,
-    telling_spans,
-    trace,
-    trace_totals,
-)
+from apps.telemetry.queries.traces import SpanRow, TraceSummary, recent_traces, trace
 
 __all__ = [
     "MOST_POINTS",
@@ -58,7 +49,6 @@ __all__ = [
     "SpanRow",
     "TelemetryAway",
     "TraceSummary",
-    "TraceTotals",
     "edge_affected",
     "edge_by_consumer",
     "edge_by_route",
@@ -71,9 +61,6 @@ __all__ = [
     "red_by_operation",
     "red_by_service",
     "red_series",
-    "spans_by_time",
     "sparks",
-    "telling_spans",
     "trace",
-    "trace_totals",
 ]

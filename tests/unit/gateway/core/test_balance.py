@@ -37,6 +37,14 @@ def test_a_retry_goes_elsewhere_while_there_is_an_elsewhere() -> None:
     assert rotation().choose(0.0) is None
 
 
+def test_a_retry_takes_nobodys_turn() -> None:
+    turns = rotation(A, B)
+    first = turns.choose(0.0)
+    assert first is not None
+    other = turns.choose(0.0, [first])
+    assert turns.choose(0.0) is other
+
+
 def test_an_instance_lately_out_of_reach_is_asked_last() -> None:
     for method in ("round_robin", "least_request"):
         away = Fake("away", avoid_until=5.0)
