@@ -16,7 +16,7 @@ import time
 from types import FrameType
 
 from missioncontrol import env
-from missioncontrol.launch import engines, layout, ready, redisconf, stamp, venv
+from missioncontrol.launch import engines, layout, ready, redisconf, redisdata, stamp, venv
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.processes import SERVICES, STATE, Process, table
 from missioncontrol.launch.report import Report, Stop
@@ -112,6 +112,12 @@ class Run:
     def _redis(self) -> str:
         """The embedded Redis's binary, its configuration written."""
         home, server = self.settings.home, engines.redis_server(self.settings.venv)
+        if why := redisdata.objection(home / "redis", server):
+            raise Stop(
+                f"{why}: set REDIS_URL to a server that does, or move the folder away to begin anew (limits, live "
+                "state and events that were not delivered yet are in it)."
+            )
+        redisdata.mark(home / "redis", server)
         text = redisconf.configuration(
             home / "redis", self.settings.ports["MC_REDIS_PORT"], env.secret("MC_REDIS_PASSWORD")
         )

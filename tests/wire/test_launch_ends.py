@@ -88,6 +88,21 @@ def test_a_part_that_will_not_start_is_named_with_its_last_words(home: Fleet) ->
     assert home.left_behind() == []
 
 
+def test_a_folder_that_a_newer_redis_wrote_is_refused_in_a_sentence(home: Fleet) -> None:
+    mark = home.home / "redis" / "served-by"
+    kept = mark.read_text()
+    mark.write_text("valkey 99.0.1\n")
+    try:
+        home.launch()
+        assert home.process is not None
+        assert home.process.wait(60) == 1
+    finally:
+        mark.write_text(kept)
+    assert f"{home.home / 'redis'} was written by Valkey 99.0.1, and this is Valkey 9." in home.said()
+    assert "Traceback" not in home.said()
+    assert home.left_behind() == []
+
+
 def test_stopping_while_it_starts_leaves_nothing(home: Fleet) -> None:
     home.launch()
     assert home.process is not None
