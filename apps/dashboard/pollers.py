@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EVERY = {"registry": 0.9, "plane": 0.9, "signs": 1.9, "traffic": 1.9, "changes": 1.9, "processes": 1.9}
+EVERY = {"registry": 0.9, "plane": 0.9, "signs": 1.9, "traffic": 1.9, "changes": 1.9, "processes": 1.9, "losses": 4.9}
 """Seconds from one question to a source to the next."""
 
 

@@ -15,6 +15,7 @@ from django.db import DatabaseError
 from redis import RedisError
 
 from apps.dashboard.judge.readings import Changes, Plane, Process, Reading, Readings, Registry, RouteInfo, ServiceInfo
+from apps.dashboard.losses import LossSource
 from apps.dashboard.supervisor import ProcessSource, SupervisorAway
 from apps.dashboard.traffic import TrafficSource
 from apps.events import outbox
@@ -192,6 +193,7 @@ class Sources:
             "plane": read_plane,
             "signs": signs.read,
             "traffic": traffic.read,
+            "losses": LossSource().read,
         }
         """Asked in any thread, none by two at once."""
         if self.processes.there:

@@ -107,6 +107,16 @@ def own_report(service: Mapping[str, Any]) -> str:
     return "It has reported nothing of itself in the last minute." if service.get("red") else ""
 
 
+def all_lost(own: Mapping[str, Mapping[str, Any]]) -> str:
+    """What all of Mission Control's processes dropped or refused lately, the most first."""
+    total: dict[str, int] = {}
+    for part in own.values():
+        for what, count in part.get("lost", {}).items():
+            total[what] = total.get(what, 0) + count
+    told = [f"{count:,} {what}" for what, count in sorted(total.items(), key=lambda one: (-one[1], one[0]))]
+    return f"Last hour: {', '.join(told[:3])}." if told else "Last hour: nothing lost or refused."
+
+
 def lost(part: Mapping[str, Any]) -> str:
     """What a process dropped or refused: ``12 spans dropped, 3 messages refused``."""
     return ", ".join(f"{count:,} {what}" for what, count in part.get("lost", {}).items()) or "nothing"

@@ -1,5 +1,5 @@
 // Fill the parts that templates/parts draws: one place that knows which element shows which value.
-import { barWords, breaker, icon, limited, milliseconds, percent, rate, spark, STATE_WORDS, time, up } from "./words.js";
+import { allLost, barWords, breaker, icon, limited, milliseconds, percent, rate, spark, STATE_WORDS, time, up } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -81,6 +81,7 @@ export function fillParts(root, own) {
     text(field(row, "word"), part.word);
     attribute(row, "title", part.why ?? "");
   }
+  text(field(root, "all-lost"), allLost(own));
 }
 
 export function fillBar(element, bar) {

@@ -79,6 +79,16 @@ export function ownReport(service) {
 /** What a process dropped or refused: "12 spans dropped, 3 messages refused". */
 export const lost = (part) => Object.entries(part.lost ?? {}).map(([what, count]) => `${grouped(count)} ${what}`).join(", ") || "nothing";
 
+/** What all of Mission Control's processes dropped or refused lately, the most first. */
+export function allLost(own) {
+  const total = {};
+  for (const part of Object.values(own ?? {})) {
+    for (const [what, count] of Object.entries(part.lost ?? {})) total[what] = (total[what] ?? 0) + count;
+  }
+  const told = Object.entries(total).sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1)).map(([what, count]) => `${grouped(count)} ${what}`);
+  return told.length ? `Last hour: ${told.slice(0, 3).join(", ")}.` : "Last hour: nothing lost or refused.";
+}
+
 export const limited = (red) => (red?.limited ? `${percent(red.limited / red.requests)} limited` : "");
 
 export const affected = (row) => (row.failed === undefined

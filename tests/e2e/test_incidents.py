@@ -57,8 +57,11 @@ class Orders:
         for number, instance in enumerate(self.instances, 1):
             url = f"http://127.0.0.1:{instance.port}"
             self.post("instances", {"service": "orders", "name": f"orders-{number}", "url": url})
-        self.post("routes", {"name": "orders", "service": "orders", "path": "/orders", "slow_ms": 250})
-        self.post("routes", {"name": "orders-new", "service": "orders", "path": "/orders/new", "strip_prefix": False})
+        self.post("routes", {"name": "orders", "service": "orders", "path": "/orders", "slow_ms": 250, "allow": ["*"]})
+        self.post(
+            "routes",
+            {"name": "orders-new", "service": "orders", "path": "/orders/new", "strip_prefix": False, "allow": ["*"]},
+        )
         self.post("rate-limits", {"name": "one-a-minute", "requests": 1, "period": 60})
         self.post("consumers", {"name": "hasty", "rate_limit": "one-a-minute"})
         self.hasty = self.post("keys", {"consumer": "hasty"})["key"]

@@ -61,7 +61,7 @@ def sources(readings: Readings, parts: Mapping[str, Part], now: float) -> dict[s
         stale = ""
         if dead is not None:
             stale = dead.sentence
-        elif not young(as_of, now, limit):
+        elif not young(as_of, now, limit, error):
             stale = down[0].sentence if down else error or _silence(name, as_of, now)
         found[name] = Source(as_of, stale)
     return found
@@ -79,7 +79,7 @@ def _heard(readings: Readings, now: float) -> dict[str, tuple[float | None, floa
         "monitor": (max(filter(None, (monitor, checked)), default=None), SILENT["worker"], ""),
         "verdicts": (checked if checked is not None else monitor, patience, registry.error),
         "telemetry": (traffic.at, SILENT["clickhouse"], traffic.error),
-        "traffic": (traffic.value.reported_at or None, SILENT["collector"], traffic.error),
+        "traffic": (traffic.value.reported_at or None, SILENT["collector"], ""),
         "relay": (readings.signs.value.get("relay"), SILENT["relay"], readings.signs.error),
         "events": (readings.changes.at, CHANGES, readings.changes.error),
     }

@@ -69,26 +69,29 @@ class Part:
         return self.state == HEALTHY
 
 
-def young(at: float | None, now: float, limit: float) -> bool:
-    """Whether what was said at ``at`` still counts."""
-    return at is not None and -AHEAD <= now - at <= limit
+def young(at: float | None, now: float, limit: float, error: str = "") -> bool:
+    """Whether what was said at ``at`` still counts: half as long once asking again has failed."""
+    return at is not None and -AHEAD <= now - at <= (limit / 2 if error else limit)
 
 
 def parts(readings: Readings, now: float) -> dict[str, Part]:
     """Mission Control's parts, and whatever else the supervisor runs beside them."""
     supervised = supervisor(readings, now)
     seen = signs(readings)
+    errors = {"redis": readings.plane.error and readings.signs.error, "clickhouse": readings.traffic.error}
     found: dict[str, Part] = {}
     for name in TITLES:
         through = found.get(VIA.get(name, ""))
         # Behind a part that does not answer nothing is seen, which is not the same as nobody being there.
         blind = through.sentence if through is not None and not through.well else ""
-        found[name] = part(name, supervised.get(name) if supervised else None, seen[name], now, blind)
+        found[name] = part(
+            name, supervised.get(name) if supervised else None, seen[name], now, blind, errors.get(name, "")
+        )
     for name, process in sorted((supervised or {}).items()):
         if name not in found:
             found[name] = part(name, process, now, now)
     found["relay"] = _with_backlog(found["relay"], readings.changes.value, now)
-    losses = readings.traffic.value.losses
+    losses = readings.losses.value
     return {name: replace(one, lost=losses.get(name, {})) for name, one in found.items()}
 
 
@@ -126,8 +129,13 @@ def signs(readings: Readings) -> dict[str, float | None]:
     }
 
 
-def part(name: str, process: Process | None, seen_at: float | None, now: float, blind: str = "") -> Part:
-    """One process, by what its supervisor says and by when it was last seen at work."""
+def part(
+    name: str, process: Process | None, seen_at: float | None, now: float, blind: str = "", error: str = ""
+) -> Part:
+    """One process, by what its supervisor says and by when it was last seen at work.
+
+    ``blind``: why it can't be seen; ``error``: why it did not answer when last asked.
+    """
     since, pid = (process.since, process.pid) if process else (None, 0)
     starts = process.starts if process else 0
 
@@ -145,7 +153,7 @@ def part(name: str, process: Process | None, seen_at: float | None, now: float, 
             return said(FAILING, "crash-looping", f"crashes again and again: started {starts} times in ten minutes")
         if process.state == "STOPPING":
             return said(DEGRADED, "stopping", "is stopping")
-    if young(seen_at, now, SILENT.get(name, SILENT["worker"])):
+    if young(seen_at, now, SILENT.get(name, SILENT["worker"]), error):
         return said(HEALTHY, "running", f"process {pid}" if pid else "gives signs of life")
     if process is not None and process.since is not None and now - process.since < STARTING:
         return said(DEGRADED, "starting", "is starting")

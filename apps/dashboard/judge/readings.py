@@ -217,8 +217,6 @@ class Traffic:
     sparks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     own: Mapping[str, RedLike] = field(default_factory=dict)
     """What a service reports of itself: its server spans."""
-    losses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Process → what it dropped or refused in the last hour → how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +247,7 @@ class Process:
 
 
 NO_SIGNS: Mapping[str, float] = {}
+NO_LOSSES: Mapping[str, Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +260,8 @@ class Readings:
     """Signs of life on Redis: process → when it last gave one."""
     traffic: Reading[Traffic] = field(default_factory=lambda: Reading(Traffic()))
     changes: Reading[Changes] = field(default_factory=lambda: Reading(Changes()))
+    losses: Reading[Mapping[str, Mapping[str, int]]] = field(default_factory=lambda: Reading(NO_LOSSES))
+    """Process → what it dropped or refused in the last hour → how many. Nothing is judged by it."""
     processes: Reading[Mapping[str, Process]] | None = None
 
 

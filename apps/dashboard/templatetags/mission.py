@@ -285,6 +285,11 @@ def lost_words(part: Mapping[str, Any]) -> str:
 
 
 @register.filter
+def all_lost(processes: Mapping[str, Mapping[str, Any]]) -> str:
+    return words.all_lost(processes)
+
+
+@register.filter
 def hides(source: str) -> str:
     """What nobody knows without this source."""
     return freshness.HIDES.get(source, "")

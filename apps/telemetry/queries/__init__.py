@@ -5,6 +5,7 @@ can't answer within two seconds. Quantiles are within the error that apps.teleme
 """
 
 from apps.telemetry.client import TelemetryAway
+from apps.telemetry.queries.counters import Growth, counter_growth
 from apps.telemetry.queries.edge import (
     Affected,
     EdgeAffected,
@@ -43,12 +44,14 @@ __all__ = [
     "EdgeFigures",
     "EdgePoint",
     "EdgeReport",
+    "Growth",
     "OperationRed",
     "Red",
     "RedPoint",
     "SpanRow",
     "TelemetryAway",
     "TraceSummary",
+    "counter_growth",
     "edge_affected",
     "edge_by_consumer",
     "edge_by_route",

@@ -161,6 +161,16 @@ def test_a_part_that_hangs_is_told_from_one_that_is_stopped(more: Any, title: st
     assert (found["state"], found["title"]) == ("unknown", title)
 
 
+def test_a_source_that_failed_when_asked_again_counts_for_half_as_long() -> None:
+    def after(seconds: float, error: str) -> str:
+        seen = replace(readings().traffic, at=NOW - seconds, error=error)
+        return str(verdict(replace(readings(), traffic=seen))["state"])
+
+    assert after(6, "") == "healthy", "a slow answer is on its way"
+    assert after(3, "ClickHouse does not answer") == "healthy", "one failure is no outage"
+    assert after(6, "ClickHouse does not answer") == "unknown"
+
+
 def test_without_a_supervisor_signs_of_life_alone_decide() -> None:
     alone = replace(readings(), processes=None)
     assert verdict(alone)["state"] == "healthy"

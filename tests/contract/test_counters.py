@@ -1,0 +1,43 @@
+"""How far counters went up, asked of a real ClickHouse: restarts, processes that run on, and several at once."""
+
+from __future__ import annotations
+
+import time
+
+from clickhouse_connect.driver.client import Client
+
+from apps.telemetry import queries
+from tests.contract.test_telemetry_queries import clickhouse
+
+__all__ = ["clickhouse"]
+
+NAMES = ["mc.gateway.dropped", "mc.redis.refused"]
+
+
+def report(client: Client, service: str, process: str, metric: str, started: float, at: float, value: float) -> None:
+    """One cumulative point, as a process exports it."""
+    row = {
+        "ServiceName": service,
+        "ResourceAttributes": {"service.instance.id": process},
+        "MetricName": metric,
+        "StartTimeUnix": int(started * 1e9),
+        "TimeUnix": int(at * 1e9),
+        "Value": value,
+        "AggregationTemporality": 2,
+        "IsMonotonic": True,
+    }
+    client.insert("otel_metrics_sum", [list(row.values())], column_names=list(row))
+
+
+def test_a_counter_grows_by_what_it_counted_since_then(clickhouse: Client) -> None:
+    now = time.time()
+    since, long_ago = now - 3600, now - 86_400
+    for at, value in ((now - 5000, 80), (now - 3500, 100), (now - 10, 107)):
+        report(clickhouse, "gateway", "runs on", "mc.gateway.dropped", long_ago, at, value)
+    for at, value in ((now - 300, 3), (now - 10, 5)):
+        report(clickhouse, "gateway", "started since", "mc.gateway.dropped", now - 400, at, value)
+    report(clickhouse, "worker", "w", "mc.redis.refused", now - 60, now - 5, 2)
+    report(clickhouse, "relay", "r", "mc.redis.refused", long_ago, now - 5, 40)
+    report(clickhouse, "relay", "r", "mc.relay.events", now - 60, now - 5, 9)
+    found = [(one.service, one.metric, one.grown) for one in queries.counter_growth(NAMES, since)]
+    assert found == [("gateway", "mc.gateway.dropped", 12), ("worker", "mc.redis.refused", 2)]
