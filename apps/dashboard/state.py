@@ -240,6 +240,7 @@ def _plane(picture: Picture) -> Document:
                 "pid": worker.pid,
                 "node": worker.node,
                 "dropped": worker.dropped,
+                "refused": worker.refused,
             }
             for worker in workers
         },

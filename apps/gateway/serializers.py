@@ -207,3 +207,4 @@ class WorkerSerializer(serializers.Serializer):
     pid = serializers.IntegerField()
     node = serializers.CharField()
     dropped = serializers.IntegerField(help_text="Telemetry records that it had no room for.")
+    refused = serializers.IntegerField(help_text="Messages on Redis that nobody we know sent, or that do not read.")

@@ -51,6 +51,8 @@ def unwrap(data: bytes | str) -> tuple[bytes, bytes, bytes]:
         proof = urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4))
     except ValueError:
         raise Refused("not sealed") from None
+    if urlsafe_b64encode(proof).rstrip(b"=") != parts[1]:
+        raise Refused("not sealed")  # one envelope has one spelling, by which it is known again
     return proof, parts[2], parts[3]
 
 

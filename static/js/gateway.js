@@ -21,9 +21,11 @@ function drawWorkers(gateway) {
     revision.className = "num";
     revision.append(String(worker.revision));
     row.insertCell().append(time(worker.at, "age"));
-    const dropped = row.insertCell();
-    dropped.className = "num";
-    dropped.append(worker.dropped.toLocaleString("en"));
+    for (const count of [worker.dropped, worker.refused]) {
+      const cell = row.insertCell();
+      cell.className = "num";
+      cell.append(count.toLocaleString("en"));
+    }
     return row;
   }));
 }

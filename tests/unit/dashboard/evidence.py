@@ -79,6 +79,7 @@ class Worker:
     pid: int = 42
     node: str = "here"
     dropped: int = 0
+    refused: int = 0
 
 
 DOWN = Status(state="unhealthy", detail="connection refused", since=NOW - 60)
