@@ -207,6 +207,7 @@ SPECTACULAR_SETTINGS = {
         "BreakerStateEnum": ["closed", "half_open", "open", "unknown"],
         "OverrideStateEnum": ["open", "closed"],
         "KeyStateEnum": ["active", "expired", "revoked"],
+        "TokenStateEnum": ["active", "expired", "ended"],
     },
     "TAGS": [
         {"name": "services", "description": "Backends and the processes that serve them."},

@@ -52,7 +52,7 @@ AREAS: dict[str, frozenset[str]] = {
     "consumers": frozenset({"consumers", "keys", "issuers"}),
     "breakers": frozenset({"breakers"}),
     "gateway": frozenset({"workers"}),
-    "health": frozenset({"health", "health-checks"}),
+    "health": frozenset({"health", "health-checks", "breaker-transitions"}),
     "events": frozenset({"events"}),
     "traces": frozenset({"traces"}),
     "revisions": frozenset({"revisions"}),

@@ -5,26 +5,12 @@ Owns what ``allow`` means: consumers by name, groups as ``@group``, ``*`` for ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from apps.gateway.core.auth import BEARER, Denied, Identity
-from apps.gateway.core.config import EVERYONE, Document, Route
+from apps.gateway.core.config import Route
 from apps.gateway.core.headers import RequestHead
-
-Groups = Mapping[str, frozenset[str]]
-"""Group → names of the consumers in it."""
 
 KEY_PREFIX = b"mc_"
 """How every API key of ours begins."""
-
-
-def groups(document: Document) -> dict[str, frozenset[str]]:
-    """Who is in which group."""
-    found: dict[str, set[str]] = {}
-    for consumer in document.consumers:
-        for group in consumer.groups:
-            found.setdefault(group, set()).add(consumer.name)
-    return {group: frozenset(members) for group, members in found.items()}
 
 
 class Access:
@@ -32,20 +18,15 @@ class Access:
 
     __slots__ = ("callers", "issuers", "scopes")
 
-    def __init__(self, route: Route, groups: Groups) -> None:
+    def __init__(self, route: Route) -> None:
+        self.callers = frozenset(route.allow)
         self.issuers = frozenset(route.issuers)
         """Whose tokens it takes."""
         self.scopes = frozenset(route.scopes)
-        self.callers: frozenset[str] | None = None
-        """The consumers that may call; None: every one."""
-        if EVERYONE not in route.allow:
-            named = (name for name in route.allow if not name.startswith("@"))
-            members = (groups.get(name[1:], frozenset()) for name in route.allow if name.startswith("@"))
-            self.callers = frozenset(named).union(*members)
 
     def admit(self, identity: Identity) -> None:
         """Denied (403): ``consumer_not_allowed``, or ``insufficient_scope`` (RFC 6750 section 3.1)."""
-        if self.callers is not None and identity.consumer not in self.callers:
+        if self.callers.isdisjoint(identity.names):
             raise Denied("consumer_not_allowed", f"{identity.consumer} may not call this route.", 403)
         if not self.scopes <= identity.scopes:
             lacking = " ".join(sorted(self.scopes - identity.scopes))

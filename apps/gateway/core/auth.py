@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jwt
 
-from apps.gateway.core.config import Consumer, Document, Issuer, Key
+from apps.gateway.core.config import EVERYONE, Consumer, Document, Issuer, Key
 from apps.gateway.core.jws import MAX_TOKEN, Malformed, moment, read
 from apps.lib.problem import Problem, Refused
 
@@ -26,7 +26,7 @@ BEARER = 'Bearer realm="mission-control"'
 class Identity:
     """A caller that proved who it is."""
 
-    __slots__ = ("consumer", "expires_at", "issuer", "line", "method", "rate_limit", "scopes")
+    __slots__ = ("consumer", "expires_at", "issuer", "line", "method", "names", "rate_limit", "scopes")
 
     def __init__(
         self,
@@ -34,7 +34,9 @@ class Identity:
         method: str,
         rate_limit: str | None,
         expires_at: float,
-        scopes: frozenset[str] = frozenset(),
+        *,
+        groups: Iterable[str] = (),
+        scopes: Iterable[str] = (),
         issuer: str = "",
     ) -> None:
         self.consumer = consumer
@@ -43,7 +45,9 @@ class Identity:
         self.rate_limit = rate_limit
         """The consumer's own limit, which overrides the route's."""
         self.expires_at = expires_at
-        self.scopes = scopes
+        self.names = frozenset((consumer, EVERYONE, *(f"@{group}" for group in groups)))
+        """All that a route may call it by to let it in."""
+        self.scopes = frozenset(scopes)
         self.issuer = issuer
         """Whose token it was; empty for a key."""
         self.line = f"X-Consumer: {consumer}\r\n".encode("ascii")
@@ -93,7 +97,9 @@ class Keyring:
         consumer = self._consumers[key.consumer]
         refuse_disabled(consumer)
         expires_at = float("inf") if key.expires_at is None else key.expires_at
-        identity = Identity(consumer.name, "key", consumer.rate_limit, expires_at, frozenset(key.scopes))
+        identity = Identity(
+            consumer.name, "key", consumer.rate_limit, expires_at, groups=consumer.groups, scopes=key.scopes
+        )
         remember(self._proven, raw, identity)
         return identity
 
@@ -178,13 +184,20 @@ class Tokens:
         audience = claims.get("aud")
         if issuer.audience not in (audience if isinstance(audience, list) else [audience]):
             raise denied("audience", f"The token is not for {issuer.audience}.")
-        caller, rate_limit = self._speaks_for(claims.get(issuer.consumer_claim), issuer)
-        scopes = claims.get("scope")
-        granted = frozenset(scopes.split(" ")) if isinstance(scopes, str) else frozenset()
-        return Identity(caller, "jwt", rate_limit, expires + issuer.leeway, granted, issuer.name)
+        caller = self._speaks_for(claims.get(issuer.consumer_claim), issuer)
+        scope = claims.get("scope")
+        return Identity(
+            caller.name,
+            "jwt",
+            caller.rate_limit,
+            expires + issuer.leeway,
+            groups=caller.groups,
+            scopes=scope.split(" ") if isinstance(scope, str) else (),
+            issuer=issuer.name,
+        )
 
-    def _speaks_for(self, subject: object, issuer: Issuer) -> tuple[str, str | None]:
-        """The caller's name and own limit: a consumer that claims the subject, else the subject itself where it may.
+    def _speaks_for(self, subject: object, issuer: Issuer) -> Consumer:
+        """The consumer that claims the subject, else the subject itself, where it may call.
 
         Within the issuer's own namespace, so that no issuer can name another's subject or a key's consumer.
         """
@@ -194,9 +207,9 @@ class Tokens:
         consumer = self._subjects.get(name)
         if consumer is not None:
             refuse_disabled(consumer)
-            return consumer.name, consumer.rate_limit
+            return consumer
         if issuer.subjects == "any" and SUBJECT.fullmatch(subject):
-            return name, None
+            return Consumer(name)
         raise denied("subject", f"The token's {issuer.consumer_claim} claim names nobody who may call here.")
 
     def _verify(self, raw: bytes, header: dict[str, Any], issuer: Issuer) -> None:

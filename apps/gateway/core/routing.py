@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apps.gateway.core.access import Access, Groups, groups
+from apps.gateway.core.access import Access
 from apps.gateway.core.config import Document, Route
 
 Hosts = dict[str, "Methods"]
@@ -20,9 +20,9 @@ class Way:
 
     __slots__ = ("_cut", "access", "route")
 
-    def __init__(self, route: Route, groups: Groups) -> None:
+    def __init__(self, route: Route) -> None:
         self.route = route
-        self.access = Access(route, groups)
+        self.access = Access(route)
         self._cut = len(route.path.rstrip("/")) if route.strip_prefix and route.match == "prefix" else 0
 
     def forward(self, path: str) -> str:
@@ -76,9 +76,8 @@ class Routes:
         self._root = Node()
         self.by_host = any(route.hosts for route in document.routes)
         """False when no route names a host, so callers may skip reading it."""
-        members = groups(document)
         for route in document.routes:
-            way = Way(route, members)
+            way = Way(route)
             slot = self._exact.setdefault(route.path, Slot()) if route.match == "exact" else self._prefix(route.path)
             for methods in _places(slot, route.hosts):
                 for method in route.methods:
