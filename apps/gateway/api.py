@@ -224,6 +224,10 @@ def _breaker(service: Service, live: dict[str, queries.BreakerStatus]) -> dict[s
         "retry_at": None,
         "workers": 0,
         "at": None,
+        "ejected": [],
+        "panic": False,
+        "in_flight": 0,
+        "limit": 0,
     }
     if status is not None:
         shown |= asdict(status)

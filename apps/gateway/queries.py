@@ -14,7 +14,7 @@ from apps.gateway.models import Route
 from apps.gateway.revisions import ConfigRevision
 from apps.lib import clock, kv, wire
 from apps.lib.border import MALFORMED, is_spoilt
-from apps.lib.messages import BreakerReport, WorkerBeat
+from apps.lib.messages import BreakerReport, Ejected, WorkerBeat
 
 T = TypeVar("T")
 
@@ -26,6 +26,19 @@ BADNESS = {"closed": 0, "half_open": 1, "open": 2}
 
 class GatewayStateAway(RuntimeError):
     """Redis, where the workers report, can't be read: what they do is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class EjectedInstance:
+    """An instance that some worker leaves out of its rotation. Each worker judges by its own attempts."""
+
+    instance: str
+    since: float
+    until: float
+    """When the last of them asks it again."""
+    reason: str
+    workers: int
+    """How many leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,12 @@ class BreakerStatus:
     workers: int
     """How many live workers report it."""
     at: float
+    ejected: tuple[EjectedInstance, ...]
+    panic: bool
+    """Some worker finds too few instances fit and asks all of them."""
+    in_flight: int
+    limit: int
+    """Requests in flight in all workers, and how many may be now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +145,21 @@ def _worst(service: str, said: list[BreakerReport]) -> BreakerStatus:
         retry_at=min((report.retry_at for report in worst if report.retry_at is not None), default=None),
         workers=len(said),
         at=max(report.at for report in said),
+        ejected=_ejected(said),
+        panic=any(report.panic for report in said),
+        in_flight=sum(report.in_flight for report in said),
+        limit=sum(report.limit for report in said),
+    )
+
+
+def _ejected(said: list[BreakerReport]) -> tuple[EjectedInstance, ...]:
+    found: dict[str, list[Ejected]] = {}
+    for report in said:
+        for one in report.ejected:
+            found.setdefault(one.instance, []).append(one)
+    return tuple(
+        EjectedInstance(instance, min(one.since for one in of), max(one.until for one in of), of[0].reason, len(of))
+        for instance, of in sorted(found.items())
     )
 
 

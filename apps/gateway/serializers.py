@@ -182,6 +182,14 @@ class OverrideSerializer(serializers.Serializer):
     at = serializers.DateTimeField()
 
 
+class EjectedSerializer(serializers.Serializer):
+    instance = serializers.CharField()
+    since = serializers.FloatField(help_text="Seconds since the epoch.")
+    until = serializers.FloatField(help_text="When the last worker asks it again.")
+    reason = serializers.CharField()
+    workers = serializers.IntegerField(help_text="How many workers leave it out; each judges by its own attempts.")
+
+
 class BreakerSerializer(serializers.Serializer):
     service = serializers.CharField()
     state = serializers.ChoiceField(choices=["closed", "half_open", "open", "unknown"])
@@ -192,6 +200,12 @@ class BreakerSerializer(serializers.Serializer):
     retry_at = serializers.FloatField(allow_null=True, help_text="When an open breaker tries again.")
     workers = serializers.IntegerField(help_text="Live workers that report it; 0 makes the state unknown.")
     at = serializers.FloatField(allow_null=True)
+    ejected = EjectedSerializer(
+        many=True, help_text="Instances out of rotation for failing; they come back by themselves."
+    )
+    panic = serializers.BooleanField(help_text="Too few instances look fit to believe it, so all are asked.")
+    in_flight = serializers.IntegerField(help_text="Requests in flight in all workers.")
+    limit = serializers.IntegerField(help_text="How many may be; fewer than was set while the service times out.")
     override = OverrideSerializer(allow_null=True)
 
 

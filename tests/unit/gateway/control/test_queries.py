@@ -10,7 +10,7 @@ import redis
 
 from apps.gateway import queries
 from apps.lib import wire
-from apps.lib.messages import BreakerReport, WorkerBeat
+from apps.lib.messages import BreakerReport, Ejected, WorkerBeat
 
 NOW = 1_000.0
 
@@ -34,6 +34,15 @@ def test_the_worst_state_over_live_workers_wins() -> None:
     assert (nexus.state, nexus.since, nexus.workers, nexus.calls) == ("open", NOW - 2, 3, 9)
     assert (nexus.failure_rate, nexus.retry_at) == (0.9, NOW + 3)
     assert found["mint"].failure_rate is None and found["mint"].retry_at is None
+
+
+def test_an_instance_is_ejected_for_as_long_as_some_worker_leaves_it_out() -> None:
+    bad = [Ejected("nexus/two", NOW - age, NOW + age, "5 attempts in a row failed.") for age in (1, 2)]
+    reports = {"nexus|a": said(ejected=(bad[0],)), "nexus|b": said(ejected=(bad[1],), panic=True), "nexus|c": said()}
+    found = queries.judge(reports, NOW)["nexus"]
+    (one,) = found.ejected
+    assert (one.instance, one.since, one.until, one.workers) == ("nexus/two", NOW - 2, NOW + 2, 2)
+    assert found.panic and found.state == "closed"
 
 
 def test_what_a_dead_worker_said_last_does_not_count() -> None:
