@@ -23,12 +23,12 @@ from kombu import serialization
 
 from apps.lib import alive
 from missioncontrol import keys, observe
-from missioncontrol.sealed_tasks import sealed
+from missioncontrol.sealed_tasks import CONTENT_TYPE, sealed
 
 # Celery warns of running as root, where a pickled message could do harm; here only JSON is accepted.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-serialization.register("sealed", *sealed(keys.inner), content_type="application/x-mc-sealed", content_encoding="utf-8")
+serialization.register("sealed", *sealed(keys.inner), content_type=CONTENT_TYPE, content_encoding="utf-8")
 
 app = Celery("missioncontrol")
 app.config_from_object("django.conf:settings", namespace="CELERY")

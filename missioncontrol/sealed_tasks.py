@@ -11,6 +11,7 @@ from apps.lib import clock
 from apps.lib.seal import Refused, Seal
 
 PURPOSE = "celery"
+CONTENT_TYPE = "application/x-mc-sealed"
 OLDEST_S = 7200.0
 """The hourly tasks expire in the queue after an hour; what is older is said again by a stranger."""
 

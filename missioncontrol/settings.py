@@ -237,9 +237,17 @@ HISTORY_DAYS = env.integer("MC_HISTORY_DAYS", 90, low=1)
 """How long health and breaker transitions are kept."""
 
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL)
+if CELERY_BROKER_URL.startswith(("redis:", "rediss:")):
+    CELERY_BROKER_TRANSPORT = "missioncontrol.broker:Transport"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 30}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 30,
+    # Tasks come again each second or each hour: one that a killed worker held is not worth a copy on Redis.
+    "ack_emulation": False,
+}
 CELERY_TASK_SERIALIZER = "sealed"
 CELERY_ACCEPT_CONTENT = ["sealed"]
 CELERY_RESULT_BACKEND = None
