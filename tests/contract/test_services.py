@@ -192,11 +192,14 @@ def test_a_second_signal_ends_it_at_once(home: Home) -> None:
 
 
 def test_a_missing_setting_is_one_sentence_and_no_start(home: Home) -> None:
-    process = Process(home, "mint", MC_REDIS_PORT="seven")
+    process = Process(home, "mint", MC_GATEWAY_PORT="seven")
     process.start(ready=False)
     assert process.process is not None
-    assert process.process.wait(15) == 2
-    assert process.said().strip() == "MC_REDIS_PORT must be a whole number, not 'seven'."
+    try:
+        assert process.process.wait(30) == 2
+    finally:
+        process.process.kill()
+    assert process.said().strip() == "MC_GATEWAY_PORT must be a whole number, not 'seven'."
 
 
 # -- covenant ------------------------------------------------------------------------------------
