@@ -221,6 +221,45 @@ def test_a_change_is_refused_when_the_whole_would_not_hold(admin: APIClient) -> 
     assert Route.objects.get(name="books").path == "/books" and newest().number == 2
 
 
+def test_who_may_call_is_kept_published_and_in_the_audit_trail(admin: APIClient) -> None:
+    issuer = {"name": "corp", "issuer": "https://corp", "audience": "us", "jwks_url": "https://corp.example.org/jwks"}
+    assert admin.post("/api/v1/issuers", issuer | {"max_lifetime": 900}, format="json").status_code == 201
+    shop = {"name": "shop", "groups": ["partners"], "subjects": ["corp/shop"]}
+    assert admin.post("/api/v1/consumers", shop, format="json").status_code == 201
+    key = admin.post("/api/v1/keys", {"consumer": "shop", "scopes": ["read"]}, format="json").json()
+    assert key["scopes"] == ["read"]
+    asked = {"auth": ["key", "jwt"], "issuers": ["corp"], "allow": ["@partners"], "scopes": ["read"]}
+    assert admin.post("/api/v1/routes", BOOKS | asked, format="json").status_code == 201
+    content = newest().content
+    route = next(route for route in content["routes"] if route["name"] == "books")
+    assert {name: route[name] for name in asked} == asked and route["forward_credentials"] is False
+    assert (content["issuers"][0]["subjects"], content["issuers"][0]["max_lifetime"]) == ("mapped", 900.0)
+    admin.patch("/api/v1/routes/books", {"allow": ["shop"]}, format="json")
+    assert "allow @partners → shop" in newest().summary
+    entry = LogEntry.objects.filter(content_type__model="route").latest("timestamp")
+    assert "shop" in str(entry.changes["allow"])
+    document = refused(admin.delete("/api/v1/consumers/shop"), 400, "invalid")
+    assert "Route books allows consumer shop" in str(document["errors"])
+    document = refused(admin.delete("/api/v1/issuers/corp"), 400, "invalid")
+    assert "corp" in str(document["errors"])
+    assert admin.patch("/api/v1/issuers/corp", {"enabled": False}, format="json").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"subjects": ["corp/shop"]}, "subjects"),
+        ({"subjects": ["shop"]}, "subjects"),
+        ({"subjects": ["ledger/a b"]}, "subjects"),
+        ({"groups": ["@partners"]}, "groups"),
+        ({"groups": [7, {}]}, "groups"),
+    ],
+)
+def test_a_consumer_claims_only_what_can_be(body: dict[str, Any], field: str, admin: APIClient) -> None:
+    document = refused(admin.post("/api/v1/consumers", {"name": "shop", **body}, format="json"), 400, "invalid")
+    assert list(document["errors"]) == [field]
+
+
 def test_a_route_says_which_more_exact_one_gets_some_of_its_requests(admin: APIClient) -> None:
     assert admin.get("/api/v1/routes/ledger").json()["shadowed_by"] == []
     narrow = admin.post("/api/v1/routes", BOOKS | {"path": "/ledger", "hosts": ["a.org"]}, format="json")

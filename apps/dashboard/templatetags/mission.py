@@ -344,8 +344,12 @@ def tally(document: Mapping[str, Any]) -> str:
 
 
 @register.filter
-def auth_words(auth: Sequence[str]) -> str:
-    return " or ".join({"key": "API key", "jwt": "JWT"}.get(kind, kind) for kind in auth) if auth else "anyone"
+def who_words(route: Any) -> str:
+    """Who may call it, and by which credentials."""
+    if not route.auth:
+        return "anyone"
+    who = "every consumer" if "*" in route.allow else ", ".join(route.allow) or "nobody"
+    return f"{who}, by {' or '.join({'key': 'API key', 'jwt': 'JWT'}.get(kind, kind) for kind in route.auth)}"
 
 
 @register.filter

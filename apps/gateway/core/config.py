@@ -238,6 +238,9 @@ def check(document: Document) -> None:
     for consumer in document.consumers:
         if consumer.rate_limit is not None and consumer.rate_limit not in limits:
             raise ConfigError(f"Consumer {consumer.name} names rate limit {consumer.rate_limit}, which does not exist.")
+        for subject in consumer.subjects:
+            if subject.partition("/")[0] not in issuers:
+                raise ConfigError(f"Consumer {consumer.name} names {subject}, but no issuer is called so.", "subjects")
     for key in document.keys:
         if key.consumer not in consumers:
             raise ConfigError(f"Key {key.prefix} belongs to consumer {key.consumer}, which does not exist.")

@@ -51,6 +51,14 @@ def viewer(client: Client) -> Client:
     return client
 
 
+def test_the_gateways_page_says_who_may_call_each_route(viewer: Client, covenant: Service, away: None) -> None:
+    Route.objects.create(name="open", service=covenant, path="/open", auth=[])
+    Route.objects.create(name="some", service=covenant, path="/some", auth=["key", "jwt"], allow=["demo", "@partners"])
+    text = viewer.get("/gateway/").content.decode()
+    for who in ("anyone", "every consumer, by API key", "demo, @partners, by API key or JWT"):
+        assert f"<td>{who}<td" in text
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_a_stranger_is_sent_to_log_in_and_back(client: Client, path: str) -> None:
     answer = client.get(path)

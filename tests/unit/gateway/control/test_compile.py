@@ -96,12 +96,20 @@ def test_a_refusal_names_both_routes_and_what_they_share() -> None:
         config.check(doc(routes=(one, other)))
 
 
+ISSUER = config.Issuer("i", "https://i", "us", ("EdDSA",), "https://i/jwks")
+
+
+def twins() -> tuple[config.Consumer, ...]:
+    return config.Consumer("a", subjects=("i/x",)), config.Consumer("b", subjects=("i/x",))
+
+
 @pytest.mark.parametrize(
     ("rows", "field"),
     [
         ({"routes": (route(allow=("nobody",)),)}, "allow"),
         ({"routes": (route(issuers=("nobody",)),)}, "issuers"),
-        ({"consumers": (config.Consumer("a", subjects=("i/x",)), config.Consumer("b", subjects=("i/x",)))}, "subjects"),
+        ({"consumers": (config.Consumer("a", subjects=("nobody/x",)),)}, "subjects"),
+        ({"consumers": twins(), "issuers": (ISSUER,)}, "subjects"),
     ],
 )
 def test_who_may_call_must_be_known_and_a_subject_speaks_for_one_consumer(rows: dict[str, Any], field: str) -> None:

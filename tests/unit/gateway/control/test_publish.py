@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from importlib import import_module
 from typing import Any
 
 import pytest
 import redis
+from django.apps import apps
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -242,3 +244,14 @@ def test_publishing_asks_no_more_of_the_database_for_many_services(world: World,
             actions.publish("me")
         counts.append(len(queries))
     assert counts[-1] <= counts[1]
+
+
+def test_routes_of_before_say_what_they_silently_meant(world: World, no_redis: None) -> None:
+    JwtIssuer.objects.create(name="i", issuer="https://i", audience="a", jwks_url="https://i/jwks")
+    Route.objects.update(allow=[], auth=["key", "jwt"])
+    Route.objects.create(name="open", service=world.service, path="/open", auth=[])
+    import_module("apps.gateway.migrations.0004_who_may_call").say_what_was_so(apps, None)
+    ledger, public = actions.document().routes
+    assert (ledger.allow, ledger.issuers, ledger.forward_credentials) == (("*",), ("i",), False)
+    assert (public.auth, public.allow, public.forward_credentials) == ((), (), True)
+    assert actions.document().consumers[0].subjects == ("i/demo",)
