@@ -162,8 +162,8 @@ def test_an_insert_may_name_its_format_in_the_url_or_in_the_body(
     row = b'{"a": 5, "s": "FORMAT", "m": {"k": "v"}}'
     assert post(url, b"INSERT INTO t FORMAT JSONEachRow\n" + row).ok
     assert post(url, row, params={"query": "INSERT INTO t FORMAT JSONEachRow"}).ok
-    assert post(url, b"INSERT INTO t VALUES (5, 'FORMAT', map('k', 'v'))").ok
-    assert post(url, b"(5, 'FORMAT', map('k', 'v'))", params={"query": "INSERT INTO t VALUES"}).ok
+    assert post(url, b"INSERT INTO t VALUES (5, 'FORMAT', {'k': 'v'})").ok
+    assert post(url, b"(5, 'FORMAT', {'k': 'v'})", params={"query": "INSERT INTO t VALUES"}).ok
     assert post(url, b"INSERT /* FORMAT Native */ INTO t SELECT 5, 'FORMAT', map('k', 'v')").ok
     assert client.query("SELECT a, s, m FROM t").result_rows == [(5, "FORMAT", {"k": "v"})] * 5
 

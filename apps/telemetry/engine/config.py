@@ -1,7 +1,7 @@
 """The embedded engine's configuration: memory, background work and what a query may do. Pure: makes the XML.
 
-The one user has no password (the interface listens on loopback alone), so it is granted what telemetry
-needs and no source of files, URLs or programs.
+The one user (its password is asked for by the interface before us) is granted what telemetry needs: no source
+of files, URLs or programs, no SYSTEM statement. What grants don't cover is refused in access.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,24 @@ from xml.sax.saxutils import escape
 MIB = 1024 * 1024
 
 GRANTS = (
-    "SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, DROP, "
-    "TRUNCATE, OPTIMIZE, SHOW, KILL QUERY, SYSTEM ON *.*"
+    "SELECT, INSERT, SHOW, CHECK, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, DROP DATABASE, "
+    "DROP TABLE, DROP VIEW, TRUNCATE, OPTIMIZE, KILL QUERY, ALTER UPDATE, ALTER DELETE, ALTER COLUMN, ALTER INDEX, "
+    "ALTER PROJECTION, ALTER CONSTRAINT, ALTER TTL, ALTER MATERIALIZE TTL, ALTER SETTINGS, "
+    "ALTER MODIFY COMMENT, ALTER VIEW ON *.*"
 )
+FIXED = {
+    # Else ``INSERT … VALUES (f(…))`` calls any function, in data that no one judges.
+    "input_format_values_interpret_expressions": 0,
+    "input_format_values_deduce_templates_of_expressions": 0,
+    "format_schema": "",
+    "format_template_resultset": "",
+    "format_template_row": "",
+    "allow_experimental_eval_table_function": 0,
+    "allow_introspection_functions": 0,
+}
+"""Settings that no request changes: they would reach files, or call what access.py doesn't see."""
+LONGEST_QUERY = 256 * 1024
+"""Bytes of one statement, without an INSERT's data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +70,17 @@ def profile(limits: Limits) -> dict[str, int | str]:
         "compile_expressions": 0,
         "compile_aggregate_expressions": 0,
         "compile_sort_description": 0,
+        # A statement is first asked about, as one long literal in another (embedded.py).
+        "max_query_size": 4 * LONGEST_QUERY,
     }
 
 
 def users_xml(limits: Limits) -> str:
     """users.xml: one profile, one user, its grants."""
-    settings = "".join(f"<{name}>{value}</{name}>" for name, value in profile(limits).items())
+    settings = "".join(f"<{name}>{value}</{name}>" for name, value in (profile(limits) | FIXED).items())
+    fixed = "".join(f"<{name}><const/></{name}>" for name in FIXED)
     return (
-        f"<clickhouse><profiles><default>{settings}</default></profiles>"
+        f"<clickhouse><profiles><default>{settings}<constraints>{fixed}</constraints></default></profiles>"
         "<users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile>"
         f"<quota>default</quota><grants><query>GRANT {GRANTS}</query></grants></default></users>"
         "<quotas><default/></quotas></clickhouse>\n"

@@ -3,12 +3,15 @@
 chdb releases the GIL and its connections run side by side, so a lane is a small thread pool. Reads and
 writes queue apart: a page of slow queries never holds back an insert. Both queues are bounded; past
 the bound a request is refused at once (ClickHouse's code 202) and the client tries again.
+
+Every statement is first put before ``access.judge``, as the engine itself reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -22,10 +25,14 @@ import chdb
 from chdb import ChdbError
 from chdb.state.sqlitelike import Connection
 
-from apps.telemetry.engine import blocks, config
+from apps.telemetry.engine import access, blocks, config
 from apps.telemetry.engine.errors import EngineError, refusal
 from apps.telemetry.engine.request import Request, quote, quote_name
 from apps.telemetry.engine.statement import Statement
+
+SETTINGS = ("settings", "merge_tree_settings")
+REMEMBERED, SHORT = 1000, 16 * 1024
+"""Statements that are known to be allowed, and the longest of them in bytes: asking takes a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Embedded:
         self._address = f"{data}?config-file={server}"
         self.lost_blocks = blocks.forget_lost(data)
         """Notes of repeated inserts taken back at this start, because their rows were not kept."""
-        self._reads = _Lane("read", readers, queue, self._open)
+        self._reads = _Lane("read", readers, queue, self._open_reader)
         self._writes = _Lane("write", writers, queue, self._open)
         # Open for as long as the process lives: the engine unloads its tables with the last connection.
         self._anchor = self._open()
@@ -66,8 +73,29 @@ class Embedded:
         self.broken_parts = int(self._anchor.query(broken, "TSVRaw").bytes())
         """Parts that could not be read at a start and were put aside (``detached`` in their table's folder)."""
 
+        self._known = self._look()
+        self._allowed = dict[str, None]()
+
     def _open(self) -> Connection:
         return Connection(self._address)
+
+    def _open_reader(self) -> Connection:
+        connection = self._open()
+        # Settings may still be changed, this one excepted, and nothing else.
+        connection.query("SET readonly = 2")
+        return connection
+
+    def _look(self) -> access.Known:
+        """What this build of the engine has, and clients may not use."""
+
+        def rows(sql: str) -> list[Any]:
+            return json.loads(self._anchor.query(sql, "JSONCompact").bytes())["data"]  # type: ignore[no-any-return]
+
+        return access.known(
+            [tuple(row) for row in rows("SELECT name, alias_to, categories, is_aggregate FROM system.functions")],
+            [row[0] for row in rows("SELECT name FROM system.table_functions")],
+            [row[0] for table in SETTINGS for row in rows(f"SELECT name FROM system.{table}")],  # noqa: S608
+        )
 
     async def run(self, request: Request) -> Answer:
         """Run one statement to its end; EngineError is what the engine said against it."""
@@ -87,6 +115,7 @@ class Embedded:
     def _execute(self, connection: Connection, request: Request) -> Answer:
         """In a lane's thread. The connection goes back as it came, or is replaced."""
         try:
+            self._judge(connection, request)
             connection.query(f"USE {quote_name(request.database)}")
             if request.settings:
                 pairs = (f"{name} = {quote(value)}" for name, value in request.settings.items())
@@ -106,6 +135,31 @@ class Embedded:
             result.bytes_written(),
             result.elapsed(),
         )
+
+    def _judge(self, connection: Connection, request: Request) -> None:
+        statement = request.statement
+        if refused := access.judge_settings(request.settings, self._known):
+            raise refused
+        sql = statement.sql
+        if statement.data is not None:
+            sql = f"{sql} {statement.settings} FORMAT {statement.format or 'Values'}"
+        if sql in self._allowed:
+            return
+        packed = sql.encode()
+        if len(packed) > config.LONGEST_QUERY:
+            raise refusal(62, "SYNTAX_ERROR", f"Max query size exceeded: {config.LONGEST_QUERY} bytes")
+        # In hexadecimal: no quote, escape or odd byte of it means anything on the way.
+        ask = f"SELECT formatQuerySingleLine(unhex('{packed.hex()}'))"
+        try:
+            asked = connection._conn.query(ask, "RawBLOB", params={})
+        except RuntimeError as error:
+            raise EngineError.from_chdb(str(error).partition(": In scope SELECT")[0], chdb.engine_version) from None
+        if refused := access.judge(asked.bytes().decode(), self._known):
+            raise refused
+        if len(self._allowed) >= REMEMBERED:
+            self._allowed.clear()
+        if len(packed) <= SHORT:
+            self._allowed[sql] = None
 
     def _insert(self, connection: Connection, statement: Statement, data: bytes) -> Answer:
         """Insert what the request brought, as a file: chdb's streaming insert says "done" of what failed late.

@@ -29,6 +29,19 @@ _TOKEN = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of a statement that is no blank and no comment."""
+
+    kind: str
+    """word, quoted, open, close or other."""
+    word: str
+    """In upper case, of a word; else empty."""
+    raw: bytes
+    start: int = 0
+    end: int = 0
+
+
 class StatementError(ValueError):
     """The statement is one that this interface refuses; ``code`` and ``name`` are ClickHouse's."""
 
@@ -45,15 +58,15 @@ class Statement:
     verb: str
     """Upper case; empty for an empty statement."""
     sql: str
-    """All of it, or for a streamed INSERT what precedes SETTINGS and FORMAT."""
+    """All of it, or for an INSERT with data what precedes SETTINGS and FORMAT, or VALUES."""
     format: str | None = None
     """The format named by the statement: of the result, or of ``data``."""
     data: bytes | None = None
-    """What a streamed INSERT brings; None when the statement is not one."""
+    """What an INSERT brings; None when the statement is none, or selects what it inserts."""
     local: bool = False
     """It changes its connection (SET, USE, temporary tables), which without a session must not outlive it."""
     settings: str = ""
-    """The SETTINGS clause of a streamed INSERT."""
+    """The SETTINGS clause of an INSERT with data."""
 
     @property
     def reads(self) -> bool:
@@ -65,7 +78,8 @@ def split(query: bytes, body: bytes) -> Statement:
     """Cut a request into statement and data. ``query`` is the URL parameter, ``body`` the POST body that follows it.
 
     ClickHouse reads the one and then the other; so an INSERT may name its format in either.
-    Raises StatementError for several statements at once and for reading or writing files.
+    VALUES is a format like others: rows of literals, in which nothing is called.
+    Raises StatementError for several statements at once.
     """
     head = query or body
     verb, marks = _scan(head)
@@ -75,7 +89,7 @@ def split(query: bytes, body: bytes) -> Statement:
         data = head[marks.data_at :] + tail
         settings = _text(head[cut : marks.format_at])
         return Statement(verb, _text(head[:cut]), marks.format, data, settings=settings)
-    if verb == "INSERT" and tail and not marks.values and not marks.selects:
+    if verb == "INSERT" and tail and not marks.selects:
         # ``INSERT INTO t`` and a body: the server's default input format is Values.
         return Statement(verb, _text(head), "Values", tail)
     if tail:
@@ -90,11 +104,10 @@ class _Marks:
 
     format: str | None = None
     format_at: int | None = None
-    """Where an INSERT's FORMAT stands; None when its data are not streamed."""
+    """Where an INSERT's FORMAT or VALUES stands; None when it brings no data."""
     data_at: int = 0
     settings_at: int | None = None
     """Where an INSERT's SETTINGS stand."""
-    values: bool = False
     selects: bool = False
     temporary: bool = False
 
@@ -102,22 +115,25 @@ class _Marks:
 def _scan(text: bytes) -> tuple[str, _Marks]:
     verb, marks, tail = "", _Marks(), _Tail()
     depth, previous = 0, ""
-    for kind, word, start, end in _tokens(text):
-        if kind == "word" and word == "PYTHON" and text[end : end + 1] == b"(":
-            raise StatementError(497, "ACCESS_DENIED", "The Python table function is not served over HTTP.")
+    for token in tokens(text):
+        kind, word, end = token.kind, token.word, token.end
         depth = max(0, depth + (kind == "open") - (kind == "close"))
-        verb = verb or word or text[start:end].decode("latin-1")
+        verb = verb or word or token.raw.decode("latin-1")
         if depth == 0 and kind == "word":
-            _note(word, previous, marks)
-            if verb == "INSERT" and (marks.values or marks.selects):
+            marks.selects |= word in {"SELECT", "WITH", "WATCH"}
+            marks.temporary |= word == "TEMPORARY"
+            if verb == "INSERT" and marks.selects:
+                break
+            if verb == "INSERT" and word == "VALUES":
+                marks.format, marks.format_at, marks.data_at = "Values", token.start, end
                 break
             if word == "SETTINGS" and previous not in {"INTO", "TABLE", "."}:
-                marks.settings_at = start
-        tail.see(kind, word if depth == 0 else "", text[start:end], start)
+                marks.settings_at = token.start
+        tail.see(kind, word if depth == 0 else "", token.raw, token.start)
         if verb == "INSERT" and tail.name:
             marks.format, marks.format_at, marks.data_at = tail.name, tail.at, _data_start(text, end)
             break
-        previous = word or text[start:end].decode("latin-1")
+        previous = word or token.raw.decode("latin-1")
     else:
         marks.format = tail.name
     return verb, marks
@@ -148,8 +164,8 @@ class _Tail:
             self.name, self._wanted = None, False
 
 
-def _tokens(text: bytes) -> Iterator[tuple[str, str, int, int]]:
-    """Kind, upper-case word, start and end of every token that is no blank or comment."""
+def tokens(text: bytes) -> Iterator[Token]:
+    """Every token that is no blank or comment; StatementError when a second statement begins."""
     position, limit, ended = 0, min(len(text), LONGEST_HEAD), False
     while position < limit:
         match = _TOKEN.match(text, position)
@@ -164,15 +180,8 @@ def _tokens(text: bytes) -> Iterator[tuple[str, str, int, int]]:
         if kind == "end":
             ended = True
             continue
-        yield kind, match.group().decode().upper() if kind == "word" else "", start, position
-
-
-def _note(word: str, previous: str, marks: _Marks) -> None:
-    if word in {"OUTFILE", "INFILE"} and previous in {"INTO", "FROM"}:
-        raise StatementError(48, "NOT_IMPLEMENTED", f"{previous} {word} is for clickhouse-client, not for a server.")
-    marks.values |= word == "VALUES"
-    marks.selects |= word in {"SELECT", "WITH", "WATCH"}
-    marks.temporary |= word == "TEMPORARY"
+        raw = match.group()
+        yield Token(kind, raw.decode().upper() if kind == "word" else "", raw, start, position)
 
 
 def _data_start(text: bytes, position: int) -> int:

@@ -73,7 +73,7 @@ def apply(client: Client, database: str, migrations: list[File] | None = None) -
         for statement in migration.statements:
             client.command(statement)
         client.command(
-            "INSERT INTO mc_migrations (Name, Checksum) VALUES ({name:String}, {checksum:String})",
+            "INSERT INTO mc_migrations (Name, Checksum) SELECT {name:String}, {checksum:String}",
             parameters={"name": migration.name, "checksum": migration.checksum},
         )
         fresh.append(migration.name)

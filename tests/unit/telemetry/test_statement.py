@@ -32,6 +32,8 @@ from apps.telemetry.engine.statement import StatementError, split
             b"1",
         ),
         (b"INSERT INTO t", b"(1)", "INSERT INTO t", "Values", b"(1)"),
+        (b"", b"INSERT INTO t (a) VALUES (1), ('FORMAT x')", "INSERT INTO t (a) ", "Values", b" (1), ('FORMAT x')"),
+        (b"INSERT INTO t VALUES", b"(1)", "INSERT INTO t ", "Values", b"(1)"),
     ],
 )
 def test_a_streamed_insert_is_cut_where_its_data_begins(
@@ -71,7 +73,6 @@ def test_the_settings_of_a_streamed_insert_stand_apart(text: bytes, sql: str, se
         ("SELECT * FROM (SELECT 1 FORMAT JSON)", "SELECT", None),
         ("(SELECT 1)", "(", None),
         ("/* hi */ SHOW TABLES", "SHOW", None),
-        ("INSERT INTO t VALUES (1)", "INSERT", None),
         ("INSERT INTO t SELECT 1 FORMAT Null", "INSERT", None),
         ("EXPLAIN SELECT 1", "EXPLAIN", None),
         ("", "", None),
@@ -93,13 +94,10 @@ def test_what_changes_its_connection_is_marked(text: str) -> None:
     "text",
     [
         "SELECT 1; SELECT 2",
-        "SELECT 1 INTO OUTFILE 'f'",
-        "INSERT INTO t FROM INFILE 'f'",
-        "SELECT * FROM Python(x)",
         "SELECT '\xff",
     ],
 )
-def test_several_statements_and_local_files_are_refused(text: str) -> None:
+def test_several_statements_at_once_are_refused(text: str) -> None:
     with pytest.raises(StatementError):
         split(b"", text.encode("latin-1"))
 
