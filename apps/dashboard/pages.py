@@ -6,7 +6,6 @@ Reads through the rooms' queries; changes nothing (buttons act through the REST 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
-from apps.dashboard import sources, state, waterfall, words
+from apps.dashboard import sources, state, words
 from apps.dashboard.access import page
 from apps.dashboard.feed import feed
 from apps.dashboard.frames import Document
@@ -28,15 +27,12 @@ from apps.lib.clock import wall
 from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
 
-TRACE_ID = re.compile(r"^[0-9a-f]{32}$")
 OWN = ("control",)
 """The services of a trace that is Mission Control's own: somebody looked at a page."""
 TRACES = 100
 """Traces listed at most."""
 BARS = 60
 """Stretches of time in a health bar."""
-SPANS = 2000
-"""Spans drawn at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,54 +260,6 @@ def traces(request: HttpRequest) -> HttpResponse:
         },
         status=400 if problem and not problem.startswith("Click") else 200,
     )
-
-
-@never_cache
-@page
-def trace(request: HttpRequest, trace_id: str) -> HttpResponse:
-    context: dict[str, Any] = {"nav": "traces", "trace_id": trace_id}
-    if not TRACE_ID.match(trace_id):
-        raise Http404("A trace id is 32 hexadecimal digits.")
-    try:
-        spans = telemetry.trace(trace_id)
-    except telemetry.TelemetryAway:
-        context |= {"problem": "ClickHouse does not answer.", "advice": "Reload in a moment."}
-        return render(request, "trace.html", context, status=503)
-    if not spans:
-        context |= {
-            "problem": "No span of this trace is stored.",
-            "advice": "Spans arrive a second or two after the request; older ones go when their retention ends.",
-        }
-        return render(request, "trace.html", context, status=404)
-    drawn = waterfall.draw(spans[:SPANS])
-    first = next(span for span in spans if span.span_id == drawn.rows[0].span_id)
-    context |= {
-        "root": first,
-        "spans": drawn.rows,
-        "services": drawn.services,
-        "ticks": drawn.ticks,
-        "duration_ms": drawn.duration_ms,
-        "failed": drawn.failed,
-        "total": len(spans),
-        "cut": len(spans) > SPANS,
-        "details": {span.span_id: _detail(span, drawn.started_at) for span in spans[:SPANS]},
-    }
-    return render(request, "trace.html", context)
-
-
-def _detail(span: Any, started_at: float) -> dict[str, Any]:
-    return {
-        "name": span.name,
-        "service": span.service,
-        "kind": span.kind,
-        "status": span.status,
-        "message": span.status_message,
-        "offset_ms": round((span.started_at - started_at) * 1000, 3),
-        "duration_ms": span.duration_ms,
-        "attributes": span.attributes,
-        "resource": span.resource,
-        "events": span.events,
-    }
 
 
 @never_cache

@@ -7,7 +7,7 @@ from typing import Any
 from channels.routing import URLRouter
 from django.urls import path
 
-from apps.dashboard import pages
+from apps.dashboard import pages, traces
 from apps.dashboard.api import LiveFeedView
 from apps.dashboard.consumers import LiveConsumer, Nowhere
 
@@ -18,7 +18,7 @@ urlpatterns: list[Any] = [
     path("services/<path:name>/red.json", pages.red, name="service-red"),
     path("services/<path:name>/", pages.service, name="service"),
     path("traces/", pages.traces, name="traces"),
-    path("traces/<str:trace_id>/", pages.trace, name="trace"),
+    path("traces/<str:trace_id>/", traces.trace, name="trace"),
     path("gateway/", pages.plane, name="gateway"),
     path("system/", pages.system, name="system"),
     path("api/v1/live", LiveFeedView.as_view(), name="live-feed"),

@@ -53,11 +53,13 @@ class Waterfall:
     ticks: list[str]
     started_at: float
     duration_ms: float
-    failed: int
 
 
-def draw(spans: Sequence[SpanLike]) -> Waterfall:
-    """Lay out ``spans`` (at least one). A span whose parent is missing stands as a root; a loop is cut."""
+def draw(spans: Sequence[SpanLike], *, start: float | None = None, end: float | None = None) -> Waterfall:
+    """Lay out ``spans`` (at least one). A span whose parent is missing stands as a root; a loop is cut.
+
+    ``start`` and ``end``, in seconds, are those of the whole trace when ``spans`` is only a window over it.
+    """
     known = {span.span_id for span in spans}
     children: dict[str, list[SpanLike]] = {}
     for span in sorted(spans, key=lambda span: span.started_at):
@@ -74,8 +76,8 @@ def draw(spans: Sequence[SpanLike]) -> Waterfall:
         ordered.append((span, depth))
         stack += [(child, depth + 1) for child in reversed(children.get(span.span_id, []))]
     ordered += [(span, 0) for span in spans if span.span_id not in seen]
-    start = min(span.started_at for span in spans)
-    end = max(span.started_at + span.duration_ms / 1000 for span in spans)
+    start = min([span.started_at for span in spans] + ([] if start is None else [start]))
+    end = max([span.started_at + span.duration_ms / 1000 for span in spans] + ([] if end is None else [end]))
     whole = max((end - start) * 1000, 0.001)
     colours = {name: n % COLOURS for n, name in enumerate(dict.fromkeys(span.service for span, _ in ordered))}
     rows = [
@@ -98,7 +100,6 @@ def draw(spans: Sequence[SpanLike]) -> Waterfall:
         ticks=[_tick(whole * part / 4) for part in range(5)],
         started_at=start,
         duration_ms=whole,
-        failed=sum(1 for span in spans if failed(span)),
     )
 
 

@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from apps.lib import clock
 from apps.lib.problem import Problem, Refused
 from apps.telemetry import queries
-from apps.telemetry.serializers import TraceFilters, TraceListSerializer, TraceSerializer
+from apps.telemetry.serializers import TraceFilters, TraceListSerializer, TraceSerializer, TraceWindow
 
 HOUR = 3600.0
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -59,7 +59,10 @@ class TraceView(TelemetryView):
         summary="Get one trace with its spans",
         tags=["traces"],
         operation_id="traces_retrieve",
-        parameters=[OpenApiParameter("trace_id", str, OpenApiParameter.PATH, description="32 hexadecimal digits.")],
+        parameters=[
+            OpenApiParameter("trace_id", str, OpenApiParameter.PATH, description="32 hexadecimal digits."),
+            TraceWindow,
+        ],
         responses=TraceSerializer,
     )
     def get(self, request: Request, trace_id: str) -> Response:
@@ -67,17 +70,20 @@ class TraceView(TelemetryView):
         wanted = trace_id.lower()
         if not _ID.match(wanted):
             raise Refused(Problem(400, "invalid_trace_id", "A trace id is 32 hexadecimal digits."))
-        spans = queries.trace(wanted)
-        if not spans:
+        window = TraceWindow(data=request.query_params)
+        window.is_valid(raise_exception=True)
+        totals = queries.trace_totals(wanted)
+        if totals is None:
             raise Http404("No span of this trace is stored (spans take a second or two to arrive).")
-        start = min(span.started_at for span in spans)
-        end = max(span.started_at + span.duration_ms / 1e3 for span in spans)
+        limit, offset = window.validated_data["limit"], window.validated_data["offset"]
         body = {
             "trace_id": wanted,
-            "started_at": start,
-            "duration_ms": (end - start) * 1e3,
-            "services": sorted({span.service for span in spans}),
-            "errors": sum(span.status == "Error" for span in spans),
-            "spans": spans,
+            "started_at": totals.started_at,
+            "duration_ms": totals.duration_ms,
+            "services": totals.services,
+            "errors": totals.errors,
+            "total": totals.spans,
+            "offset": offset,
+            "spans": queries.spans_by_time(totals, limit=limit, offset=offset),
         }
         return Response(TraceSerializer(body).data)

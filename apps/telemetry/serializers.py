@@ -73,12 +73,23 @@ class SpanSerializer(serializers.Serializer):
     events = SpanEventSerializer(many=True)
 
 
+class TraceWindow(serializers.Serializer):
+    """The query string of one trace: which of its spans."""
+
+    limit = serializers.IntegerField(required=False, default=5000, min_value=1, max_value=20_000)
+    offset = serializers.IntegerField(
+        required=False, default=0, min_value=0, max_value=10_000_000, help_text="Spans to pass over, by start."
+    )
+
+
 class TraceSerializer(serializers.Serializer):
-    """One trace with its spans by start."""
+    """One trace: figures of the whole, and spans by start."""
 
     trace_id = serializers.CharField()
     started_at = serializers.FloatField()
     duration_ms = serializers.FloatField()
     services = serializers.ListField(child=serializers.CharField())
-    errors = serializers.IntegerField()
+    errors = serializers.IntegerField(help_text="Failed spans of the whole trace.")
+    total = serializers.IntegerField(help_text="Spans of the whole trace.")
+    offset = serializers.IntegerField()
     spans = SpanSerializer(many=True)

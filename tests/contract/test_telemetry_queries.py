@@ -146,6 +146,41 @@ def test_one_trace_over_services_batches_and_midnight(clickhouse: Client) -> Non
     assert queries.trace(ident(12345)) == []
 
 
+def large_trace(client: Client, *, spans: int = 5000, failed: tuple[int, ...] = (4321,), slow: int = 3333) -> str:
+    """A trace whose root is first; span ``n`` starts ``n`` ms later."""
+    at = time.time() - 60
+    rows = []
+    for n in range(spans):
+        fields: dict[str, Any] = {"ParentSpanId": f"{1:016x}" if n else "", "SpanName": f"op {n}"}
+        fields["StatusCode"] = "Error" if n in failed else "Unset"
+        rows.append(span(ident(77), f"{n + 1:016x}", at + n / 1000, 900 if n == slow else 1, **fields))
+    store(client, *rows)
+    return ident(77)
+
+
+def test_the_totals_of_a_large_trace_are_of_the_whole(clickhouse: Client) -> None:
+    totals = queries.trace_totals(large_trace(clickhouse))
+    assert totals is not None
+    assert (totals.spans, totals.errors, totals.name, totals.services) == (5000, 1, "op 0", ("gateway",))
+    assert totals.duration_ms == pytest.approx(5000, abs=1)
+    telling = queries.telling_spans(totals, limit=100)
+    assert len(telling) == 100
+    assert {"op 0", "op 3333", "op 4321"} <= {one.name for one in telling}
+    assert telling == sorted(telling, key=lambda one: one.started_at)
+    window = queries.spans_by_time(totals, limit=10, offset=4995)
+    assert [one.name for one in window] == [f"op {n}" for n in range(4995, 5000)]
+    assert queries.trace_totals(ident(12345)) is None
+
+
+def test_rest_pages_through_a_large_trace_and_tells_its_whole(clickhouse: Client, viewer: APIClient) -> None:
+    trace_id = large_trace(clickhouse, spans=300, failed=(299,))
+    first = viewer.get(f"/api/v1/traces/{trace_id}?limit=200").data
+    assert (len(first["spans"]), first["total"], first["errors"]) == (200, 300, 1)
+    rest = viewer.get(f"/api/v1/traces/{trace_id}?limit=200&offset=200").data
+    assert (len(rest["spans"]), rest["spans"][-1]["status"]) == (100, "Error")
+    assert viewer.get(f"/api/v1/traces/{trace_id}?offset=-1").status_code == 400
+
+
 def test_recent_traces_are_filtered_by_their_spans(clickhouse: Client) -> None:
     now = time.time()
     store(

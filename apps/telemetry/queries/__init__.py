@@ -33,7 +33,16 @@ from apps.telemetry.queries.red import (
     sparks,
 )
 from apps.telemetry.queries.steps import MOST_POINTS
-from apps.telemetry.queries.traces import SpanRow, TraceSummary, recent_traces, trace
+from apps.telemetry.queries.traces import (
+    SpanRow,
+    TraceSummary,
+    TraceTotals,
+    recent_traces,
+    spans_by_time,
+    telling_spans,
+    trace,
+    trace_totals,
+)
 
 __all__ = [
     "MOST_POINTS",
@@ -51,6 +60,7 @@ __all__ = [
     "SpanRow",
     "TelemetryAway",
     "TraceSummary",
+    "TraceTotals",
     "counter_growth",
     "edge_affected",
     "edge_by_consumer",
@@ -64,6 +74,9 @@ __all__ = [
     "red_by_operation",
     "red_by_service",
     "red_series",
+    "spans_by_time",
     "sparks",
+    "telling_spans",
     "trace",
+    "trace_totals",
 ]

@@ -29,6 +29,31 @@ class TraceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceTotals:
+    """A whole trace in one row, from the rollup: exact however many spans it has."""
+
+    trace_id: str
+    name: str
+    """Of the root span; empty when it is with somebody else."""
+    start_ns: int
+    """Nanoseconds since the epoch."""
+    end_ns: int
+    spans: int
+    errors: int
+    services: tuple[str, ...]
+
+    @property
+    def started_at(self) -> float:
+        """Seconds since the epoch."""
+        return self.start_ns / 1e9
+
+    @property
+    def duration_ms(self) -> float:
+        """From the first span's start to the last one's end."""
+        return max(0, self.end_ns - self.start_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
 class SpanRow:
     """One span."""
 
@@ -98,36 +123,63 @@ def recent_traces(
     return _summaries([row[0] for row in found])
 
 
-def trace(trace_id: str) -> list[SpanRow]:
-    """The spans of one trace by start; empty when it is unknown."""
-    extent = rows(
+def trace_totals(trace_id: str) -> TraceTotals | None:
+    """What one trace amounts to, whatever its size; None when it is unknown."""
+    found = rows(
         """
-        SELECT toUnixTimestamp64Nano(min(Start)), toUnixTimestamp64Nano(max(End))
+        SELECT
+            toUnixTimestamp64Nano(min(Start)), toUnixTimestamp64Nano(max(End)), sum(Spans), sum(Errors),
+            groupUniqArrayArray(Services), max(RootName)
         FROM otel_traces_trace_id_ts
         WHERE TraceId = {id:String}
         GROUP BY TraceId
         """,
         {"id": trace_id},
     )
-    if not extent:
-        return []
-    start, end = extent[0]
+    if not found:
+        return None
+    start, end, spans, errors, services, name = found[0]
+    return TraceTotals(trace_id, name, start, end, spans, errors, tuple(sorted(services)))
+
+
+def trace(trace_id: str, *, limit: int = MOST_SPANS, offset: int = 0) -> list[SpanRow]:
+    """The spans of one trace by start, ``limit`` of them after the first ``offset``; empty when it is unknown."""
+    totals = trace_totals(trace_id)
+    return [] if totals is None else spans_by_time(totals, limit=limit, offset=offset)
+
+
+def spans_by_time(totals: TraceTotals, *, limit: int, offset: int = 0) -> list[SpanRow]:
+    """A window over a trace's spans by start."""
+    return _spans(totals, "ORDER BY Timestamp, SpanId LIMIT {limit:UInt32} OFFSET {offset:UInt32}", limit, offset)
+
+
+def telling_spans(totals: TraceTotals, *, limit: int) -> list[SpanRow]:
+    """The spans that tell most about a trace, by start: its roots, then what failed, then what took longest."""
+    order = "ORDER BY ParentSpanId = '' DESC, StatusCode = 'Error' DESC, Duration DESC, SpanId"
+    return _spans(totals, f"{order} LIMIT {{limit:UInt32}}", limit)
+
+
+def _spans(totals: TraceTotals, window: str, limit: int, offset: int = 0) -> list[SpanRow]:
+    """The spans that ``window`` (a constant of this file) chooses, by start."""
+    within = """
+        TraceId = {id:String}
+            AND Timestamp >= fromUnixTimestamp64Nano({start:Int64})
+            AND Timestamp <= fromUnixTimestamp64Nano({end:Int64})
+    """
+    # The choice reads narrow columns alone; the wide ones are read for the chosen.
     found = rows(
-        """
+        f"""
         SELECT
             SpanId, ParentSpanId, SpanName, ServiceName, SpanKind, toUnixTimestamp64Nano(Timestamp), Duration,
             StatusCode, StatusMessage, SpanAttributes, ResourceAttributes,
             arrayMap(at -> toUnixTimestamp64Nano(at), Events.Timestamp), Events.Name, Events.Attributes
         FROM otel_traces
-        WHERE TraceId = {id:String}
-            AND Timestamp >= fromUnixTimestamp64Nano({start:Int64})
-            AND Timestamp <= fromUnixTimestamp64Nano({end:Int64})
+        WHERE {within} AND (Timestamp, SpanId) IN (SELECT Timestamp, SpanId FROM otel_traces WHERE {within} {window})
         ORDER BY Timestamp, SpanId
-        LIMIT {limit:UInt32}
-        """,
-        {"id": trace_id, "start": start, "end": end, "limit": MOST_SPANS},
+        """,  # noqa: S608 (constants of this file; values travel as parameters)
+        {"id": totals.trace_id, "start": totals.start_ns, "end": totals.end_ns, "limit": limit, "offset": offset},
     )
-    return [_span(trace_id, row) for row in found]
+    return [_span(totals.trace_id, row) for row in found]
 
 
 def _summaries(ids: list[str]) -> list[TraceSummary]:

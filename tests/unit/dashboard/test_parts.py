@@ -94,8 +94,14 @@ def test_spans_stand_in_tree_order_on_one_scale() -> None:
     assert [service["name"] for service in drawn.services] == ["gateway", "nexus", "covenant"]
     assert drawn.rows[2].x == "25.000"
     assert drawn.rows[2].width == "50.000"
-    assert drawn.failed == 1
+    assert [row.failed for row in drawn.rows] == [False, True, False, False]
     assert drawn.duration_ms == pytest.approx(20)
+
+
+def test_a_window_over_a_trace_stands_on_the_whole_traces_scale() -> None:
+    drawn = waterfall.draw([Span("a", "gone", started_at=105.0, duration_ms=1000)], start=100.0, end=110.0)
+    assert (drawn.rows[0].x, drawn.rows[0].width) == ("50.000", "10.000")
+    assert (drawn.started_at, drawn.duration_ms) == (100.0, 10_000)
 
 
 def test_orphans_and_loops_are_drawn_too() -> None:
