@@ -24,7 +24,7 @@ from apps.dashboard.frames import Delta, Document, Snapshot, diff
 from apps.dashboard.hub import Hub
 from apps.dashboard.pollers import Pollers
 from apps.lib import kv
-from apps.lib.border import stream_time
+from apps.lib.border import out_of_reach, stream_time
 from apps.lib.clock import monotonic, wall
 from apps.lib.messages import Frame
 from apps.lib.wire import (
@@ -285,7 +285,11 @@ class Feed:
                     answer = await self._redis.xread({LIVE_FRAMES: last}, count=50, block=int(BLOCK * 1000))
                 for _, entries in answer or ():
                     for entry, fields in entries:
-                        last = entry if await self._take(entry, fields) else ""
+                        if out_of_reach(entry, wall()):
+                            await self._clear()
+                            last = ""
+                        else:
+                            last = entry if await self._take(entry, fields) else ""
                         if not last:
                             break
             except (redis.RedisError, OSError):
@@ -298,6 +302,9 @@ class Feed:
         async with asyncio.timeout(ANSWER):
             newest = await self._redis.xrevrange(LIVE_FRAMES, count=2 * KEYFRAME)
         tip = newest[0][0] if newest else "0-0"
+        if out_of_reach(tip, wall()):
+            await self._clear()
+            return "0-0"
         frames = [frame for entry, fields in reversed(newest) if (frame := _read(entry, fields)) is not None]
         whole = next((n for n in range(len(frames) - 1, -1, -1) if frames[n].state is not None), None)
         if whole is None:

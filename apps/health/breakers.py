@@ -22,7 +22,7 @@ from apps.events.actions import Draft, publish_all
 from apps.health.models import BreakerSpellNow, BreakerTransition, Cursor
 from apps.health.spells import worst_breaker
 from apps.lib import kv
-from apps.lib.border import FUTURE, MALFORMED, is_spoilt, stream_time
+from apps.lib.border import MALFORMED, is_spoilt, out_of_reach
 from apps.lib.messages import BreakerReport
 from apps.lib.messages import BreakerTransition as Transition
 from apps.lib.wire import BREAKER_STATE, BREAKER_TRANSITIONS
@@ -113,7 +113,7 @@ def _read(pipe: Any) -> list[Any]:
 
 def _within_reach(position: str, now: float) -> str:
     """The cursor, unless a stranger's entry took it to where no time of ours will come: then from the start."""
-    return position if stream_time(position) < (now + FUTURE) * 1000 else "0-0"
+    return "0-0" if out_of_reach(position, now) else position
 
 
 def _read_report(entry: str, fields: dict[str, str]) -> Report | None:

@@ -102,13 +102,13 @@ class Border:
             await client.delete(*wrong)
 
     def _wrong(self, found: list[Any]) -> list[str]:
-        far = (clock.wall() + FUTURE) * 1000
+        now = clock.wall()
         wrong = []
         for name, kind, newest in zip(wire.TYPES, found[::2], found[1::2], strict=True):
             if isinstance(kind, Exception):
                 raise kind
             other = text(kind) not in {"none", wire.TYPES[name]}
-            if other or (isinstance(newest, list) and any(stream_time(text(entry)) > far for entry, _ in newest)):
+            if other or (isinstance(newest, list) and any(out_of_reach(text(entry), now) for entry, _ in newest)):
                 self.pass_over(MALFORMED, name)
                 wrong.append(name)
         return wrong
@@ -125,6 +125,11 @@ def is_spoilt(error: Exception) -> bool:
     return isinstance(error, redis.exceptions.ResponseError) and any(
         words in str(error) for words in ("WRONGTYPE", "exhausted the last possible ID", "equal or smaller than")
     )
+
+
+def out_of_reach(entry: str, now: float) -> bool:
+    """Whether no entry of ours can come after this one for days: a stranger has brought the stream to its end."""
+    return stream_time(entry) > (now + FUTURE) * 1000
 
 
 def stream_time(entry: str) -> int:
