@@ -150,7 +150,9 @@ def test_a_forged_order_opens_no_breaker(gateway: Gateway) -> None:
     with gateway.redis() as client:
         client.publish(wire.BREAKER_OPENED, msgspec.json.encode(order))
         client.publish(wire.BREAKER_OPENED, keys.wire().close(wire.HEALTH_CHANNEL, msgspec.json.encode(order), now))
-        client.publish(wire.BREAKER_OPENED, keys.wire().close(wire.BREAKER_OPENED, msgspec.json.encode(order), now - 60))
+        client.publish(
+            wire.BREAKER_OPENED, keys.wire().close(wire.BREAKER_OPENED, msgspec.json.encode(order), now - 60)
+        )
         over = border().close(BreakerOpened("up", "another", now - 1, now - 6), wire.BREAKER_OPENED)
         client.publish(wire.BREAKER_OPENED, over)
     until(lambda: passed_over(gateway) >= before + 3, 5)
@@ -178,7 +180,9 @@ JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
     lambda more: st.one_of(
         st.lists(more, max_size=3),
-        st.dictionaries(st.sampled_from(["revision", "at", "state", "instance", "worker", "service"]), more, max_size=4),
+        st.dictionaries(
+            st.sampled_from(["revision", "at", "state", "instance", "worker", "service"]), more, max_size=4
+        ),
     ),
     max_leaves=6,
 )

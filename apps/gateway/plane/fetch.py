@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from apps.gateway.core.headers import ResponseHead
 from apps.gateway.plane.upstream import Attempt, Instance
+from apps.lib.addresses import Guard
 
 
 class FetchError(Exception):
@@ -100,9 +101,9 @@ class Endpoint:
             call.abandon()
 
 
-def endpoint(name: str, url: str) -> Endpoint:
-    """An endpoint for ``url`` with a pool of its own."""
+def endpoint(name: str, url: str, guard: Guard | None = None) -> Endpoint:
+    """An endpoint for ``url`` with a pool of its own; ``guard`` where somebody else named the address."""
     parts = urlsplit(url)
     tls = ssl.create_default_context() if parts.scheme == "https" else None
     port = parts.port or (443 if tls is not None else 80)
-    return Endpoint(url, Instance(name, parts.hostname or "", port, tls=tls))
+    return Endpoint(url, Instance(name, parts.hostname or "", port, tls=tls, guard=guard))

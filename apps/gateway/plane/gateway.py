@@ -37,7 +37,9 @@ class Gateway:
         self.breakers = Breakers(worker)
         self.verdicts = Verdicts(worker)
         self.report = Reporter(worker)
-        builder = Builder(settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes)
+        builder = Builder(
+            settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes, settings.guard
+        )
         self.snapshots = Snapshots(worker, builder, self.verdicts, self.report)
         self.listener = Listener(
             worker,

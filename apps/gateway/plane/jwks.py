@@ -16,6 +16,7 @@ from apps.gateway.core.config import Issuer
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane.fetch import Endpoint, FetchError, endpoint
 from apps.gateway.plane.files import write_private
+from apps.lib.addresses import Guard
 from apps.lib.clock import monotonic
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,12 @@ class _Source:
 class KeyStore:
     """The key sets of all issuers."""
 
-    def __init__(self, home: Path, metrics: Metrics, changed: Callable[[], None]) -> None:
+    def __init__(self, home: Path, metrics: Metrics, changed: Callable[[], None], guard: Guard) -> None:
         self.sets: dict[str, dict[str, jwt.PyJWK]] = {}
         self._home = home / "jwks"
         self._metrics = metrics
         self._changed = changed
+        self._guard = guard
         self._sources: dict[str, _Source] = {}
         self._wake = asyncio.Event()
 
@@ -68,7 +70,7 @@ class KeyStore:
                 continue
             source = before.get(issuer.name)
             if source is None or source.issuer.jwks_url != issuer.jwks_url:
-                source = _Source(issuer, endpoint(f"jwks:{issuer.name}", issuer.jwks_url))
+                source = _Source(issuer, endpoint(f"jwks:{issuer.name}", issuer.jwks_url, self._guard))
                 source.seen = self._load(issuer)
             source.issuer = issuer
             self._sources[issuer.name] = source

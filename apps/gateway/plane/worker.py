@@ -134,7 +134,7 @@ class Worker:
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
         )
-        self.jwks = KeyStore(settings.home, self.metrics, self._keys_changed)
+        self.jwks = KeyStore(settings.home, self.metrics, self._keys_changed, settings.guard)
         self.limiter = Limiter(self.redis, self.metrics, self._share)
         self._date = b""
         self._date_at = 0.0

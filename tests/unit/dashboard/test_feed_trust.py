@@ -39,9 +39,10 @@ def add(url: str, frame: Frame, *, entry: str = "", seal: Any = None) -> None:
 
 
 async def seen(feed: Feed, **state: Any) -> None:
-    async with asyncio.timeout(10):
-        while (snapshot := feed.hub.history.snapshot) is None or snapshot.state != state:
-            await asyncio.sleep(0.02)
+    def reached() -> bool:
+        return (snapshot := feed.hub.history.snapshot) is not None and snapshot.state == state
+
+    await asyncio.to_thread(until, reached, 10)
 
 
 async def test_only_frames_that_the_control_plane_sealed_for_their_place_are_followed(
@@ -91,7 +92,9 @@ async def test_a_leader_clears_away_what_keeps_it_from_writing(
     try:
         assert await made.ready_for_browser() or made.hub.history.snapshot is not None
         with redis.Redis.from_url(redis_url) as client:
-            await asyncio.to_thread(until, lambda: client.type(LIVE_FRAMES) == b"stream" and client.xlen(LIVE_FRAMES), 10)
+            await asyncio.to_thread(
+                until, lambda: client.type(LIVE_FRAMES) == b"stream" and client.xlen(LIVE_FRAMES), 10
+            )
             assert client.get(LIVE_LEADER) != b"a stranger, for ever"
         assert made.running and not made.hub.counts["failures"]
     finally:

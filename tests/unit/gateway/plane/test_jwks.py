@@ -15,6 +15,7 @@ from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 from apps.gateway.core import config
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane.jwks import MAX_KEYS, KeyStore, parse
+from apps.lib.addresses import Guard, Policy
 
 
 def entry(kid: str, **fields: str) -> dict[str, str]:
@@ -76,7 +77,7 @@ def test_keys_on_disk_count_only_for_the_address_they_came_from(tmp_path: Path) 
         return set(store.sets.get("test", ()))
 
     async def follow() -> None:
-        store = KeyStore(tmp_path, Metrics(), lambda: None)
+        store = KeyStore(tmp_path, Metrics(), lambda: None, Guard(Policy()))
         assert await known(store) == {"a"}
         assert await known(store, jwks_url="http://127.0.0.1:1/new") == set()
         assert await known(store) == {"a"}
