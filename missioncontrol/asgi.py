@@ -30,11 +30,12 @@ from twisted.internet.defer import Deferred  # noqa: E402
 from apps.dashboard.consumers import LiveConsumer  # noqa: E402
 from apps.dashboard.feed import feed  # noqa: E402
 from apps.dashboard.urls import websocket  # noqa: E402
-from missioncontrol import refusals  # noqa: E402
+from missioncontrol import deadlines, refusals  # noqa: E402
 
 UNTRACED = "/health,/ready,/static/"
 
 refusals.install()
+deadlines.install(settings.CONTROL_CONNECTIONS)
 flush = observe.setup("control", endpoint=settings.OTLP_URL, version=settings.VERSION)
 
 

@@ -28,11 +28,12 @@ def problem(answer: Problem) -> HttpResponse:
     return response
 
 
-def page(answer: Problem) -> HttpResponse:
+def page(answer: Problem, template: str) -> HttpResponse:
     """``answer`` for a person, drawn without asking anything of anybody."""
     refused.count(answer)
-    response = HttpResponse(render_to_string("503.html", {"detail": answer.detail}), status=answer.status)
-    response.headers["Retry-After"] = str(answer.retry_after)
+    response = HttpResponse(render_to_string(template, {"detail": answer.detail}), status=answer.status)
+    if answer.retry_after is not None:
+        response.headers["Retry-After"] = str(answer.retry_after)
     return response
 
 
@@ -50,6 +51,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return defaults.bad_request(request, exception)
 
 
+def invalid_query(request: HttpRequest, detail: str) -> HttpResponse:
+    """The query string is one that nothing here reads; ``detail`` says why."""
+    answer = Problem(400, "invalid_query", detail)
+    return problem(answer) if _api(request) else page(answer, "400.html")
+
+
 def not_allowed(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _api(request):
         return problem(Problem(403, "not_allowed", "Your role does not allow this."))
@@ -64,9 +71,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def broken(request: HttpRequest) -> HttpResponse:
     """Called while the exception is handled, which alone tells a fault of ours from a database that is away."""
-    away = database.away(sys.exc_info()[1])
+    error = sys.exc_info()[1]
+    away = database.away(error)
     if away is not None:
-        return problem(away) if _api(request) else page(away)
+        return problem(away) if _api(request) else page(away, "503.html")
+    beyond = database.beyond(error)
+    if beyond is not None:
+        return problem(beyond) if _api(request) else page(beyond, "400.html")
     if _api(request):
         return problem(Problem(500, "internal_error", "Something here failed; the log of control says what."))
     return defaults.server_error(request)

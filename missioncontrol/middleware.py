@@ -9,8 +9,9 @@ from auditlog.middleware import AuditlogMiddleware
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from apps.lib import query
 from apps.lib.rest import body_too_big
-from missioncontrol.errors import problem
+from missioncontrol.errors import invalid_query, problem
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -62,6 +63,9 @@ class Edge:
             if len(body) > limit:
                 return problem(body_too_big(limit))
             request._body, request.META["CONTENT_LENGTH"] = body, str(len(body))
+        unread = query.refusal((name, value) for name, values in request.GET.lists() for value in values)
+        if unread:
+            return invalid_query(request, unread)
         path = request.path_info
         if path.startswith("/api/v1/") and path.endswith("/"):
             request.path_info = path.rstrip("/")

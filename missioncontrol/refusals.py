@@ -31,24 +31,24 @@ def install() -> None:
 def _line_too_long(channel: Any, line: bytes) -> None:
     first = bool(getattr(channel, "_HTTPChannel__first_line", False))
     what, status, slug = ("The address", 414, "uri_too_long") if first else ("A header", 431, "headers_too_large")
-    _refuse(channel, Problem(status, slug, f"{what} is longer than the {channel.MAX_LENGTH:,} bytes that are read."))
+    refuse(channel, Problem(status, slug, f"{what} is longer than the {channel.MAX_LENGTH:,} bytes that are read."))
 
 
 def _bad_request(channel: Any) -> None:
     if getattr(channel, "_receivedHeaderSize", 0) > channel.totalHeadersSize:
         detail = f"The headers are longer than the {channel.totalHeadersSize:,} bytes that are read."
-        _refuse(channel, Problem(431, "headers_too_large", detail))
+        refuse(channel, Problem(431, "headers_too_large", detail))
     elif getattr(channel, "_receivedHeaderCount", 0) > channel.maxHeaders:
         detail = f"There are more than the {channel.maxHeaders} headers that are read."
-        _refuse(channel, Problem(431, "headers_too_large", detail))
+        refuse(channel, Problem(431, "headers_too_large", detail))
     else:
-        _refuse(channel, Problem(400, "malformed", "This is not a well-formed HTTP request (RFC 9112)."))
+        refuse(channel, Problem(400, "malformed", "This is not a well-formed HTTP request (RFC 9112)."))
 
 
 def _headers_read(then: Any) -> Any:
     def read(channel: Any) -> None:
         if channel.length is not None and channel.length > LONGEST_BODY:
-            _refuse(channel, TOO_LARGE)
+            refuse(channel, TOO_LARGE)
         else:
             then(channel)
 
@@ -58,19 +58,21 @@ def _headers_read(then: Any) -> Any:
 def _chunk_read(then: Any) -> Any:
     def read(request: Any, data: bytes) -> None:
         if request.content.tell() + len(data) > LONGEST_BODY:
-            _refuse(request.channel, TOO_LARGE)
+            refuse(request.channel, TOO_LARGE)
         else:
             then(request, data)
 
     return read
 
 
-def _refuse(channel: Any, problem: Problem) -> None:
+def refuse(channel: Any, problem: Problem) -> None:
+    """Answer with ``problem``, close, and read nothing more."""
     refused.count(problem)
     body = problem.encode()
+    again = "" if problem.retry_after is None else f"Retry-After: {problem.retry_after}\r\n"
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{again}\r\n"
     )
     channel.transport.write(head.encode() + body)
     channel.loseConnection()

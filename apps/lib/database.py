@@ -38,6 +38,9 @@ POSTGRES_SAYS = {
 }
 """By SQLSTATE or its class (PostgreSQL's documentation, appendix A)."""
 
+TOO_LARGE = "Python int too large to convert to SQLite"
+"""How Python's sqlite3 begins an OverflowError of its own; PostgreSQL has SQLSTATE class 22, data exceptions."""
+
 
 def away(error: BaseException | None) -> Problem | None:
     """503 ``database_unavailable`` when ``error`` says that the database can't serve now; else None."""
@@ -48,6 +51,17 @@ def away(error: BaseException | None) -> Problem | None:
             detail = f"The database {reason}. Nothing was changed; try again shortly."
             return Problem(503, "database_unavailable", detail, retry_after=RETRY_S)
         # Django wraps the driver's own error, which alone has the code.
+        error, seen = error.__cause__, seen + 1
+    return None
+
+
+def beyond(error: BaseException | None) -> Problem | None:
+    """400 when a value in the query is one that no column can hold, such as a number of 65 bits; else None."""
+    seen = 0
+    while error is not None and seen < 10:
+        state = getattr(error, "sqlstate", None)
+        if (isinstance(state, str) and state.startswith("22")) or str(error).startswith(TOO_LARGE):
+            return Problem(400, "invalid", "A value is beyond what can be stored or looked for here.")
         error, seen = error.__cause__, seen + 1
     return None
 

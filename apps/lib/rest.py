@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, ValidationError
 from django.db.models import ProtectedError
 from django.http import Http404
 from opentelemetry import trace
@@ -30,6 +31,12 @@ SLUGS = {
 }
 
 
+DEEPEST = 20
+"""Levels of a JSON body."""
+TOO_DEEP = "The JSON is nested too deeply."
+NO_TEXT = re.compile("[\\x00\ud800-\udfff]")
+
+
 class Session(SessionAuthentication):
     """The login of the pages; writes need the CSRF token."""
 
@@ -48,9 +55,30 @@ class Json(JSONParser):
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
         try:
             limited: Any = _Limited(stream, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-            return super().parse(limited, media_type, parser_context)
+            found = super().parse(limited, media_type, parser_context)
         except RecursionError:
-            raise exceptions.ParseError("The JSON is nested too deeply.") from None
+            raise exceptions.ParseError(TOO_DEEP) from None
+        if odd := _odd(found):
+            raise exceptions.ParseError(odd)
+        return found
+
+
+def _odd(document: Any) -> str:
+    """What no part of a document may be, as a sentence: nested beyond use, or text that no database takes."""
+    level = [document]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [*item.keys(), *item.values()]
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and NO_TEXT.search(item):
+                return "A text holds a NUL or half a surrogate pair."
+        if not below:
+            return ""
+        level = below
+    return TOO_DEEP
 
 
 class _Limited:
@@ -84,6 +112,15 @@ class Pages(CursorPagination):
     page_size_query_param = "page_size"
     ordering = "-pk"
 
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        """As DRF does; 404 too for a cursor whose position is no value of the column that it should continue."""
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (ValueError, ValidationError):
+            if self.cursor_query_param not in request.query_params:
+                raise
+            raise exceptions.NotFound(self.invalid_cursor_message) from None
+
 
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook: any refusal as a problem document; None lets a programming error be a 500."""
@@ -104,6 +141,8 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
             headers["WWW-Authenticate"] = header
     elif (away := database.away(error)) is not None:
         problem = away
+    elif (beyond := database.beyond(error)) is not None:
+        problem = beyond
     else:
         return None
     if problem.retry_after is not None:
