@@ -135,8 +135,11 @@ class ChangeSource:
             self._bars = {name: health.history(name, at - HOUR, at, BAR_BUCKETS) for name in names}
             self._bars_due = now + 20.0
         revision, backlog = gateway.latest_revision(), outbox.backlog()
+        told, cut = _told(at - HOUR)
         return Changes(
-            recent=tuple(self._recent(at - HOUR)),
+            recent=tuple(told[:RECENT]),
+            total=len(told),
+            cut=cut,
             revision=revision.number if revision else None,
             published_at=revision.created_at.timestamp() if revision else None,
             bars=self._bars,
@@ -144,11 +147,12 @@ class ChangeSource:
             oldest_at=backlog.oldest,
         )
 
-    def _recent(self, since: float) -> list[dict[str, Any]]:
-        """Newest first, without the trials of a breaker that stays broken."""
-        found = events.recent(types=["system.#"], since=since, limit=10 * RECENT)
-        told = [change(event) for event in found if event.type != "system.breaker.half-opened"]
-        return first_of_each_run(told)[:RECENT]
+
+def _told(since: float) -> tuple[list[dict[str, Any]], bool]:
+    """Newest first, without the trials of a breaker that stays broken; and whether there were more than are read."""
+    found = events.recent(types=["system.#"], since=since, limit=events.MOST)
+    told = [change(event) for event in found if event.type != "system.breaker.half-opened"]
+    return first_of_each_run(told), len(found) == events.MOST
 
 
 def first_of_each_run(newest_first: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

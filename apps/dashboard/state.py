@@ -17,6 +17,7 @@ from apps.dashboard.judge.readings import (
     FAILING,
     UNKNOWN,
     BreakerLike,
+    Changes,
     Edge,
     InstanceLike,
     Judgement,
@@ -64,12 +65,17 @@ def build(readings: Readings, previous: Document, now: float) -> Document:
         "verdict": _verdict(picture, found),
         "services": found,
         "gateway": _plane(picture),
-        "changes": list(readings.changes.value.recent),
+        "changes": _changes(readings.changes.value),
         "own": {name: _part(part) for name, part in picture.parts.items()},
         "sources": {name: _source(source) for name, source in picture.sources.items()},
     }
     result: Document = clean(document)
     return result
+
+
+def _changes(changes: Changes) -> Document:
+    """The newest of the last hour, and how many there were."""
+    return {"recent": list(changes.recent), "total": changes.total, "cut": changes.cut or None}
 
 
 def _date(found: Document, before: Mapping[str, Any], now: float) -> None:
@@ -103,7 +109,7 @@ def _service(picture: Picture, info: ServiceInfo, instances: Sequence[InstanceLi
         **_judged(judgement),
         "instances": {
             status.instance: {
-                "state": services.instance_state(status, info.interval_s, now, fresh),
+                "state": _instance_state(services.instance_state(status, info.interval_s, now, fresh), status, breaker),
                 "url": status.url,
                 "since": _second(status.since),
                 "checked_at": _second(status.checked_at),
@@ -117,6 +123,11 @@ def _service(picture: Picture, info: ServiceInfo, instances: Sequence[InstanceLi
         "bar": list(picture.readings.changes.value.bars.get(info.name, ())),
         "breaker": _breaker(breaker),
     }
+
+
+def _instance_state(state: str, status: InstanceLike, breaker: BreakerLike | None) -> str:
+    """What checks say, unless the gateway found out worse."""
+    return "ejected" if state == "healthy" and status.instance in services.ejected(breaker) else state
 
 
 def _seen(picture: Picture, name: str) -> Document:
@@ -276,6 +287,8 @@ def _verdict(picture: Picture, found: Document) -> Document:
         "services": list(judged.services),
         "blind": list(judged.blind),
         "affected": None if picture.blind.traffic else _affected(picture),
+        "failed": picture.traffic.failed or None,
+        "failed_callers": picture.traffic.failed_callers or None,
     }
 
 

@@ -55,8 +55,8 @@ class TrafficSource:
         refusals = [one for one in failures if one.failure and 400 <= one.status < 499 and one.status != 429]
         limited = self._limited(since, failures)
         self._slowly(at)
-        failed = telemetry.edge_affected(at - AFFECTED_S, limit=MOST_AFFECTED).rows
-        if failed:
+        met = telemetry.edge_affected(at - AFFECTED_S, limit=MOST_AFFECTED)
+        if met.failed:
             self._investigate(at)
         else:
             self._blame = {}
@@ -73,7 +73,9 @@ class TrafficSource:
             usual_p95_ms=self._usual,
             callers=limited,
             refusals=[Refusal(one.route, one.service, one.failure, one.requests) for one in refusals if one.route],
-            affected=_affected(failed, limited),
+            affected=_affected(met.rows, limited),
+            failed=met.failed,
+            failed_callers=met.consumers,
             blame=self._blame,
             sparks=self._sparks,
             own=self._own,

@@ -136,6 +136,22 @@ def affected(row: Mapping[str, Any]) -> str:
     return f"{row['limited']:,} limited" + (f" by {row['policy']}" if row.get("policy") else "")
 
 
+def affected_total(verdict: Mapping[str, Any]) -> str:
+    """``last 5 minutes: 212 requests failed, of 12 callers``."""
+    if not verdict.get("failed"):
+        return "last 5 minutes"
+    callers = plural(verdict.get("failed_callers", 0), "caller")
+    return f"last 5 minutes: {plural(verdict['failed'], 'request')} failed, of {callers}"
+
+
+def changes(found: Mapping[str, Any]) -> str:
+    """``3 changes``, ``the newest 40 of 312 changes``."""
+    shown, total = len(found["recent"]), found["total"]
+    if shown >= total:
+        return plural(total, "change")
+    return f"the newest {shown} of {'over ' if found.get('cut') else ''}{plural(total, 'change')}"
+
+
 def nobody(verdict: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
     """What stands in place of the list of who is affected."""
     if "affected" in verdict:

@@ -1,7 +1,7 @@
 // The overview: verdict, what changed, tiles worst first, who is affected.
 import { attribute, field, fillBar, fillInstances, fillParts, fillService, svg, text } from "./parts.js";
 import { live } from "./shell.js";
-import { affected as got, ago, clock, icon, labels, nobody, plural, RANK, serverNow, time } from "./words.js";
+import { affected as got, affectedTotal, ago, changesWords, clock, icon, labels, nobody, RANK, serverNow, time } from "./words.js";
 
 const verdict = document.getElementById("verdict");
 const tiles = document.getElementById("tiles");
@@ -54,6 +54,7 @@ function drawAffected(now, sources) {
   table.hidden = !rows.length;
   field(affected, "nobody").hidden = rows.length > 0;
   text(field(affected, "nobody"), nobody(now, sources));
+  text(field(affected, "total"), affectedTotal(now));
   const seen = JSON.stringify(rows);
   if (table.dataset.key === seen) return;
   table.dataset.key = seen;
@@ -74,11 +75,12 @@ function drawAffected(now, sources) {
   }));
 }
 
-function drawChanges(list) {
+function drawChanges(changed) {
+  const list = changed.recent;
   const ribbon = field(changes, "ribbon");
   const now = serverNow();
   const minute = Math.floor(now / 15);
-  const key = `${minute} ${list.map((change) => change.id).join()}`;
+  const key = `${minute} ${changed.total} ${list.map((change) => change.id).join()}`;
   if (ribbon.dataset.key === key) return;
   ribbon.dataset.key = key;
   ribbon.querySelectorAll("svg, text").forEach((mark) => mark.remove());
@@ -98,7 +100,7 @@ function drawChanges(list) {
     label.textContent = title;
     ribbon.append(label);
   }
-  text(field(changes, "count"), plural(list.length, "change"));
+  text(field(changes, "count"), changesWords(changed));
   field(changes, "list").replaceChildren(...list.map((change) => {
     const row = document.createElement("li");
     row.dataset.kind = change.kind;
@@ -168,7 +170,7 @@ live(["verdict", "services", "gateway", "changes", "own"], (state) => {
   delete verdict.dataset.lost;
   drawVerdict(state.verdict, state.sources);
   drawTiles(state.services);
-  drawChanges(state.changes ?? []);
+  drawChanges(state.changes);
   drawPlane(state.gateway);
   fillParts(document, state.own ?? {});
 }, drawLost);

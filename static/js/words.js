@@ -3,12 +3,12 @@
 export const STATE_WORDS = {
   healthy: "Healthy", degraded: "Degraded", failing: "Failing", unhealthy: "Unhealthy", maintenance: "Maintenance",
   drained: "Drained", unknown: "Unknown", closed: "Closed", open: "Open", half_open: "Half-open", gone: "Gone",
-  setup: "Setting up", reports: "Reports only",
+  setup: "Setting up", reports: "Reports only", ejected: "Ejected",
 };
 const ICONS = {
   healthy: "healthy", closed: "healthy", ok: "healthy", degraded: "degraded", half_open: "degraded", warn: "degraded",
   failing: "failing", unhealthy: "failing", open: "failing", bad: "failing",
-  maintenance: "maintenance", drained: "maintenance", deploy: "deploy", info: "deploy", setup: "setup", reports: "reports",
+  maintenance: "maintenance", drained: "maintenance", deploy: "deploy", info: "deploy", setup: "setup", reports: "reports", ejected: "degraded",
 };
 export const RANK = { failing: 0, degraded: 1, unknown: 2, setup: 3, maintenance: 4, healthy: 5, reports: 6 };
 
@@ -93,6 +93,16 @@ export const limited = (red) => (red?.limited ? `${percent(red.limited / red.req
 
 export const affected = (row) => (row.failed === undefined
   ? `${grouped(row.limited)} limited${row.policy ? ` by ${row.policy}` : ""}` : `${grouped(row.failed)} failed`);
+
+export function affectedTotal(verdict) {
+  if (!verdict.failed) return "last 5 minutes";
+  return `last 5 minutes: ${plural(verdict.failed, "request")} failed, of ${plural(verdict.failed_callers ?? 0, "caller")}`;
+}
+
+export function changesWords({ recent, total, cut }) {
+  if (recent.length >= total) return plural(total, "change");
+  return `the newest ${recent.length} of ${cut ? "over " : ""}${plural(total, "change")}`;
+}
 
 export function nobody(verdict, sources) {
   if (verdict.affected) return "Nobody: no request has failed.";

@@ -69,6 +69,17 @@ class RedLike(Protocol):
     def p99_ms(self) -> float | None: ...
 
 
+class EjectedLike(Protocol):
+    """An instance that a gateway worker took out of its rotation (apps.gateway.queries.EjectedInstance)."""
+
+    @property
+    def instance(self) -> str: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
+
+
 class BreakerLike(Protocol):
     """The worst state of a service's breaker over live workers (apps.gateway.queries.BreakerStatus)."""
 
@@ -82,6 +93,10 @@ class BreakerLike(Protocol):
     def failure_rate(self) -> float | None: ...
     @property
     def retry_at(self) -> float | None: ...
+    @property
+    def ejected(self) -> Sequence[EjectedLike]: ...
+    @property
+    def panic(self) -> bool: ...
 
 
 class WorkerLike(Protocol):
@@ -213,7 +228,11 @@ class Traffic:
     callers: Sequence[Caller] = ()
     refusals: Sequence[Refusal] = ()
     affected: Sequence[Mapping[str, Any]] = ()
-    """The last five minutes, for people."""
+    """The last five minutes, for people: the worst of them."""
+    failed: int = 0
+    """Requests that failed in the last five minutes, all of them."""
+    failed_callers: int = 0
+    """Different consumers that met one."""
     blame: Mapping[str, str] = field(default_factory=dict)
     """Service → the dependency whose failure its recent failed requests carry."""
     sparks: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -226,6 +245,10 @@ class Changes:
     """What happened lately, newest first; the configuration that should be serving; what waits to be sent."""
 
     recent: Sequence[Mapping[str, Any]] = ()
+    total: int = 0
+    """How many there were in the hour, of which ``recent`` are the newest."""
+    cut: bool = False
+    """There were more than are counted."""
     revision: int | None = None
     published_at: float | None = None
     bars: Mapping[str, Sequence[str]] = field(default_factory=dict)

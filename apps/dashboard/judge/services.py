@@ -17,6 +17,7 @@ from apps.dashboard.judge.readings import (
     BreakerLike,
     Changes,
     Edge,
+    EjectedLike,
     InstanceLike,
     Judgement,
     RedLike,
@@ -73,6 +74,11 @@ def judge(
     silent = [one for one in enabled if known[one.instance] == "unknown"]
     if len(silent) == len(enabled):
         return Judgement(UNKNOWN, blind.verdicts or _silence(silent, info.interval_s, now))
+    out = ejected(breaker)
+    if gone := next((one.instance for one in enabled if one.instance in out), ""):
+        return Judgement(DEGRADED, f"{gone} ejected: {out[gone].reason}", out[gone].since)
+    if breaker is not None and breaker.panic:
+        return Judgement(DEGRADED, "too few instances look fit, so all of them are tried")
     if breaker is not None and breaker.state == "half_open":
         return Judgement(DEGRADED, "breaker half-open: trial calls decide", breaker.since)
     if met.state == DEGRADED:
@@ -86,6 +92,11 @@ def judge(
     if blind.breakers:
         return Judgement(UNKNOWN, f"answers its checks, breaker not known: {blind.breakers}")
     return Judgement(HEALTHY)
+
+
+def ejected(breaker: BreakerLike | None) -> dict[str, EjectedLike]:
+    """Who the gateway took out of rotation, by the instance's name in its service."""
+    return {one.instance.rpartition("/")[2]: one for one in breaker.ejected} if breaker is not None else {}
 
 
 def judge_reporter(own: RedLike | None) -> Judgement:

@@ -30,6 +30,7 @@ STATE_WORDS = {
     "open": "Open",
     "half_open": "Half-open",
     "gone": "Gone",
+    "ejected": "Ejected",
     "setup": "Setting up",
     "reports": "Reports only",
 }
@@ -48,6 +49,7 @@ ICONS = {
     "drained": "maintenance",
     "deploy": "deploy",
     "info": "deploy",
+    "ejected": "degraded",
     "setup": "setup",
     "reports": "reports",
 }
@@ -74,8 +76,8 @@ def per_second(value: Any) -> str:
 
 
 @register.filter
-def changes_words(changes: Sequence[Any]) -> str:
-    return words.plural(len(changes), "change")
+def changes_words(changes: Mapping[str, Any]) -> str:
+    return words.changes(changes)
 
 
 @register.filter
@@ -320,6 +322,11 @@ def affected_words(row: Mapping[str, Any]) -> str:
 @register.filter
 def nobody(document: Mapping[str, Any]) -> str:
     return words.nobody(document["verdict"], document["sources"])
+
+
+@register.filter
+def affected_total(verdict: Mapping[str, Any]) -> str:
+    return words.affected_total(verdict)
 
 
 @register.filter

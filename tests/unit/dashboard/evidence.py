@@ -67,6 +67,8 @@ class Breaker:
     forced: str | None = None
     failure_rate: float | None = None
     retry_at: float | None = None
+    ejected: tuple[Any, ...] = ()
+    panic: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apps.dashboard import state
 from apps.dashboard.judge import services, traffic
 from apps.dashboard.judge.readings import (
     HEALTHY,
@@ -19,7 +20,20 @@ from apps.dashboard.judge.readings import (
     Traffic,
 )
 from apps.dashboard.judge.services import Blind
-from tests.unit.dashboard.evidence import COVENANT, DOWN, LEDGER, NOW, SECOND, SEEN, Breaker, Red, Status, Worker
+from apps.lib.messages import Ejected
+from tests.unit.dashboard.evidence import (
+    COVENANT,
+    DOWN,
+    LEDGER,
+    NOW,
+    SECOND,
+    SEEN,
+    Breaker,
+    Red,
+    Status,
+    Worker,
+    readings,
+)
 
 WELL = Judgement(HEALTHY)
 BAD = Judgement("failing", "36% of 64 requests to /covenant fail")
@@ -103,6 +117,17 @@ def test_the_state_of_a_service(
 ) -> None:
     judgement = services.judge(COVENANT, instances, met, Red(), breaker, NOW)
     assert (judgement.state, judgement.why) == (expected, why)
+
+
+def test_an_instance_that_the_gateway_ejected_is_told_although_its_checks_pass() -> None:
+    out = (Ejected("covenant/covenant-2", NOW - 9, NOW + 1, "5 attempts in a row failed."),)
+    judgement = services.judge(COVENANT, [Status(), SECOND], WELL, None, Breaker(ejected=out), NOW)
+    assert judgement == Judgement("degraded", "covenant-2 ejected: 5 attempts in a row failed.", NOW - 9)
+    document = state.build(readings(Status(), SECOND, breaker=Breaker(ejected=out)), {}, NOW)
+    instances = document["services"]["covenant"]["instances"]
+    assert [one["state"] for one in instances.values()] == ["healthy", "ejected"]
+    panic = services.judge(COVENANT, [Status(), SECOND], WELL, None, Breaker(panic=True), NOW)
+    assert panic.why == "too few instances look fit, so all of them are tried"
 
 
 @pytest.mark.parametrize(

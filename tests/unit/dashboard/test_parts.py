@@ -51,6 +51,14 @@ def test_latencies(value: float | None, text: str) -> None:
     assert words.milliseconds(value) == text
 
 
+def test_a_list_that_is_cut_says_of_how_many() -> None:
+    assert words.changes({"recent": [{}], "total": 1}) == "1 change"
+    assert words.changes({"recent": [{}] * 40, "total": 312}) == "the newest 40 of 312 changes"
+    assert words.changes({"recent": [{}] * 40, "total": 900, "cut": True}) == "the newest 40 of over 900 changes"
+    total = words.affected_total({"failed": 2120, "failed_callers": 12})
+    assert total == "last 5 minutes: 2,120 requests failed, of 12 callers"
+
+
 def test_lists_of_names() -> None:
     assert words.and_list([]) == ""
     assert words.and_list(["a"]) == "a"
