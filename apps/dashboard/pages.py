@@ -64,9 +64,9 @@ def current() -> Document:
 
 
 def tiles(document: Document) -> list[tuple[str, Document]]:
-    """Services worst first, the gateway among them, else by name."""
+    """Worst first, else by name; the gateway after services that are no better, since it passes on what they do."""
     services: dict[str, Document] = document["services"]
-    return sorted(services.items(), key=lambda item: (RANK[item[1]["state"]], item[0]))
+    return sorted(services.items(), key=lambda item: (RANK[item[1]["state"]], item[0] == "gateway", item[0]))
 
 
 BLANK: Document = {"title": "", "state": "unknown", "why": "", "instances": {}, "spark": [], "bar": []}
@@ -112,6 +112,9 @@ def service(request: HttpRequest, name: str) -> HttpResponse:
     live = document["services"].get(name, BLANK)
     if about is None:
         if not live.get("reports"):
+            if why := document["sources"]["traffic"].get("stale"):
+                detail = f"Nobody registered {name}. Whether it reports telemetry is not known now: {why}."
+                return render(request, "message.html", {"title": "Not known", "detail": detail}, status=503)
             raise Http404(f"There is no service {name}.")
         return _reporter(request, name, document)
     now, span = wall(), chosen(request)

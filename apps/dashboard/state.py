@@ -147,14 +147,15 @@ def _reporters(picture: Picture, known: Mapping[str, Any]) -> Document:
     if picture.blind.traffic or picture.why_not("database"):
         return {}
     found = {}
-    for name, red in picture.traffic.own.items():
+    for name in sorted(picture.traffic.reporters):
         if name in known or name in own.TITLES:
             continue
+        red = picture.traffic.own.get(name)
         found[name] = {
             "title": name,
             **_judged(services.judge_reporter(red)),
             "instances": {},
-            "own": _red(red),
+            "own": _red(red) or {"rate": 0.0},
             "spark": [_round(rate, 2) for rate in picture.traffic.sparks.get(name, ())],
             "bar": [],
             "reports": True,

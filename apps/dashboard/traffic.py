@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from apps.dashboard import blame
@@ -42,6 +43,8 @@ class TrafficSource:
         self._usual: dict[str, float] = {}
         self._blame: dict[str, str] = {}
         self._own: dict[str, RedLike] = {}
+        self._reporters: frozenset[str] = frozenset()
+        self._met: telemetry.EdgeAffected | None = None
 
     def read(self) -> Traffic:
         """TelemetryAway when ClickHouse does not answer."""
@@ -49,14 +52,14 @@ class TrafficSource:
         since = at - WINDOW_S
         by_service = telemetry.edge_by_service(since)
         by_route = telemetry.edge_by_route(since, limit=MOST_ROUTES)
-        # The only one that counts requests which no route took.
-        whole = telemetry.edge_by_consumer(since, limit=1).whole
         failures = telemetry.edge_failures(since, limit=500).rows
         refusals = [one for one in failures if one.failure and 400 <= one.status < 499 and one.status != 429]
         limited = self._limited(since, failures)
         self._slowly(at)
-        met = telemetry.edge_affected(at - AFFECTED_S, limit=MOST_AFFECTED)
-        if met.failed:
+        if self._is_due("affected", 4.0):
+            self._met = telemetry.edge_affected(at - AFFECTED_S, limit=MOST_AFFECTED)
+        met = self._met
+        if met is not None and met.failed:
             self._investigate(at)
         else:
             self._blame = {}
@@ -67,18 +70,19 @@ class TrafficSource:
             refused_routes[one.route] += one.requests
         return Traffic(
             reported_at=by_service.newest or 0.0,
-            total=_edge(whole, refused.total()),
+            total=_total(by_service.whole, failures, refused),
             services={row.service: _edge(row, refused[row.service]) for row in by_service.rows},
             routes={row.route: _edge(row, refused_routes[row.route]) for row in by_route.rows},
             usual_p95_ms=self._usual,
             callers=limited,
             refusals=[Refusal(one.route, one.service, one.failure, one.requests) for one in refusals if one.route],
-            affected=_affected(met.rows, limited),
-            failed=met.failed,
-            failed_callers=met.consumers,
+            affected=_affected(met.rows if met else (), limited),
+            failed=met.failed if met else 0,
+            failed_callers=met.consumers if met else 0,
             blame=self._blame,
             sparks=self._sparks,
             own=self._own,
+            reporters=self._reporters | self._own.keys(),
         )
 
     def _limited(self, since: float, failures: Sequence[telemetry.EdgeFailure]) -> list[Caller]:
@@ -103,7 +107,10 @@ class TrafficSource:
             step = HOUR / SPARK_POINTS
             until = at - at % step
             own = telemetry.sparks(until - HOUR, until, step)
-            self._sparks = {name: own[name] for name in own if name in self._own}
+            # Who said anything in the last hour is shown, also while it says nothing.
+            busiest = sorted(own, key=lambda name: -sum(own[name]))[:MOST_REPORTERS]
+            self._reporters = frozenset(busiest)
+            self._sparks = {name: own[name] for name in busiest}
             self._sparks |= telemetry.edge_sparks(until - HOUR, until, step)
         if self._is_due("usual", 60.0):
             # Without the minute that is judged by it.
@@ -125,6 +132,16 @@ class TrafficSource:
             return False
         self._due[what] = now + every
         return True
+
+
+def _total(whole: telemetry.EdgeFigures, failures: Sequence[telemetry.EdgeFailure], refused: Counter[str]) -> Edge:
+    """Everything: what was for some service, and what no route took (all of which was refused)."""
+    stray = [one for one in failures if not one.service]
+    edge = _edge(whole, refused.total())
+    requests = edge.requests + sum(one.requests for one in stray)
+    errors = edge.errors + sum(one.requests for one in stray if one.status >= 500)
+    rate = edge.rate * requests / edge.requests if edge.requests else requests / WINDOW_S
+    return replace(edge, requests=requests, errors=errors, rate=rate)
 
 
 def _edge(figures: telemetry.EdgeFigures, refused: int) -> Edge:

@@ -86,6 +86,8 @@ def up(instances: Mapping[str, Mapping[str, Any]], name: str) -> str:
     """``1 of 2 up``: how many of those that should serve do."""
     if name == "gateway":
         return plural(len(instances), "worker")
+    if not instances:
+        return "no instance"
     wanted = [instance for instance in instances.values() if instance.get("state") != "drained"]
     healthy = sum(1 for instance in wanted if instance.get("state") == "healthy")
     drained = len(instances) - len(wanted)

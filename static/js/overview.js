@@ -32,12 +32,13 @@ function drawVerdict(now, sources) {
     attribute(open, "href", url(first));
     text(field(open, "first"), first);
   }
-  drawBlind(now.blind ?? []);
+  drawBlind(now);
   drawAffected(now, sources);
 }
 
-function drawBlind(sentences) {
-  blind.hidden = !sentences.length;
+function drawBlind({ state, blind: sentences = [] }) {
+  // A verdict that is about one reason says it all itself.
+  blind.hidden = sentences.length <= (state === "unknown" ? 1 : 0);
   const key = sentences.join("\n");
   if (blind.dataset.key === key) return;
   blind.dataset.key = key;
@@ -133,7 +134,7 @@ function newTile(name, service) {
 
 function drawTiles(services) {
   const have = new Map([...tiles.children].map((tile) => [tile.dataset.service, tile]));
-  const order = Object.entries(services).sort(([a, x], [b, y]) => RANK[x.state] - RANK[y.state] || (a < b ? -1 : 1));
+  const order = Object.entries(services).sort(([a, x], [b, y]) => RANK[x.state] - RANK[y.state] || (a === "gateway") - (b === "gateway") || (a < b ? -1 : 1));
   let before = null;
   for (const [name, service] of order) {
     const tile = have.get(name) ?? newTile(name, service);

@@ -18,7 +18,7 @@ function setWord(row, state, word) {
   text(field(row, "word"), word);
 }
 
-live(["own", "verdict"], ({ own, sources, verdict }) => {
+live(["own"], ({ own, sources }) => {
   const rows = new Map([...root.querySelectorAll("tr[data-process]")].map((row) => [row.dataset.process, row]));
   if (Object.keys(own).some((name) => !rows.has(name))) {
     location.reload(); // A process was added: the server draws the new list.
@@ -42,7 +42,4 @@ live(["own", "verdict"], ({ own, sources, verdict }) => {
     setAge(field(row, "as-of"), source.as_of);
     text(field(row, "why"), source.stale ?? "");
   }
-  const blind = document.getElementById("blind");
-  blind.hidden = !verdict.blind.length;
-  text(blind.querySelector("ul"), verdict.blind.join(" "));
 });

@@ -57,6 +57,7 @@ export function breaker(state, name) {
 export function up(instances, name) {
   const all = Object.values(instances ?? {});
   if (name === "gateway") return plural(all.length, "worker");
+  if (!all.length) return "no instance";
   const wanted = all.filter((instance) => instance.state !== "drained");
   const healthy = wanted.filter((instance) => instance.state === "healthy").length;
   const drained = all.length - wanted.length;

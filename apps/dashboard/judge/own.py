@@ -28,7 +28,7 @@ VIA = {"collector": "clickhouse", "worker": "redis", "beat": "redis", "relay": "
 """Part → through which other part its signs are seen."""
 ASKED = frozenset({"redis", "clickhouse"})
 """Parts that answer questions; the others give signs by themselves."""
-SILENT = {"redis": 8.0, "clickhouse": 8.0, "collector": 15.0, "worker": 10.0, "beat": 10.0, "relay": 10.0}
+SILENT = {"redis": 8.0, "clickhouse": 12.0, "collector": 15.0, "worker": 10.0, "beat": 10.0, "relay": 10.0}
 SILENT |= {"gateway": 10.0, "control": 8.0}
 """Seconds without a sign after which a part no longer counts as working."""
 AHEAD = 60.0

@@ -6,7 +6,7 @@ from then on. Times are wall-clock seconds, durations of requests milliseconds, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -237,7 +237,9 @@ class Traffic:
     """Service → the dependency whose failure its recent failed requests carry."""
     sparks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     own: Mapping[str, RedLike] = field(default_factory=dict)
-    """What a service reports of itself: its server spans."""
+    """What a service reports of itself: its server spans of the last minute."""
+    reporters: Set[str] = frozenset()
+    """Every service that reported anything in the last hour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def _blind_sentences(hidden: Mapping[str, Source]) -> list[str]:
         lost = by_reason.setdefault(source.stale, [])
         if HIDES[name] not in lost:
             lost.append(HIDES[name])
-    return [f"{reason[:1].upper()}{reason[1:]}: not known {and_list(lost, 6)}." for reason, lost in by_reason.items()]
+    return [f"{reason[:1].upper()}{reason[1:]}; not known: {and_list(lost, 6)}." for reason, lost in by_reason.items()]
 
 
 def _consequences(faults: Sequence[Part]) -> list[str]:

@@ -325,6 +325,12 @@ def nobody(document: Mapping[str, Any]) -> str:
 
 
 @register.filter
+def told_apart(verdict: Mapping[str, Any]) -> bool:
+    """Whether what is not known needs a place of its own: a verdict that is about one reason says it all itself."""
+    return len(verdict["blind"]) > (1 if verdict["state"] == "unknown" else 0)
+
+
+@register.filter
 def affected_total(verdict: Mapping[str, Any]) -> str:
     return words.affected_total(verdict)
 

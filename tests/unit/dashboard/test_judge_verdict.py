@@ -203,7 +203,7 @@ def test_what_is_known_to_fail_is_red_although_something_else_is_not_known() -> 
 
 def test_what_is_not_known_is_said_reason_by_reason() -> None:
     found = verdict(readings(processes=running(clickhouse="STOPPED")))
-    assert found["blind"] == ["ClickHouse is stopped: not known rates, errors and who is affected."]
+    assert found["blind"] == ["ClickHouse is stopped; not known: rates, errors and who is affected."]
 
 
 def test_a_service_without_instances_is_setting_up_and_turns_nothing_grey() -> None:
@@ -215,11 +215,14 @@ def test_a_service_without_instances_is_setting_up_and_turns_nothing_grey() -> N
 
 
 def test_a_service_that_only_reports_is_shown_by_its_own_word_and_counts_for_nothing() -> None:
-    seen = Traffic(reported_at=NOW, total=SEEN, own={"billing": Red(), "control": Red(), "gateway": Red()})
+    seen = Traffic(
+        reported_at=NOW, total=SEEN, own={"billing": Red()}, reporters={"billing", "idle", "gateway", "control"}
+    )
     document = state.build(readings(traffic=seen), {}, NOW)
     assert document["services"]["billing"]["state"] == "reports"
     assert document["services"]["billing"]["own"]["rate"] == 10.0
     assert "red" not in document["services"]["billing"]
+    assert document["services"]["idle"]["own"] == {"rate": 0.0}, "it said something in the last hour"
     assert "control" not in document["services"], "Mission Control's own parts have their own place"
     assert document["verdict"]["state"] == "healthy"
 
