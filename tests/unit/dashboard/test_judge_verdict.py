@@ -166,9 +166,9 @@ def test_a_source_that_failed_when_asked_again_counts_for_half_as_long() -> None
         seen = replace(readings().traffic, at=NOW - seconds, error=error)
         return str(verdict(replace(readings(), traffic=seen))["state"])
 
-    assert after(6, "") == "healthy", "a slow answer is on its way"
+    assert after(10, "") == "healthy", "a slow answer is on its way"
     assert after(3, "ClickHouse does not answer") == "healthy", "one failure is no outage"
-    assert after(6, "ClickHouse does not answer") == "unknown"
+    assert after(7, "ClickHouse does not answer") == "unknown"
 
 
 def test_without_a_supervisor_signs_of_life_alone_decide() -> None:

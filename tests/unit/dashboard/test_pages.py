@@ -9,10 +9,13 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
+from apps.dashboard import pages, state
+from apps.dashboard.judge.readings import Reading, Readings, Registry, Traffic
 from apps.dashboard.sources import ChangeSource
 from apps.events import actions as events
 from apps.gateway.models import RateLimitPolicy, Route
 from apps.lib import roles
+from apps.lib.clock import wall
 from apps.registry.models import Instance, Service
 
 pytestmark = pytest.mark.django_db
@@ -124,10 +127,18 @@ def test_names_are_escaped(viewer: Client, covenant: Service, away: None) -> Non
     assert "&lt;script&gt;alert" in text
 
 
-def test_an_unknown_service_is_not_found(viewer: Client) -> None:
+def test_an_unknown_service_is_not_found(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Readings(registry=Reading(Registry(), wall()), traffic=Reading(Traffic(reported_at=wall()), wall()))
+    monkeypatch.setattr(pages, "current", lambda: state.build(seen, {}, wall()))
     answer = viewer.get("/services/nobody/")
     assert answer.status_code == 404
     assert "There is nothing at this address" in answer.content.decode()
+
+
+def test_without_telemetry_nobody_can_say_that_a_service_is_not_there(viewer: Client, away: None) -> None:
+    answer = viewer.get("/services/nobody/")
+    assert answer.status_code == 503
+    assert "not known now: ClickHouse does not answer" in answer.content.decode()
 
 
 @pytest.mark.parametrize("trace_id", ["nothex", "4BF92F3577B34DA6A3CE929D0E0E4736", "0" * 31, "<script>"])
