@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import Any
 
@@ -31,6 +32,12 @@ from apps.dashboard.consumers import LiveConsumer  # noqa: E402
 from apps.dashboard.feed import feed  # noqa: E402
 from apps.dashboard.urls import websocket  # noqa: E402
 from missioncontrol import deadlines, refusals  # noqa: E402
+
+if settings.SECURE_TLS and not settings.TRUSTED_PROXIES:
+    logging.getLogger(__name__).warning(
+        "MC_TLS is set and MC_TRUSTED_PROXIES is not: every request looks like plain HTTP and is redirected. "
+        "Name the proxies that end TLS, such as MC_TRUSTED_PROXIES=127.0.0.1."
+    )
 
 UNTRACED = "/health,/ready,/static/"
 

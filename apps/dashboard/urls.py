@@ -7,7 +7,7 @@ from typing import Any
 from channels.routing import URLRouter
 from django.urls import path
 
-from apps.dashboard import pages, traces
+from apps.dashboard import pages, tokens, traces
 from apps.dashboard.api import LiveFeedView
 from apps.dashboard.consumers import LiveConsumer, Nowhere
 
@@ -20,6 +20,8 @@ urlpatterns: list[Any] = [
     path("traces/", pages.traces, name="traces"),
     path("traces/<str:trace_id>/", traces.trace, name="trace"),
     path("gateway/", pages.plane, name="gateway"),
+    path("tokens/", tokens.tokens, name="tokens"),
+    path("tokens/<int:pk>/end/", tokens.end, name="token-end"),
     path("system/", pages.system, name="system"),
     path("api/v1/live", LiveFeedView.as_view(), name="live-feed"),
 ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from missioncontrol.launch.settings import Settings
@@ -24,12 +28,29 @@ def digest(settings: Settings) -> str:
     made = (database, settings.home / "credentials.json", settings.home / "static" / "staticfiles.json")
     if os.environ.get("DATABASE_URL") or not all(path.exists() for path in made):
         return ""
+    if not _token_opens(database, settings.home / "credentials.json"):
+        return ""
     identity = database.stat()
     parts = [f"{identity.st_dev}:{identity.st_ino}", str(settings.root), *_installed(settings.venv)]
     parts += [f"{name}={os.environ.get(name, '')}" for name in VARIABLES]
     parts += [f"{name}={port}" for name, port in settings.ports.items()]
     parts += [line for folder in FOLDERS for line in _files(settings.root / folder)]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _token_opens(database: Path, credentials: Path) -> bool:
+    """Does the token of ``credentials.json`` still open the API? It ends at its time, by hand or with the
+    password; the seed then makes another. A database that can't be asked is one to prepare."""
+    try:
+        token = str(json.loads(credentials.read_text()).get("api_token", ""))
+        with contextlib.closing(sqlite3.connect(database, timeout=1)) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM people_apitoken WHERE digest = ? AND ended_at IS NULL AND expires_at > ?",
+                (hashlib.sha256(token.encode()).hexdigest(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"),
+            )
+            return found.fetchone() is not None
+    except (OSError, ValueError, AttributeError, sqlite3.Error):
+        return False
 
 
 def current(settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-// The list of traces is the server's; only the shell is live here.
+// The list (of traces, of tokens) is the server's; only the shell is live here.
 import { live } from "./shell.js";
 
 live([]);

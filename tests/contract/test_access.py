@@ -137,6 +137,8 @@ def concrete(route: str) -> str:
         ("<slug:name>", "ledger"),
         ("<str:trace_id>", "a" * 32),
         ("<path:object_id>", "1"),
+        ("<path:name>", "ledger"),
+        ("<int:pk>", "1"),
         ("<int:content_type_id>", "1"),
         ("<app_label>", "gateway"),
     ):

@@ -196,8 +196,12 @@ async def test_strangers_and_the_roleless_are_refused(control: Control, who: str
         assert await closed(ws) == 4401
 
 
-@pytest.mark.parametrize("origin", ["https://example.org", "null", "http://127.0.0.1.example.org"])
-async def test_a_page_of_another_host_can_not_connect(control: Control, origin: str) -> None:
+OTHERS = ["https://example.org", "null", "http://127.0.0.1.example.org", "http://127.0.0.1:1", "http://127.0.0.1"]
+
+
+@pytest.mark.parametrize("origin", [*OTHERS, "https://127.0.0.1:{port}", "http://localhost:{port}", ""])
+async def test_a_page_of_another_host_or_port_can_not_connect(control: Control, origin: str) -> None:
+    origin = origin.format(port=control.port)
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         async with control.connect(origin=origin):
             pass

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from auditlog.models import LogEntry
 from django.contrib.auth.models import Group, User
+from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -268,3 +269,42 @@ def test_wrong_tokens_are_slowed_down_and_right_ones_are_not(boss: User) -> None
 @pytest.mark.parametrize("token", ["x" * 10_000, "mct_", "%00", "a\\x00"])
 def test_odd_tokens_are_unknown(token: str) -> None:
     assert by_token(token).get("/api/v1/services").status_code == 401
+
+
+# -- the page ------------------------------------------------------------------------------------
+
+FORM = {"name": "deployment", "role": "viewer", "read_only": "on", "areas": ["services"], "days": "30"}
+
+
+def test_the_page_shows_a_new_token_once_and_what_became_of_it(boss: User, client: Client) -> None:
+    client.force_login(boss)
+    made = client.post("/tokens/", FORM)
+    row = ApiToken.objects.get()
+    token = made.context["issued"]
+    assert made.status_code == 201 and token in made.content.decode() and "no-store" in made.headers["Cache-Control"]
+    assert (row.role, row.read_only, row.areas) == ("viewer", True, ["services"])
+    assert by_token(token).get("/api/v1/services").status_code == 200
+    listed = client.get("/tokens/").content.decode()
+    assert token not in listed and row.prefix in listed and "never" not in listed
+    assert client.post(f"/tokens/{row.pk}/end/").status_code == 302
+    assert by_token(token).get("/api/v1/services").status_code == 401
+    assert "boss ended it" in client.get("/tokens/").content.decode()
+
+
+def test_the_page_refuses_what_its_user_may_not_give_and_ends_no_others(boss: User, client: Client) -> None:
+    row, token = issue(boss, "test")
+    client.force_login(person("ann", VIEWER))
+    answer = client.post("/tokens/", FORM | {"role": "admin"})
+    assert answer.status_code == 403 and "no more than its owner" in answer.content.decode()
+    assert client.post("/tokens/", FORM | {"days": "9999"}).status_code == 400
+    client.post(f"/tokens/{row.pk}/end/")
+    assert client.get(f"/tokens/{row.pk}/end/").status_code == 405
+    assert by_token(token).get("/api/v1/services").status_code == 200
+    assert row.prefix not in client.get("/tokens/").content.decode()
+
+
+@pytest.mark.parametrize("path", ["/tokens/", "/tokens/1/end/"])
+def test_the_page_needs_its_form_token(boss: User, path: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(boss)
+    assert client.post(path, FORM).status_code == 403
