@@ -109,3 +109,56 @@ INDEFINITE: Final = frozenset(
     )
 )
 """Words that name nobody in particular."""
+
+FUNCTION_WORDS: Final = frozenset(
+    words(
+        """
+        aboard about above across after against ago albeit all almost along alongside already also although altogether
+        always am amid amidst among amongst annually another any anyhow anymore anyway apart approx approximately around
+        as aside at away barely because before beforehand afterward afterwards behind below beneath beside besides
+        between beyond biannually bimonthly both but by circa concerning constantly continually currently daily despite
+        double down during each either else enough equally especially etc even eventually ever evermore every except
+        excluding exactly extra few fewer following forever former formerly forth fortnightly forthwith frequently
+        further furthermore gradually half halfway hardly hence henceforth hereafter hitherto hopefully hourly how
+        however hypothetically if immediately in including indeed infrequently initially inside instead into
+        intermittently jan feb mar apr jun jul aug sep sept oct nov dec just last lastly late lately later latter least
+        less lest like likely likewise little lot lots loads many max maximum maybe meanwhile merely mid midday
+        midnight midway min minimum minus momentarily mon tue tues wed thu thur thurs fri sat sun monthly more moreover
+        most mostly much namely near nearby nearly negative nevertheless never next nightly nonetheless nor normally
+        notwithstanding noon now occasionally off often on once only onto opposite or ordinarily originally otherwise
+        ought out outside over overnight overall partially partly past pending per percent percentage perhaps
+        periodically permanently plenty plus positive possibly potentially preferably presently presumably previously
+        prior probably provided providing purportedly quarterly quadruple quintuple quite rarely rather regarding
+        regardless regularly repeatedly respectively reportedly routinely same scarcely seldom semiannually seriously
+        several shortly simply since single some sometime sometimes somehow somewhat still straightaway such supposedly
+        supposing temporarily than that thence thereafter therefore thereby though thrice through throughout thus till
+        tonight too toward towards treble triple twice twofold threefold tenfold typically ultimately under underneath
+        unless unlike unlikely until up upon upto usually versus vs weekly when whence whenever where whereas whereby
+        wherever whereupon whether which while whilst whither who whom whomsoever whose whosoever why with within
+        without yearly yet ya ye yall thee thou thy thine em
+        anon ere oft sans someday upward upwards downward downwards onward onwards forwards backward backwards
+        whereof whereon wherein whereafter thereof thereon therein thereto hereby herein hereto hitherto whoso
+        nah nay naught nope nought nix nil nowise aint arent cant cannot couldnt didnt doesnt dont hadnt hasnt havent
+        isnt mightnt mustnt neednt never nevermind niemals nie nooit nunca jamais nein nyet shant shouldnt wasnt werent
+        wont wouldnt donot refuse decline stop wait hold avoid cancelled canceled void invalid
+        billion billions dozen dozens hundreds millions pair couple score quarter third thousands tons trillion umpteen
+        zillion cent cents pence penny pennies kobo
+        example dummy test testing joke jokes kidding practice pretend fun hell heaven jail prison death bed
+        bail debt debts tax taxes credit interest cost costs price fee penalty tithe
+        """
+    )
+)
+"""English's closed classes (prepositions, conjunctions, quantifiers, negations, adverbs of time, degree and doubt) and
+what stands beside a sum: in the place of a name they change the order instead of naming who gets it. A person who is
+called so is written ``@max``."""
+
+NAMES_IN_LY: Final = frozenset(
+    words(
+        """
+        ally amberly beverly billy carly charly cicely emily everly holly  kelly kimberly lally
+        lesly lily lilly  milly molly nally nataly nelly noely odaly orly polly reilly sally shelly  solly
+        sully tally tilly waverly  willy
+        """
+    )
+)
+"""Names that end as adverbs do."""

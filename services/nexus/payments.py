@@ -4,13 +4,16 @@ A payment is an affirmative imperative of the caller, to be carried out now, of 
 understood: the whole sentence has to be derived by the grammar, or it orders nothing and nexus asks
 back. So a negation, a condition, a date, a quotation, a second recipient or any word that nobody
 thought of stops a payment by not being in the grammar; there is no list of what to look out for.
+The name is the one place where any word could stand, so there alone is a list: words that change an
+order ("pay never 25 AZR") or name nobody in particular are names only as ``@never``.
 
     payment   = opening* (send | pay | make | put) closing* ["!" | "."]
     send      = verb money "to" name            "send 25 AZR to thandi"
     pay       = verb name money                 "pay thandi 25 AZR"
     make      = "make a" ("payment" | "transfer") "of" money "to" name
     put       = "put" money ("in" | "into") name "'s account"
-    money     = number currency | currency number
+    money     = number currency | sign number | code number
+    name      = "@" account | a word that is nothing else in such a sentence
     number    = digits of one writing ("25", "1,000.50", "2k") or words ("a hundred and ten")
     closing   = "please" | "now" | … | "for" purpose
     purpose   = ["the" | "my" | …] word of a fixed list
@@ -26,16 +29,27 @@ from decimal import Decimal
 from typing import Final
 
 from services.kit.accounts import parse_account
-from services.nexus.lexicon import CURRENCY_OF, INDEFINITE, KIN, NOT_NAMES, PURPOSES, SYMBOLS
+from services.nexus.lexicon import (
+    CURRENCIES,
+    CURRENCY_OF,
+    FUNCTION_WORDS,
+    INDEFINITE,
+    KIN,
+    NAMES_IN_LY,
+    NOT_NAMES,
+    PURPOSES,
+    SYMBOLS,
+)
 from services.nexus.numerals import is_numeral, read_words
 
-_VERB: Final = "send|pay|transfer|wire|give|remit|lend|tip"
+_VERB: Final = "send|pay|transfer|wire|give|remit|tip"
 _DIGITS: Final = r"(?:0|[1-9][0-9]{0,11}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,3})(?:\.[0-9]{1,2})?k?"
 _WORDS: Final = r"[a-z]+(?:[ -][a-z]+){0,11}?"
 _CURRENCY: Final = "|".join(sorted({*CURRENCY_OF, "swiss francs?"}, key=len, reverse=True))
 _SIGN: Final = f"[{''.join(SYMBOLS)}]"
 _MONEY: Final = (
     rf"(?:(?P<sign>{_SIGN}|R(?=[0-9]))(?P<priced>{_DIGITS})"
+    rf"|(?P<code>{'|'.join(CURRENCIES)}) (?P<counted>{_DIGITS})"
     rf"|(?P<digits>{_DIGITS})(?: ?(?P<unit>{_CURRENCY})|(?P<after>{_SIGN}))"
     rf"|(?P<words>{_WORDS}) (?P<coin>{_CURRENCY}))"
 )
@@ -62,7 +76,7 @@ def _grammar(*forms: str) -> tuple[re.Pattern[str], ...]:
 
 
 _FORMS: Final = _grammar(
-    rf"(?:{_VERB}) {_MONEY} (?:over )?to {_NAME}{_ACCOUNT}",
+    rf"(?:{_VERB}) {_MONEY} (?:from my account )?(?:over )?to {_NAME}{_ACCOUNT}",
     rf"(?:{_VERB}) {_NAME} {_MONEY}",
     rf"make a (?:payment|transfer) of {_MONEY} to {_NAME}{_ACCOUNT}",
     rf"put {_MONEY} (?:in|into) {_NAME}'s account",
@@ -70,7 +84,7 @@ _FORMS: Final = _grammar(
 _ALPHABET: Final = re.compile(rf"[A-Za-zÀ-ÖØ-öø-ÿ0-9 .,!'@_{''.join(SYMBOLS)}-]*")
 """Every other sign is one that we can't know the meaning of: a quotation, a list, a look-alike letter."""
 
-_NOBODY: Final = KIN | NOT_NAMES | CURRENCY_OF.keys() | PURPOSES | INDEFINITE
+_NOBODY: Final = KIN | NOT_NAMES | CURRENCY_OF.keys() | PURPOSES | INDEFINITE | FUNCTION_WORDS
 """Words in the place of a name that name nobody in particular, or nobody that we could know."""
 
 
@@ -102,8 +116,8 @@ def read(text: str) -> Payment | None:
 
 def _payment(match: re.Match[str]) -> Payment | None:
     part = match.groupdict()
-    amount = _number(part["priced"] or part["digits"] or "", part["words"] or "")
-    currency = _currency(part["sign"] or part["after"] or part["unit"] or part["coin"])
+    amount = _number(part["priced"] or part["counted"] or part["digits"] or "", part["words"] or "")
+    currency = _currency(part["sign"] or part["code"] or part["after"] or part["unit"] or part["coin"])
     name = _recipient(part["name"])
     if amount is None or name is None:
         return None
@@ -132,11 +146,15 @@ def _currency(written: str) -> str:
 def _recipient(written: str) -> str | None:
     """The account that was named; None for a word that names nobody in particular. ``@name`` is always a name."""
     name = written.lower().removeprefix("my friend ")
+    if name.endswith(("'s", "n't")):
+        return None
     if name.startswith("@"):
         return parse_account(name[1:])
-    parts = re.split("['-]", name)
-    if len(name) < 2 or name.endswith("'s") or name in _NOBODY:
+    if len(name) < 2 or name in _NOBODY:
         return None
-    if any(part in NOT_NAMES or is_numeral(part) for part in parts):
+    parts = re.split("['-]", name)
+    if any(part in NOT_NAMES | FUNCTION_WORDS or is_numeral(part) for part in parts):
+        return None
+    if any(part.endswith("ly") and part not in NAMES_IN_LY for part in parts):  # most adverbs
         return None
     return parse_account(name)

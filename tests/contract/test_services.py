@@ -15,7 +15,7 @@ import requests
 
 from tests.unit.services.processes import CLIENTS, NAMES, Home, Process
 from tests.unit.services.switchboard import Switchboard, problem
-from tests.unit.services.test_payments import sentences
+from tests.unit.services.test_payments import FILES, sentences
 from tests.waiting import until
 
 ACTIONS = {"aegis": "/v1/token", "covenant": "/v1/transactions", "nexus": "/v1/intents", "mint": "/v1/accounts"}
@@ -490,7 +490,7 @@ def test_an_incomplete_order_asks_and_moves_nothing(
 
 def test_hundreds_of_sentences_that_order_nothing_move_nothing(services: dict[str, Process]) -> None:
     before = services["covenant"].get("/v1/head").json()
-    for text in sentences("no_payments.txt"):
+    for text in [line for name in FILES for line in sentences(name)]:
         answer = services["nexus"].post("/v1/intents", {"text": text})
         assert answer.status_code == 200 and answer.json()["status"] != "confirmed", text
     assert services["covenant"].get("/v1/head").json() == before
