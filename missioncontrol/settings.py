@@ -21,7 +21,6 @@ HOME: Path = env.home()
 
 SECRET_KEY = env.secret("DJANGO_SECRET_KEY")
 KEY_PEPPER = env.secret("MC_KEY_PEPPER")
-DEBUG = env.flag("MC_DEBUG")
 CONTROL_PORT = env.port("MC_CONTROL_PORT", 8000)
 CONTROL_CONNECTIONS = env.integer("MC_CONTROL_CONNECTIONS", 4_000, low=10)
 ALLOWED_HOSTS = env.words("MC_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")

@@ -37,7 +37,6 @@ COUNTERS = {
     "mc.redis.refused": "messages refused",
     "mc.redis.malformed": "messages malformed",
     "mc.health.findings.dropped": "findings dropped",
-    "mc.breakers.malformed": "breaker reports unread",
 }
 """Metric (docs/metrics.md) → what it counts. The process is the service that reports it."""
 
