@@ -7,9 +7,8 @@ apps.gateway.core.headers.
 from __future__ import annotations
 
 from binascii import hexlify
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, Protocol
 
 from apps.gateway.core.headers import VIA_LINE, RequestHead, ResponseHead
 
@@ -31,14 +30,12 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-@dataclass(slots=True)
-class Outgoing:
-    """A request as an instance is to see it; what is the same for every attempt."""
+class Outgoing(Protocol):
+    """A request as an instance is to see it; the same for every attempt."""
 
     method: bytes
-    path: str
-    query: bytes
-    """With its ``?``."""
+    target: bytes
+    """Path and query."""
     head: RequestHead
     origin: bytes
     """Who asks, as lines ready to send: X-Forwarded-For and X-Forwarded-Proto."""
@@ -48,11 +45,6 @@ class Outgoing:
     span_id: bytes
     sampled: bool
 
-    @property
-    def chunked(self) -> bool:
-        """The body has no length of its own."""
-        return self.head.coding is not None
-
 
 def request_head(request: Outgoing, instance: bytes) -> bytes:
     """The request's head for an instance, whose own lines are ``instance``."""
@@ -60,8 +52,7 @@ def request_head(request: Outgoing, instance: bytes) -> bytes:
     parts = [
         request.method,
         b" ",
-        request.path.encode("ascii"),
-        request.query,
+        request.target,
         b" HTTP/1.1\r\n",
         instance,
         *head.lines,

@@ -8,6 +8,7 @@ that did not say by itself that its message was over at the head's end is replac
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -22,31 +23,32 @@ _VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?")
 class _Reader:
     """What both directions share."""
 
-    __slots__ = ("_complete", "_parser", "_tail", "fields", "keep", "size", "whole")
+    PARSER: Callable[[object], Any]
+
+    keep: bool
+    """The sender would use the connection again, as far as a whole head can tell."""
+    old: bool
+    """It speaks HTTP/1.0."""
+
+    __slots__ = ("_complete", "_line", "_parser", "_tail", "fields", "keep", "old", "size", "whole")
 
     def __init__(self) -> None:
-        self._parser: Any = self._make()
-        self.begin()
+        self._parser: Any = None
+        self._complete = False
+        self._tail = b""
+        """The last bytes that came, while a head is not whole: its end may have begun."""
+        self._line: bytes | None = None
+        """A request line as far as it has come; None when its version has been seen."""
+        self.renew()
 
-    def _make(self) -> Any:
-        raise NotImplementedError
-
-    def begin(self) -> None:
-        """Make ready for the next head."""
+    def renew(self) -> None:
+        """Make ready for the next head, after a whole one."""
+        if not self._complete:
+            self._parser = self.PARSER(self)
         self.fields: Fields = []
         self.size = 0
         """Bytes of this head so far."""
-        self.whole = False
-        self.keep = False
-        """The sender would use the connection again, as far as the head can tell."""
-        self._tail = b""
-        self._complete = False
-
-    def renew(self) -> None:
-        """Make ready for another message after a whole one."""
-        if not self._complete:
-            self._parser = self._make()
-        self.begin()
+        self.whole = self._complete = False
 
     def close(self) -> None:
         """The connection is gone. The parser holds our methods: the two would keep each other alive."""
@@ -54,11 +56,22 @@ class _Reader:
 
     def feed(self, data: bytes, at: int) -> int:
         """Read from ``at`` to the end of the head, or of ``data``; where it stopped."""
-        stop = self._stop(data, at)
+        end = len(data)
+        stop = self._stop(data, at) if self._tail else data.find(_END, at) + 4
+        if stop < 4 and not self._tail:
+            stop = end
         self.size += stop - at
         if self.size > MAX_HEAD:
             raise too_large("The head is")
-        piece = data if stop - at == len(data) else data[at:stop]
+        piece = data if stop - at == end else data[at:stop]
+        line = self._line
+        if line is not None:
+            found = piece.find(b"\r\n")
+            if not line and found > 8 and piece[found - 9 : found] == b" HTTP/1.1":
+                self.old = False
+                self._line = None
+            else:
+                self._note(piece)
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
@@ -68,18 +81,26 @@ class _Reader:
             raise self._unreadable() from None
         if not self.whole:
             self._tail = (self._tail + piece)[-3:]
-        elif len(self.fields) > MAX_FIELDS:
+            return stop
+        self._tail = b""
+        if self._line is not None:
+            raise self._unreadable()
+        if len(self.fields) > MAX_FIELDS:
             raise FramingError(f"The head has over {MAX_FIELDS} fields.", 431, "headers_too_large")
         return stop
 
     def _stop(self, data: bytes, at: int) -> int:
+        """Where the head, or else the data, ends, when its last line may have begun in the piece before."""
         tail = self._tail
-        if tail:
-            found = (tail + data[at : at + 3]).find(_END)
-            if found >= 0:
-                return at + found + 4 - len(tail)
+        found = (tail + data[at : at + 3]).find(_END)
+        if found >= 0:
+            return at + found + 4 - len(tail)
         found = data.find(_END, at)
         return len(data) if found < 0 else found + 4
+
+    def _note(self, piece: bytes) -> None:
+        """Look at the version as soon as it is there."""
+        raise NotImplementedError
 
     def _unreadable(self) -> FramingError:
         return FramingError("The message is not well-formed HTTP/1.1.")
@@ -94,40 +115,26 @@ class _Reader:
 
 
 class RequestReader(_Reader):
-    """Requests' heads."""
+    """Requests' heads. Only HTTP/1.0 and HTTP/1.1 are read: 505 for another version (RFC 9110 section 15.6.6)."""
 
-    __slots__ = ("_line", "method", "old", "target")
+    PARSER = httptools.HttpRequestParser
 
-    def _make(self) -> Any:
-        return httptools.HttpRequestParser(self)
+    __slots__ = ("method", "target")
 
-    def begin(self) -> None:
+    def renew(self) -> None:
         """See _Reader."""
-        _Reader.begin(self)
+        if not self._complete:
+            self._parser = self.PARSER(self)
+        self.fields = []
+        self.size = 0
+        self.whole = self._complete = False
         self.target = b""
-        self.old = False
-        """It speaks HTTP/1.0."""
-        self._line: bytes | None = b""
-        """The request line as far as it has come; None once its version has been seen."""
+        self._line = b""
 
-    def feed(self, data: bytes, at: int) -> int:
-        """See _Reader. Only HTTP/1.0 and HTTP/1.1 are read: 505 for another version (RFC 9110 section 15.6.6)."""
-        if self._line is not None:
-            end = data.find(b"\r\n", at)
-            if end > 8 and not self._line and data[end - 9 : end] == b" HTTP/1.1":
-                self._line = None
-            else:
-                self._note(data, at)
-        stop = _Reader.feed(self, data, at)
-        if self.whole and self._line is not None:
-            raise self._unreadable()
-        return stop
-
-    def _note(self, data: bytes, at: int) -> None:
-        line = ((self._line or b"") + data[at : at + MAX_HEAD]).lstrip(b"\r\n")
-        line, end, _ = line.partition(b"\r\n")
-        self._line = line + end if end else line
-        if end and line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+    def _note(self, piece: bytes) -> None:
+        line, found, _ = ((self._line or b"") + piece).lstrip(b"\r\n").partition(b"\r\n")
+        self._line = line + found
+        if found and line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
             self.old = line.endswith(b"0")
             self._line = None
 
@@ -149,13 +156,11 @@ class RequestReader(_Reader):
 class ResponseReader(_Reader):
     """Answers' heads."""
 
+    PARSER = httptools.HttpResponseParser
+
     __slots__ = ("status",)
 
-    def _make(self) -> Any:
-        return httptools.HttpResponseParser(self)
-
-    @property
-    def old(self) -> bool:
+    def ancient(self) -> bool:
         """It speaks HTTP/1.0, or something older."""
         return bool(self._parser.get_http_version() != "1.1")
 

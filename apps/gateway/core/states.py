@@ -163,14 +163,6 @@ S = TypeVar("S", bound=IntEnum)
 E = TypeVar("E", bound=IntEnum)
 
 
-def step(table: Mapping[S, Mapping[E, S]], state: S, event: E) -> S:
-    """The state after ``event``; IllegalTransition when there is none."""
-    after = table[state].get(event)
-    if after is None:
-        raise IllegalTransition(state, event)
-    return after
-
-
 def diagram(table: Mapping[S, Mapping[E, S]], first: S) -> str:
     """The table as a Mermaid state diagram; events that lead the same way share an arrow."""
     lines = ["stateDiagram-v2", f"  [*] --> {first.name}"]

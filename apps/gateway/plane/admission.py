@@ -43,8 +43,9 @@ def fields_of(refused: Refused) -> bytes:
     return b""
 
 
-def find_way(table: Table, method: str, head: RequestHead, path: str) -> Way:
+def find_way(table: Table, raw: bytes, head: RequestHead, path: str) -> Way:
     """The route for a normalised ``path``."""
+    method = raw.decode("latin-1")
     if method == "TRACE":
         # An instance would send back what only it may see: the fleet token, the identity (RFC 9110 section 9.3.8).
         raise NotAllowed(method, SERVER_METHODS)
@@ -65,9 +66,8 @@ def refuse_loops(head: RequestHead) -> None:
 
 def refuse_websocket(head: RequestHead) -> None:
     """Protocol switching has its place here; until it comes, a WebSocket is told so. Other offers are ignored."""
-    if head.upgrade is None:
-        return
-    if b"websocket" in {offer.strip(b" \t").partition(b"/")[0].lower() for offer in head.upgrade.split(b",")}:
+    offers = (head.upgrade or b"").lower().split(b",")
+    if b"websocket" in {offer.strip(b" \t").partition(b"/")[0] for offer in offers}:
         raise Refused(Problem(501, "upgrade_unsupported", "This gateway does not carry WebSockets yet."))
 
 
@@ -95,36 +95,22 @@ def check_body(route: Route, head: RequestHead, size: int) -> None:
         raise Refused(Problem(413, "body_too_large", f"The body is over {route.max_body} bytes."))
 
 
-def last_hop(method: str, head: RequestHead) -> bool:
+def last_hop(head: RequestHead) -> bool:
     """Whether Max-Forwards ends the request here; else one hop is counted off (RFC 9110 section 7.6.2)."""
-    if head.hops is None or method != "OPTIONS":
-        return False
-    if not head.hops.isdigit() or len(head.hops) > 18:
+    if head.hops is None or not head.hops.isdigit() or len(head.hops) > 18:
         raise Refused(Problem(400, "framing", "Max-Forwards is not a number."))
     hops = int(head.hops)
     head.hops = b"%d" % (hops - 1)
     return hops == 0
 
 
-def subject(peer: Peer, identity: Identity | None, head: RequestHead) -> str:
-    """Whom a limit counts: the consumer, or on a public route the peer, or whom a trusted peer speaks for."""
-    if identity is not None:
-        return identity.consumer
+def subject(peer: Peer, head: RequestHead) -> str:
+    """Whom a public route's limit counts: the peer, or whom a trusted peer speaks for."""
     if peer.trusted and head.forwarded is not None:
         return head.forwarded.rpartition(b",")[2].strip()[:64].decode("ascii", "replace")
     return peer.address
 
 
-def origin(address: str, trusted: bool, forwarded: bytes, scheme: bytes, head: RequestHead) -> bytes:
-    """X-Forwarded-For and -Proto as lines; ``forwarded`` is them both where nobody is believed."""
-    if trusted and head.forwarded is not None:
-        return b"X-Forwarded-For: %b, %b\r\n%b" % (head.forwarded, address.encode(), scheme)
-    return forwarded
-
-
-def credentials(identity: Identity | None, head: RequestHead) -> bytes:
-    """X-Consumer, and the caller's own key where the route lets it through; lines ready to send."""
-    line = identity.line if identity is not None else b""
-    if head.key is not None and b"x-api-key" not in head.confined:
-        line += b"X-API-Key: %b\r\n" % head.key
-    return line
+def own_key(head: RequestHead) -> bytes:
+    """The caller's own key as a line, unless it was meant for us alone."""
+    return b"X-API-Key: %b\r\n" % (head.key or b"") if b"x-api-key" not in head.confined else b""

@@ -17,10 +17,9 @@ from apps.gateway.core.forward import LAST_CHUNK, answer_head, chunk, framing, o
 from apps.gateway.core.framing import Body, FramingError, request_body
 from apps.gateway.core.headers import MAX_HEAD, RequestHead, ResponseHead, sort_request
 from apps.gateway.core.heads import RequestReader
-from apps.gateway.core.states import CLIENT, IllegalTransition, Reading, Turn, step
+from apps.gateway.core.states import CLIENT, IllegalTransition, Reading, Turn
 from apps.gateway.core.target import read_target
 from apps.gateway.core.trace import Text
-from apps.gateway.plane.admission import origin
 from apps.gateway.plane.client import Answered
 from apps.gateway.plane.exchange import Exchange, Record
 from apps.gateway.plane.worker import Worker
@@ -90,11 +89,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _move(self, turn: Turn) -> None:
         try:
-            self.state = step(CLIENT, self.state, turn)
-        except IllegalTransition as error:
-            self.worker.fault("client", error)
+            self.state = CLIENT[self.state][turn]
+        except KeyError:
             self.transport.abort()
-            raise
+            self.worker.fault("client", IllegalTransition(self.state, turn))
+            raise IllegalTransition(self.state, turn) from None
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------
 
@@ -153,6 +152,7 @@ class ClientConnection(asyncio.Protocol):
             self.exchange.client_drained()
         elif self.state is Reading.FLUSHING:
             self._move(Turn.DRAIN)
+            self.deadline = monotonic() + patience.IDLE_SECONDS
             self._next()
 
     # -- reading ------------------------------------------------------------------------------------
@@ -177,7 +177,9 @@ class ClientConnection(asyncio.Protocol):
         method = reader.method
         try:
             head = sort_request(reader.fields)
-            body = request_body(head.length, head.coding, old=old, budget=MAX_HEAD - reader.size)
+            body: Body | None = None
+            if head.length is not None or head.coding is not None:
+                body = request_body(head.length, head.coding, old=old, budget=MAX_HEAD - reader.size)
             read_target(method, reader.target, head, old=old)
         except FramingError as error:
             self._spoil(Problem(error.status, error.failure, error.detail), method)
@@ -239,13 +241,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Answered and taken: read on."""
-        self.deadline = monotonic() + patience.IDLE_SECONDS
         if self._rest:
             # By the loop, not from here: a thousand pipelined refusals must not nest a thousand deep.
             asyncio.get_running_loop().call_soon(self._read_rest)
         elif self.worker.draining:
             self.close()
-        else:
+        elif self._paused:
             self.resume()
 
     def _read_rest(self) -> None:
@@ -273,7 +274,9 @@ class ClientConnection(asyncio.Protocol):
 
     def origin(self, head: RequestHead) -> bytes:
         """See Client."""
-        return origin(self.address, self.trusted, self._forwarded, self._scheme, head)
+        if self.trusted and head.forwarded is not None:
+            return b"X-Forwarded-For: %b, %b\r\n%b" % (head.forwarded, self.address.encode(), self._scheme)
+        return self._forwarded
 
     def go_on(self) -> None:
         """See Client."""
@@ -289,7 +292,8 @@ class ClientConnection(asyncio.Protocol):
         """See Client. One write for an answer that is complete."""
         how = framing(status, head, head_only=exchange.method == b"HEAD", complete=complete, old=self._old)
         self._chunked = how == "chunked"
-        self._settle_keep(how == "close")
+        if how == "close" or self.state is not Reading.HELD or self.worker.draining:
+            self._keep = False  # of a request of which some is still to come, no other can follow
         parts = answer_head(
             status,
             head,
@@ -303,7 +307,7 @@ class ClientConnection(asyncio.Protocol):
         )
         if body and how != "none":
             parts += (chunk(b"".join(body)),) if self._chunked else body
-        self._write(b"".join(parts))
+        self.worker.writes.add(self.transport, b"".join(parts))
 
     def more(self, body: list[bytes]) -> None:
         """See Client."""
@@ -317,7 +321,8 @@ class ClientConnection(asyncio.Protocol):
 
     def own(self, exchange: Answered, status: int, content_type: str, body: bytes) -> None:
         """See Client."""
-        self._settle_keep(False)
+        if self.state is not Reading.HELD or self.worker.draining:
+            self._keep = False
         head = own_answer(
             status,
             content_type,
@@ -342,11 +347,6 @@ class ClientConnection(asyncio.Protocol):
         taken = max(0, self._blocked_by - self.transport.get_write_buffer_size())
         return patience.drain_deadline(self._blocked_at, taken, idle)
 
-    def _settle_keep(self, until_close: bool) -> None:
-        # A request of which some is still to come can't be answered and then followed by another.
-        if until_close or self.state is not Reading.HELD or self.worker.draining:
-            self._keep = False
-
     def _write(self, data: bytes) -> None:
         self.worker.writes.add(self.transport, data)
 
@@ -367,7 +367,9 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = self.drain_by(patience.CLOSE_SECONDS)
         else:
             self._move(Turn.KEEP)
-            self._next()
+            self.deadline = monotonic() + patience.IDLE_SECONDS
+            if self._rest or self._paused or self.worker.draining:
+                self._next()
 
     def close(self) -> None:
         """Send what is waiting, then close; a client that does not take it is not waited for without end."""

@@ -18,12 +18,11 @@ from apps.gateway.core import patience
 from apps.gateway.core.access import withhold
 from apps.gateway.core.auth import Identity, UnknownKey, no_key
 from apps.gateway.core.config import Route
-from apps.gateway.core.forward import Outgoing
 from apps.gateway.core.headers import RequestHead, ResponseHead
 from apps.gateway.core.paths import normalise
 from apps.gateway.core.retry import IDEMPOTENT, REPLAY_BYTES, worth_another
 from apps.gateway.core.routing import Way
-from apps.gateway.core.states import EXCHANGE, WAITS_FOR, Event, IllegalTransition, State, step
+from apps.gateway.core.states import EXCHANGE, WAITS_FOR, Event, IllegalTransition, State
 from apps.gateway.core.trace import parse_traceparent
 from apps.gateway.plane import admission, own
 from apps.gateway.plane.client import Client
@@ -82,7 +81,6 @@ class Exchange:
     """A request and its answer."""
 
     __slots__ = (
-        "_outgoing",
         "_record",
         "_replay",
         "_until",
@@ -91,6 +89,7 @@ class Exchange:
         "body_done",
         "body_size",
         "client",
+        "credentials",
         "deadline",
         "extra",
         "failed_dependency",
@@ -98,6 +97,7 @@ class Exchange:
         "head",
         "identity",
         "method",
+        "origin",
         "parent_id",
         "path",
         "route",
@@ -106,6 +106,7 @@ class Exchange:
         "started",
         "started_ns",
         "state",
+        "target",
         "trace_id",
         "tries",
         "worker",
@@ -114,7 +115,10 @@ class Exchange:
     route: Route
     """Set once the request has one; ``routed`` tells."""
     tries: Tries
-    _outgoing: Outgoing
+    target: bytes
+    origin: bytes
+    credentials: bytes
+    """Set once it is admitted: what instances see of it (apps.gateway.core.forward.Outgoing)."""
 
     def __init__(self, client: Client, record: Record, method: bytes, head: RequestHead, body_done: bool) -> None:
         worker = client.worker
@@ -162,7 +166,10 @@ class Exchange:
         return self.route if self._way is not None else None
 
     def _move(self, event: Event) -> None:
-        self.state = step(EXCHANGE, self.state, event)
+        try:
+            self.state = EXCHANGE[self.state][event]
+        except KeyError:
+            raise IllegalTransition(self.state, event) from None
 
     def collapse(self, error: IllegalTransition) -> None:
         """A fault of ours: count it and end this exchange alone; tests want to see it."""
@@ -176,15 +183,16 @@ class Exchange:
 
     # -- admission ------------------------------------------------------------------------------------
 
-    @entry
     def start(self, refusal: Problem | None = None) -> None:
-        """Decide what becomes of the request. ``refusal``: it can't even be read."""
+        """Decide what becomes of the request; called once. ``refusal``: it can't even be read."""
         try:
             if refusal is not None:
                 raise Refused(refusal)
             self._admit()
         except Refused as refused:
             self._turn_down(refused)
+        except IllegalTransition as error:
+            self.collapse(error)
 
     def _admit(self) -> None:
         worker, head = self.worker, self.head
@@ -204,12 +212,14 @@ class Exchange:
         table = worker.table
         if table is None:
             raise Refused(Problem(503, "no_configuration", "No configuration has reached this gateway yet.", 1))
-        way = admission.find_way(table, self.method.decode("latin-1"), head, path)
+        way = admission.find_way(table, self.method, head, path)
         route = self.route = way.route
         self.tries = Tries(table.services[route.service], route)
         self._way = way
-        admission.refuse_websocket(head)
-        admission.refuse_loops(head)
+        if head.upgrade is not None:
+            admission.refuse_websocket(head)
+        if head.via:
+            admission.refuse_loops(head)
         if route.auth:
             try:
                 self.identity = admission.identify(table, way, head, self.started_ns / 1e9)
@@ -246,7 +256,8 @@ class Exchange:
         limit = (identity.rate_limit if identity is not None else None) or route.rate_limit
         if limit is not None:
             now = monotonic() if self.state is not State.ADMITTING else self.started
-            lease = self.worker.limiter.lease(limit, admission.subject(self.client, identity, head))
+            subject = identity.consumer if identity is not None else admission.subject(self.client, head)
+            lease = self.worker.limiter.lease(limit, subject)
             allowed = lease.take(now, self)
             if allowed is None:
                 self._move(Event.WANT_LIMIT)
@@ -276,22 +287,16 @@ class Exchange:
         """Admitted: on the way as soon as there is enough to send."""
         head, way, client = self.head, self._way, self.client
         assert way is not None  # noqa: S101 - nobody is admitted without a route
-        if admission.last_hop(self.method.decode("latin-1"), head):
+        if head.hops is not None and self.method == b"OPTIONS" and admission.last_hop(head):
             self._tell_methods()
             return
-        self._outgoing = Outgoing(
-            self.method,
-            way.forward(self.path),
-            head.query,
-            head,
-            client.origin(head),
-            admission.credentials(self.identity, head),
-            self.trace_id,
-            self.span_id,
-            self.sampled,
-        )
+        self.target = way.forward(self.path).encode("ascii") + head.query
+        self.origin = client.origin(head)
+        self.credentials = self.identity.line if self.identity is not None else b""
+        if head.key is not None:
+            self.credentials += admission.own_key(head)
         if self.body_done:
-            self._wait(now + self.route.timeout)
+            self.deadline = self._until = now + self.route.timeout
         else:
             self._wait(self._body_deadline(now))
             if head.expect is not None and not self.body_size:
@@ -341,7 +346,7 @@ class Exchange:
         connection = attempt.connection
         assert connection is not None  # noqa: S101 - that is what it was made for
         self.tries.sent = True
-        connection.request(attempt, self._outgoing, self._body_so_far(), self.body_done)
+        connection.request(attempt, self, self._body_so_far() if self.body else [], self.body_done)
         if self.body_done:
             self._await_answer(monotonic())
         else:

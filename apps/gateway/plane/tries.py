@@ -150,7 +150,7 @@ class Tries:
         """End the current attempt, which took too long."""
         attempt = self.current
         assert attempt is not None  # noqa: S101 - the caller looked
-        attempt.failure, attempt.detail = "upstream_timeout", f"{attempt.instance.key} did not answer in time."
+        attempt.fail("upstream_timeout", f"{attempt.instance.key} did not answer in time.")
         attempt.close()
         return attempt
 

@@ -45,19 +45,21 @@ class User(Protocol):
 class Attempt:
     """One try at one instance: its connection, or why there is none; neither while it is being opened."""
 
+    detail: str
+    """The failure as a sentence."""
+    heard: bool
+    """A byte of an answer came before it failed."""
+    unsent: bool
+    """Not a byte of the request had left when it failed."""
+
     __slots__ = ("_user", "connection", "detail", "failure", "heard", "instance", "reused", "unsent")
 
     def __init__(self, instance: Instance, user: User) -> None:
         self.instance = instance
         self.connection: UpstreamConnection | None = None
         self.failure = ""
-        self.detail = ""
         self.reused = False
         """On a connection that has served before, which may have been closing when it was taken."""
-        self.heard = False
-        """A byte of an answer came before it failed."""
-        self.unsent = False
-        """Not a byte of the request had left when it failed."""
         self._user: User | None = user
 
     def __repr__(self) -> str:
@@ -76,7 +78,7 @@ class Attempt:
         self._user = None
         connection, self.connection = self.connection, None
         if connection is not None:
-            self.instance.release(connection, reusable and connection.reusable)
+            self.instance.release(connection, reusable)
         # Else it is being opened: the place is the dial's until that ends.
 
     # -- for the instance and the connection --------------------------------------------------------
@@ -93,8 +95,15 @@ class Attempt:
     def refused(self, failure: str, detail: str) -> User | None:
         """There is no connection and won't be; who must be told."""
         user, self._user = self._user, None
-        self.failure, self.detail = failure, detail
+        self.fail(failure, detail)
         return user
+
+    def fail(self, failure: str, detail: str) -> None:
+        """Note how it failed."""
+        self.failure, self.detail = failure, detail
+        connection = self.connection
+        self.heard = connection is not None and connection.heard
+        self.unsent = connection is None or connection.withdraw()
 
     def received(self) -> None:
         """See Holder."""
@@ -111,9 +120,7 @@ class Attempt:
         user, connection = self._user, self.connection
         if user is None or connection is None:
             return
-        self.heard = connection.heard
-        self.unsent = connection.withdraw()
-        self.failure, self.detail = failure, detail
+        self.fail(failure, detail)
         self.close()
         user.upstream_failed(self)
 
@@ -202,12 +209,17 @@ class Instance:
         return attempt
 
     def release(self, connection: UpstreamConnection, reusable: bool) -> None:
-        """An attempt is over: keep its connection for the next, or close it."""
+        """An attempt is over: keep its connection for the next, or close it. ``reusable``: the request went out whole;
+        so must the answer have come, with nothing behind it."""
         self.in_flight -= 1
         assert self.in_flight >= 0  # noqa: S101 - the one place where it goes down for a connection that was held
-        self._keep(connection) if reusable else connection.close()
+        if not (reusable and connection.done and connection.keep and not connection.broken):
+            connection.close()
+            return
+        self.keep(connection)
 
-    def _keep(self, connection: UpstreamConnection) -> None:
+    def keep(self, connection: UpstreamConnection) -> None:
+        """One more idle connection, if there is use for it."""
         if self.retired or len(self.idle) >= self.limit:
             connection.close()
         else:
@@ -265,7 +277,7 @@ class Instance:
     def _connected(self, attempt: Attempt, connection: UpstreamConnection) -> None:
         if not attempt.arrived(connection):
             self.in_flight -= 1
-            self._keep(connection)
+            self.keep(connection)
 
     def _unreachable(self, attempt: Attempt, failure: str, detail: str) -> None:
         self.in_flight -= 1

@@ -86,17 +86,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._chunked = False
         self._first = b""
-        self._clear(False)
-
-    def _clear(self, head_only: bool) -> None:
+        self.head: ResponseHead | None = None
+        self.head_only = False
         self.status = 0
         """Of the answer; 0 while its head is not there."""
-        self.head: ResponseHead | None = None
-        self.head_only = head_only
         self.heard = False
         """A byte of the answer has come."""
         self.done = False
         self.keep = False
+        """The instance would take another request once this is done."""
         self._body: Body | None = None
         self._parts: list[bytes] = []
         self._budget = MAX_HEAD
@@ -107,7 +105,7 @@ class UpstreamConnection(asyncio.Protocol):
     def request(self, holder: Holder, request: Outgoing, body: list[bytes], ended: bool) -> None:
         """Begin a request, with what there is of its body."""
         data = request_head(request, self.pool.head)
-        self._chunked = request.chunked
+        self._chunked = request.head.coding is not None
         if body or (ended and self._chunked):
             data += self._framed(body, ended)
         self.send(holder, request.method == b"HEAD", data)
@@ -115,7 +113,11 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, holder: Holder, head_only: bool, data: bytes) -> None:
         """Begin a request with its first bytes. ``head_only``: the answer to HEAD has no body whatever it says."""
         self.holder = holder
-        self._clear(head_only)
+        self.status = 0
+        self.head_only = head_only
+        self.heard = self.done = self.keep = False
+        self._budget = MAX_HEAD
+        self._parts = []
         self._first = data
         self.pool.writes.add(self._transport, data)
 
@@ -148,11 +150,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    @property
-    def reusable(self) -> bool:
-        """The answer is whole, nothing came behind it, and the instance would take another request."""
-        return self.done and self.keep and not self.broken and not self._transport.is_closing()
-
     def fit(self, oldest: float) -> bool:
         """Whether it can take a request now: idle since ``oldest`` at most, and not about to close."""
         return self.idle_since >= oldest and not self.broken and not self._transport.is_closing()
@@ -165,7 +162,8 @@ class UpstreamConnection(asyncio.Protocol):
     def rest(self) -> None:
         """Nobody's for now."""
         self.holder = None
-        self.resume()
+        if self._paused:
+            self.resume()
         self.idle_since = monotonic()
 
     def close(self) -> None:
@@ -196,26 +194,24 @@ class UpstreamConnection(asyncio.Protocol):
                 self._transport.abort()
             return
         self.heard = True
+        at = 0
         try:
-            self._read(data, holder)
+            while not self.status:
+                at = self._read_head(data, at, holder)
+                if at < 0:
+                    return
+            if not self.done:
+                body = self._body
+                assert body is not None  # noqa: S101 - an answer without one was done with its head
+                at = body.feed(data, at, self._parts)
+                self.done = body.done
         except FramingError as error:
             self._fail("upstream_protocol_error", f"{self.pool.key}: {error.detail}")
             return
-        if self.status and self.holder is holder:
-            holder.received()
-
-    def _read(self, data: bytes, holder: Holder) -> None:
-        at = 0
-        while not self.status:
-            at = self._read_head(data, at, holder)
-            if at < 0:
-                return
-        body = self._body
-        if body is not None:
-            at = body.feed(data, at, self._parts)
-            self.done = body.done
         if at < len(data):
             self.broken = True  # a second answer, or something that is none
+        if self.holder is holder:
+            holder.received()
 
     def _read_head(self, data: bytes, at: int, holder: Holder) -> int:
         """Read of one head what is there of it; where it stopped, -1 when the head goes on."""
@@ -238,10 +234,11 @@ class UpstreamConnection(asyncio.Protocol):
             if status != 100:
                 holder.interim(status, head)
             return at
-        self._body = response_body(
-            status, head.length, head.coding, head_only=self.head_only, old=reader.old, budget=self._budget
+        old = head.coding is not None and reader.ancient()
+        body = self._body = response_body(
+            status, head.length, head.coding, head_only=self.head_only, old=old, budget=self._budget
         )
-        self.done = self._body is None
+        self.done = body is None
         self.keep = reader.keep
         self.head = head
         self.status = status
