@@ -39,7 +39,7 @@ POSTGRES_SAYS = {
 """By SQLSTATE or its class (PostgreSQL's documentation, appendix A)."""
 
 TOO_LARGE = "Python int too large to convert to SQLite"
-"""How Python's sqlite3 begins an OverflowError of its own; PostgreSQL has SQLSTATE class 22, data exceptions."""
+"""How Python's sqlite3 begins an OverflowError of its own; psycopg has a class for it, DataError."""
 
 
 def away(error: BaseException | None) -> Problem | None:
@@ -59,8 +59,8 @@ def beyond(error: BaseException | None) -> Problem | None:
     """400 when a value in the query is one that no column can hold, such as a number of 65 bits; else None."""
     seen = 0
     while error is not None and seen < 10:
-        state = getattr(error, "sqlstate", None)
-        if (isinstance(state, str) and state.startswith("22")) or str(error).startswith(TOO_LARGE):
+        of_data = type(error).__module__.startswith("psycopg") and _is_a(error, "DataError")
+        if of_data or str(error).startswith(TOO_LARGE):
             return Problem(400, "invalid", "A value is beyond what can be stored or looked for here.")
         error, seen = error.__cause__, seen + 1
     return None
@@ -76,9 +76,9 @@ def _reason(error: BaseException) -> str:
     state = error.sqlstate
     if state is None:
         # Made by the client: the connection could not be had, or ended.
-        return "can't be reached" if _of_connection(error) else ""
+        return "can't be reached" if _is_a(error, "OperationalError", "InterfaceError") else ""
     return POSTGRES_SAYS.get(state) or POSTGRES_SAYS.get(state[:2], "")
 
 
-def _of_connection(error: BaseException) -> bool:
-    return bool({"OperationalError", "InterfaceError"} & {kind.__name__ for kind in type(error).__mro__})
+def _is_a(error: BaseException, *names: str) -> bool:
+    return bool(set(names) & {kind.__name__ for kind in type(error).__mro__})

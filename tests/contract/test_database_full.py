@@ -15,23 +15,24 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def full() -> Iterator[None]:
-    """The file may not grow by one page, as on a disk that is full."""
+def full() -> Iterator[User]:
+    """The file may not grow by one page, as on a disk that is full; who asks was there before."""
+    boss = User.objects.create_superuser("boss")
     if connection.vendor != "sqlite":
-        yield
+        yield boss
         return
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")
         cursor.execute("PRAGMA page_count")
         cursor.execute(f"PRAGMA max_page_count = {cursor.fetchone()[0]}")
-    yield
+    yield boss
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA max_page_count = 4294967294")
 
 
-def test_a_write_without_room_is_503_and_undone(full: None) -> None:
+def test_a_write_without_room_is_503_and_undone(full: User) -> None:
     client = APIClient(raise_request_exception=False)
-    client.force_authenticate(User(username="boss", is_superuser=True, pk=1))
+    client.force_authenticate(full)
     body = {"name": "ledger", "title": "x", "description": "y" * 500_000}
     answer = client.post("/api/v1/services", body, format="json")
     if connection.vendor != "sqlite":
