@@ -26,7 +26,7 @@ def test_what_clients_got_is_what_pages_are_told(
         gateway.get("/up/x")
         gateway.get("/nowhere")
         since = time.time() - 60
-        until(lambda: queries.edge_by_service(since).whole.requests == 50, 20, what="every routed request counted")
+        until(lambda: queries.edge_by_service(since).whole.requests == 50, 60, what="every routed request counted")
         bad, good = queries.edge_by_route(since).rows
         assert (bad.service, bad.route, bad.requests, bad.errors, bad.service_errors) == ("up", "open", 8, 8, 8)
         assert (good.route, good.requests, good.errors, good.refused) == ("up", 42, 0, 1)
@@ -38,4 +38,4 @@ def test_what_clients_got_is_what_pages_are_told(
         }  # fmt: skip
         assert queries.recent_traces(since=since, errors_only=True) == []
         newest = queries.edge_newest() or 0
-        until(lambda: (queries.edge_newest() or 0) > newest, 12, what="a word of a gateway without traffic")
+        until(lambda: (queries.edge_newest() or 0) > newest, 40, what="a word of a gateway without traffic")
