@@ -101,9 +101,9 @@ def body(seed: int) -> bytes:
 
 
 class Plant:
-    """The two processes on one core, with a home of their own."""
+    """The two processes, on one core if wanted, with a home of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pinned: bool = True) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="mc-p3-"))
         self.clickhouse_port, self.otlp_port = free_port(), free_port()
         environment = os.environ | {
@@ -118,9 +118,10 @@ class Plant:
         self.clickhouse_url = f"http://{ENGINE_USER}:{password}@127.0.0.1:{self.clickhouse_port}"
         for name in ("CLICKHOUSE_URL", "CLICKHOUSE_DATABASE", "MC_HOST"):
             environment.pop(name, None)
+        pin = ["taskset", "-c", str(WORK_CORE)] if pinned else []
         self.processes = [
             subprocess.Popen(
-                ["taskset", "-c", str(WORK_CORE), sys.executable, "-m", f"missioncontrol.{name}"],
+                [*pin, sys.executable, "-m", f"missioncontrol.{name}"],
                 cwd=ROOT,
                 env=environment,
             )
@@ -162,9 +163,9 @@ class Plant:
 
 
 @contextlib.contextmanager
-def plant() -> Iterator[Plant]:
+def plant(*, pinned: bool = True) -> Iterator[Plant]:
     """Up and ready, and gone afterwards."""
-    running = Plant()
+    running = Plant(pinned=pinned)
     try:
         until(running.ready, 30, what="collector ready")
         yield running

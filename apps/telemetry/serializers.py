@@ -12,6 +12,9 @@ class TraceFilters(serializers.Serializer):
 
     service = serializers.CharField(required=False, max_length=256, help_text="A span of this service is in the trace.")
     name = serializers.CharField(required=False, max_length=256, help_text="Part of a span's name, in any case.")
+    attribute = serializers.CharField(
+        required=False, max_length=1024, help_text="A span has this attribute: `key=value`, the whole value."
+    )
     errors = serializers.BooleanField(required=False, default=False, help_text="Only traces with a failed span.")
     min_ms = serializers.FloatField(required=False, min_value=0, max_value=1e9, help_text="A span lasts at least this.")
     since = serializers.FloatField(
@@ -21,6 +24,12 @@ class TraceFilters(serializers.Serializer):
         required=False, min_value=0, max_value=9e9, help_text="Seconds since the epoch; default: now."
     )
     limit = serializers.IntegerField(required=False, default=50, min_value=1, max_value=500)
+
+    def validate_attribute(self, value: str) -> tuple[str, str]:
+        key, equals, wanted = value.partition("=")
+        if not (key and equals):
+            raise serializers.ValidationError("Write it as key=value.")
+        return key, wanted
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "since" in attrs and "until" in attrs and attrs["since"] >= attrs["until"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
 import time
@@ -18,6 +19,7 @@ from rest_framework.test import APIClient
 from apps.lib.roles import VIEWER
 from apps.telemetry import queries
 from apps.telemetry.quantiles import SPANS
+from apps.telemetry.queries import traces
 from apps.telemetry.schema import runner
 from tests.waiting import free_port
 
@@ -202,11 +204,24 @@ def test_recent_traces_are_filtered_by_their_spans(clickhouse: Client) -> None:
     assert ids(errors_only=True) == [2]
     assert ids(min_ms=15) == [3, 2]
     assert ids(service="nexus", errors_only=True) == []
+    assert ids(attribute=("http.route", "/x")) == [3, 2, 1]
+    assert ids(attribute=("http.route", "/x"), errors_only=True) == [2]
+    assert ids(attribute=("http.route", "/")) == ids(attribute=("other", "/x")) == []
+    assert ids(attribute=("' OR 1=1 --", "{value:String}")) == []
     assert ids(until=now - 15) == [2, 1]
     assert ids(since=now - 6000) == [3, 2, 1, 4]
     assert ids(service="' OR 1=1 --") == []
     orphan = queries.recent_traces(since=now - 15)[0]
     assert (orphan.name, orphan.service) == ("orphan", "mint")
+
+
+@pytest.mark.parametrize(("since", "until"), [(1000.0, 9000.0), (8999.0, 9000.0), (9000.0, 9000.0), (0.0, None)])
+def test_a_search_goes_back_in_widening_steps_and_leaves_no_gap(since: float, until: float | None) -> None:
+    slices = list(traces._slices(since, until))
+    assert slices[-1][0] == since
+    assert all(later[1] == earlier[0] for earlier, later in itertools.pairwise(slices))
+    assert until is None or slices[0][1] == until
+    assert len(slices) <= 20
 
 
 @pytest.mark.parametrize("url", ["refused", "silent"])
@@ -251,6 +266,8 @@ def test_rest_lists_and_fetches_traces(clickhouse: Client, viewer: APIClient) ->
     assert [found["trace_id"] for found in viewer.get("/api/v1/traces?errors=true&limit=1").data["results"]] == [
         ident(2)
     ]
+    assert len(viewer.get("/api/v1/traces?attribute=http.route=/x").data["results"]) == 2
+    assert viewer.get("/api/v1/traces?attribute=http.route=/y").data["results"] == []
     one = viewer.get(f"/api/v1/traces/{ident(1).upper()}")
     assert one.status_code == 200
     assert one.data["services"] == ["gateway"]
@@ -268,6 +285,8 @@ def test_rest_lists_and_fetches_traces(clickhouse: Client, viewer: APIClient) ->
         ("/api/v1/traces?limit=many", 400, "invalid"),
         ("/api/v1/traces?min_ms=-1", 400, "invalid"),
         ("/api/v1/traces?since=nan", 400, "invalid"),
+        ("/api/v1/traces?attribute=http.route", 400, "invalid"),
+        ("/api/v1/traces?attribute==x", 400, "invalid"),
         ("/api/v1/traces?since=20&until=10", 400, "invalid"),
         ("/api/v1/traces?service=" + "x" * 300, 400, "invalid"),
     ],

@@ -1,7 +1,8 @@
 """What the gateway answered, as it counted it: the truth for every upstream, instrumented or not.
 
 Every request is in these figures, whatever its caller said of sampling. They come from rollups
-(schema/0004_edge.sql): ten-second steps up to two hours back, minutes beyond. A page never scans spans.
+(schema/0004_edge.sql): ten-second steps for a window of minutes, whole minutes for longer ones. A page never
+scans spans.
 
 Each answer carries ``newest``, the time of the last word of any gateway: figures are known up to there, and
 when that lies some seconds back they are stale, whatever they say. A live gateway speaks every five seconds,
@@ -20,8 +21,8 @@ from apps.telemetry.client import rows
 from apps.telemetry.quantiles import EDGE, quantiles
 from apps.telemetry.queries.steps import GRAIN, floor, steps
 
-FINE_S = 7200.0
-"""Seconds back up to which figures come from ten-second steps."""
+FINE_S = 900.0
+"""Longest window whose figures come from ten-second steps, unless its own steps are as short."""
 
 # Latency is told of what was sent on to a service; a refusal at the door takes no time and would flatter it.
 _TIMED = "Failure = '' OR startsWith(Failure, 'upstream_')"
@@ -38,6 +39,11 @@ _SUMS = (
     "sum(Requests), sum(Errors), sum(ServiceErrors), sum(Limited), sum(ClientErrors), sum(Abandoned), sum(Refused), "
     "groupArrayIf((Bucket, Timed), Timed > 0)"
 )
+
+_NEWEST = """(
+    SELECT toUnixTimestamp64Milli(max(Newest)) FROM otel_edge_10s WHERE Time = (SELECT max(Time) FROM otel_edge_10s)
+)"""
+"""Milliseconds; 0 when no gateway ever spoke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,7 @@ def edge_failures(
         f"""
         SELECT
             Service, Route, Status, Failure, sum(Count) AS Requests, uniqExact(Consumer), toUnixTimestamp(max(Time)),
-            sum(Requests) OVER (), count() OVER ()
+            sum(Requests) OVER (), count() OVER (), {_NEWEST}
         FROM {window.table}
         WHERE {where}
         GROUP BY Service, Route, Status, Failure
@@ -202,11 +208,11 @@ def edge_failures(
         """,  # noqa: S608 (the parts are constants of this file; values travel as parameters)
         parameters | {"limit": limit},
     )
-    requests, ways = found[0][7:] if found else (0, 0)
+    requests, ways, newest = found[0][7:] if found else (0, 0, 0)
     return EdgeFailures(
         window.since,
         window.until,
-        edge_newest(),
+        _known(newest) if found else edge_newest(),
         requests,
         ways,
         tuple(EdgeFailure(*row[:6], float(row[6])) for row in found),
@@ -223,7 +229,7 @@ def edge_affected(
         f"""
         SELECT
             Consumer, Service, Route, Failed, Requests, Last,
-            sum(Failed) OVER (), length(groupUniqArray(Consumer) OVER ())
+            sum(Failed) OVER (), length(groupUniqArray(Consumer) OVER ()), {_NEWEST}
         FROM
         (
             SELECT
@@ -239,11 +245,11 @@ def edge_affected(
         """,  # noqa: S608 (as above)
         parameters | {"limit": limit},
     )
-    failed, consumers = found[0][6:] if found else (0, 0)
+    failed, consumers, newest = found[0][6:] if found else (0, 0, 0)
     return EdgeAffected(
         window.since,
         window.until,
-        edge_newest(),
+        _known(newest) if found else edge_newest(),
         failed,
         consumers,
         tuple(Affected(*row[:5], float(row[5])) for row in found),
@@ -311,13 +317,11 @@ def edge_sparks(since: float, until: float, step_s: float) -> dict[str, list[flo
 
 def edge_newest() -> float | None:
     """When a gateway last said anything, in wall-clock seconds; None when none ever did."""
-    ((newest,),) = rows(
-        """
-        SELECT toUnixTimestamp64Milli(max(Newest))
-        FROM otel_edge_10s
-        WHERE Time = (SELECT max(Time) FROM otel_edge_10s)
-        """
-    )
+    ((newest,),) = rows(f"SELECT {_NEWEST}")
+    return _known(newest)
+
+
+def _known(newest: int) -> float | None:
     return newest / 1e3 if newest else None
 
 
@@ -334,9 +338,8 @@ class _Window:
 
     @classmethod
     def of(cls, since: float, until: float | None, step: float = GRAIN) -> _Window:
-        now = clock.wall()
-        fine = now - since <= FINE_S or step % 60 != 0
-        end = now if until is None else until
+        end = clock.wall() if until is None else until
+        fine = end - since <= FINE_S or step % 60 != 0
         return cls("otel_edge_10s" if fine else "otel_edge_1m", floor(since, GRAIN if fine else 60), end)
 
     def where(self, names: Mapping[str, str | None]) -> tuple[str, dict[str, Any]]:
@@ -369,7 +372,7 @@ def _report(
     # The sum of all comes from the same reading as its parts, so that they agree; it is the first row.
     (_, *whole), *found = rows(
         f"""
-        SELECT grouping({names[0]}) AS Whole, {_SUMS}, count() OVER () - 1, {", ".join(names)}
+        SELECT grouping({names[0]}) AS Whole, {_SUMS}, count() OVER () - 1, {_NEWEST}, {", ".join(names)}
         FROM ({inner})
         GROUP BY GROUPING SETS (({", ".join(names)}), ())
         ORDER BY Whole DESC, {order}, {", ".join(names)}
@@ -381,11 +384,11 @@ def _report(
     return EdgeReport(
         since=float(window.since),
         until=window.until,
-        newest=edge_newest(),
+        newest=_known(whole[sums + 1]),
         whole=_figures({}, whole[:sums], window.seconds),
         names=whole[sums],
         rows=tuple(
-            _figures(dict(zip(names, row[sums + 2 :], strict=True)), row[1 : sums + 1], window.seconds) for row in found
+            _figures(dict(zip(names, row[sums + 3 :], strict=True)), row[1 : sums + 1], window.seconds) for row in found
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,45 +83,68 @@ def recent_traces(
     until: float | None = None,
     service: str | None = None,
     name: str | None = None,
+    attribute: tuple[str, str] | None = None,
     errors_only: bool = False,
     min_ms: float | None = None,
     limit: int = 50,
 ) -> list[TraceSummary]:
-    """Traces with a span that passes every filter, newest first. ``name`` matches any part, in any case."""
-    now = clock.wall()
-    where = [
-        "Timestamp >= fromUnixTimestamp64Nano({since:Int64})",
-        "Timestamp <= fromUnixTimestamp64Nano({until:Int64})",
-    ]
-    # A span of an hour ago may belong to a trace that is still going on; one ahead of our clock is shown too.
-    parameters: dict[str, Any] = {
-        "since": int(since * 1e9),
-        "until": int((until if until is not None else now + 3600) * 1e9),
-        "limit": limit,
-    }
+    """Traces with a span that passes every filter, newest first.
+
+    ``name`` matches any part, in any case; ``attribute`` is a span attribute's key and whole value.
+    """
+    where = [_WITHIN]
+    parameters: dict[str, Any] = {"limit": limit}
     if service:
         where.append("ServiceName = {service:String}")
         parameters["service"] = service
     if name:
         where.append("positionCaseInsensitiveUTF8(SpanName, {name:String}) > 0")
         parameters["name"] = name
+    if attribute is not None:
+        # The first says what is wanted; the second is what the bloom filter over values understands.
+        where += ["SpanAttributes[{key:String}] = {value:String}", "has(mapValues(SpanAttributes), {value:String})"]
+        parameters["key"], parameters["value"] = attribute
     if errors_only:
         where.append("StatusCode = 'Error'")
     if min_ms is not None:
         where.append("Duration >= {shortest:UInt64}")
         parameters["shortest"] = int(min_ms * 1e6)
-    found = rows(
-        f"""
-        SELECT TraceId
-        FROM otel_traces
-        WHERE {" AND ".join(where)}
-        ORDER BY toDateTime(Timestamp) DESC
-        LIMIT 1 BY TraceId
-        LIMIT {{limit:UInt32}}
-        """,  # noqa: S608 (the clauses are the constants above; values travel as parameters)
-        parameters,
-    )
-    return _summaries([row[0] for row in found])
+    ids: dict[str, None] = {}
+    for start, end in _slices(since, until):
+        found = rows(
+            f"""
+            SELECT TraceId
+            FROM otel_traces
+            WHERE {" AND ".join(where)}
+            ORDER BY toDateTime(Timestamp) DESC
+            LIMIT 1 BY TraceId
+            LIMIT {{limit:UInt32}}
+            """,  # noqa: S608 (the clauses are the constants above; values travel as parameters)
+            parameters | {"since": int(start * 1e9), "until": int(end * 1e9)},
+        )
+        ids.update(dict.fromkeys(row[0] for row in found))
+        if len(ids) >= limit:
+            break
+    return _summaries(list(ids)[:limit])
+
+
+_WITHIN = "Timestamp >= fromUnixTimestamp64Nano({since:Int64}) AND Timestamp <= fromUnixTimestamp64Nano({until:Int64})"
+FIRST_SLICE, WIDER = 60.0, 4
+"""Seconds first searched, and how many times wider each next slice is: what is common is found in the first."""
+AHEAD = 3600.0
+"""Seconds: a span of a clock that is ahead of ours is found too."""
+
+
+def _slices(since: float, until: float | None) -> Iterator[tuple[float, float]]:
+    """Start and end of stretches that cover the time asked for, newest first."""
+    end, ahead = (until, 0.0) if until is not None else (clock.wall() + AHEAD, AHEAD)
+    width = FIRST_SLICE
+    while True:
+        start = max(since, end - ahead - width)
+        yield start, end
+        if start <= since:
+            return
+        end, ahead, width = start, 0.0, width * WIDER
 
 
 def trace_totals(trace_id: str) -> TraceTotals | None:
@@ -166,7 +190,8 @@ def _spans(totals: TraceTotals, window: str, limit: int, offset: int = 0) -> lis
             AND Timestamp >= fromUnixTimestamp64Nano({start:Int64})
             AND Timestamp <= fromUnixTimestamp64Nano({end:Int64})
     """
-    # The choice reads narrow columns alone; the wide ones are read for the chosen.
+    # The choice among many reads narrow columns alone; the wide ones are read for the chosen.
+    chosen = f" AND (Timestamp, SpanId) IN (SELECT Timestamp, SpanId FROM otel_traces WHERE {within} {window})"  # noqa: S608
     found = rows(
         f"""
         SELECT
@@ -174,8 +199,9 @@ def _spans(totals: TraceTotals, window: str, limit: int, offset: int = 0) -> lis
             StatusCode, StatusMessage, SpanAttributes, ResourceAttributes,
             arrayMap(at -> toUnixTimestamp64Nano(at), Events.Timestamp), Events.Name, Events.Attributes
         FROM otel_traces
-        WHERE {within} AND (Timestamp, SpanId) IN (SELECT Timestamp, SpanId FROM otel_traces WHERE {within} {window})
+        WHERE {within}{chosen if offset or limit < totals.spans else ""}
         ORDER BY Timestamp, SpanId
+        LIMIT {{limit:UInt32}}
         """,  # noqa: S608 (constants of this file; values travel as parameters)
         {"id": totals.trace_id, "start": totals.start_ns, "end": totals.end_ns, "limit": limit, "offset": offset},
     )
