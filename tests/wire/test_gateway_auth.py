@@ -53,17 +53,28 @@ class Keys(ThreadingHTTPServer):
         self.keys.append({**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": alg, "use": "sig"})
 
 
+@contextlib.contextmanager
+def serving(port: int) -> Iterator[Keys]:
+    """An issuer that answers meanwhile."""
+    server = Keys(port)
+    thread = Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 ED = Ed25519PrivateKey.generate()
 RSA = generate_private_key(65537, 2048)
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Iterator[Gateway]:
-    with running(tmp_path_factory.mktemp("gateway"), redis_process) as found:
-        server = Keys(found.jwks_port)
+    with running(tmp_path_factory.mktemp("gateway"), redis_process) as found, serving(found.jwks_port) as server:
         server.add("ed", ED, "EdDSA")
-        thread = Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
         url = f"http://127.0.0.1:{found.jwks_port}/jwks.json"
         old = found.document
         found.publish(
@@ -82,12 +93,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Ite
             issuers=(config.Issuer("test", ISSUER, "mission-control", ("EdDSA",), url, leeway=0),),
         )
         found.server = server  # type: ignore[attr-defined]
-        try:
-            yield found
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        yield found
 
 
 def token(

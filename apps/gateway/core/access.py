@@ -45,7 +45,5 @@ def withhold(head: RequestHead, route: Route) -> None:
         return
     if head.key is not None and head.key.startswith(KEY_PREFIX):
         head.key = None
-    if head.authorization is not None:
-        scheme, _, credential = head.authorization.partition(b" ")
-        if scheme.lower() == b"bearer" and credential.strip().startswith(KEY_PREFIX):
-            head.authorization = None
+    if head.authorization is not None and any(word.startswith(KEY_PREFIX) for word in head.authorization.split()):
+        head.authorization = None

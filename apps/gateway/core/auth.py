@@ -225,6 +225,9 @@ class Tokens:
         key = keys.get(kid) if isinstance(kid, str) else next(iter(keys.values())) if len(keys) == 1 else None
         if key is None:
             raise UnknownKey(issuer)
+        # The library verifies by the key's own algorithm, whatever the header says.
+        if key.algorithm_name != header["alg"]:
+            raise denied("signature", "The token's algorithm is not its key's.")
         try:
             _signatures.decode(raw, key, algorithms=list(issuer.algorithms))
         except jwt.PyJWTError:

@@ -25,6 +25,10 @@ def sets_ours(value: bytes) -> bool:
     return MARK in value and _is_ours(value.partition(b";")[0])
 
 
+_SPACE = bytes(code for code in range(256) if chr(code).isspace())
+"""What control's reader of cookies takes off around a name: all that is white space to a str of Latin-1."""
+
+
 def _is_ours(pair: bytes) -> bool:
     # A browser sends a cookie without a name as its value alone: "=mc_session=x" would come back as our session.
-    return pair.strip(b" \t=").partition(b"=")[0].rstrip(b" \t") in NAMES
+    return pair.strip(_SPACE + b"=").partition(b"=")[0].rstrip(_SPACE) in NAMES

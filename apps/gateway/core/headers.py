@@ -64,13 +64,18 @@ _REQUEST = {
     b"x-fleet-token": DROP,
     b"x-failed-dependency": DROP,
     b"x-trace-id": DROP,
-    b"x-forwarded-proto": DROP,
-    b"x-forwarded-host": DROP,
-    b"x-forwarded-port": DROP,
-    b"x-forwarded-prefix": DROP,
     b"x-real-ip": DROP,
     b"forwarded": DROP,
+    # Frameworks would do another thing than the one that the route was chosen and the caller admitted for.
+    b"x-rewrite-url": DROP,
+    b"x-http-method": DROP,
+    b"x-http-method-override": DROP,
+    b"x-method-override": DROP,
 }
+_OURS = (b"x-consumer-", b"x-fleet-", b"x-forwarded-", b"x-original-")
+"""How further names begin that only a gateway says: whose request it is, where it came in and as what."""
+_PLAIN_NAME = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256))
+"""Letters and digits as they are, all else a hyphen."""
 
 _RESPONSE = {
     b"connection": CONNECTION,
@@ -95,18 +100,20 @@ _RESPONSE = {
 class Kinds(dict[bytes, int]):
     """What a field name means, by the name as it was sent; learns spellings, up to a bound.
 
-    An underscore counts as a hyphen: servers that map both to one variable would take ``X_Consumer``
-    for the identity that only the gateway may set.
+    Whatever is no letter or digit counts as a hyphen: servers that make variables of names (RFC 3875 section
+    4.1.18) would take ``X_Consumer`` or ``X.Consumer`` for the identity that only the gateway may set.
     """
 
-    def __init__(self, known: dict[bytes, int]) -> None:
+    def __init__(self, known: dict[bytes, int], dropped: tuple[bytes, ...] = ()) -> None:
+        """``dropped``: how names begin that are dropped unless they are known."""
         super().__init__(known)
         self._known = known
+        self._dropped = dropped
 
     def __missing__(self, name: bytes) -> int:
         lower = name.lower()
-        plain = lower.replace(b"_", b"-")
-        kind = self._known.get(plain, PASS)
+        plain = lower.translate(_PLAIN_NAME)
+        kind = self._known.get(plain, DROP if plain.startswith(self._dropped) else PASS)
         if plain != lower and kind != PASS:
             kind = DROP
         if len(self) < 1024 and len(name) < 64:
@@ -114,7 +121,7 @@ class Kinds(dict[bytes, int]):
         return kind
 
 
-REQUEST_KINDS = Kinds(_REQUEST)
+REQUEST_KINDS = Kinds(_REQUEST, _OURS)
 RESPONSE_KINDS = Kinds(_RESPONSE)
 
 

@@ -5,7 +5,9 @@ Owns RFC 3986 section 6.2.2 normalisation and what is refused outright. Knows no
 
 from __future__ import annotations
 
+import re
 from string import hexdigits
+from urllib.parse import unquote
 
 from apps.lib.problem import Problem, Refused
 
@@ -71,3 +73,19 @@ def _segments(path: str) -> str:
         if index == last:
             kept.append("")  # a directory stays a directory: /a/b/.. is /a/
     return "/" + "/".join(kept)
+
+
+_PARAMETERS = re.compile(";[^/]*")
+
+
+def readings(path: str) -> set[str]:
+    """How else servers read a normalised ``path``: all of it decoded, and without parameters in its segments.
+
+    Servlets cut ``;x`` off each segment, before they decode or after it (RFC 2396 section 3.3); most others decode
+    reserved octets too (``%40`` is ``@``). Raises Refused where that brings a dot segment out of hiding.
+    """
+    if "%" not in path and ";" not in path:
+        return set()
+    decoded, cut = unquote(path, "latin-1"), _PARAMETERS.sub("", path)
+    found = {decoded, _PARAMETERS.sub("", decoded), cut, unquote(cut, "latin-1")}
+    return {_segments(each) for each in found} - {path}

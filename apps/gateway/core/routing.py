@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from apps.gateway.core.access import Access
 from apps.gateway.core.config import Document, Route
+from apps.gateway.core.paths import readings
 
 Hosts = dict[str, "Methods"]
 
@@ -69,7 +72,7 @@ NO_ROUTE = Miss()
 class Routes:
     """An immutable index over a document's routes."""
 
-    __slots__ = ("_exact", "_root", "by_host")
+    __slots__ = ("_exact", "_folded", "_root", "by_host", "nested")
 
     def __init__(self, document: Document) -> None:
         self._exact: dict[str, Slot] = {}
@@ -84,6 +87,12 @@ class Routes:
                     methods.named.setdefault(method, way)
                 if not route.methods and methods.any is None:
                     methods.any = way
+        lower = tuple(msgspec.structs.replace(route, path=route.path.lower()) for route in document.routes)
+        folded = None if lower == document.routes else Routes(msgspec.structs.replace(document, routes=lower))
+        self._folded = folded
+        """The same in lower case; None where it is so already."""
+        self.nested = any(len((folded or self)._candidates(route.path)) > 1 for route in lower)
+        """Whether a route lies within another, so that one writing of a path may lead to either."""
 
     def _prefix(self, path: str) -> Slot:
         node = self._root
@@ -109,6 +118,25 @@ class Routes:
         if refused is None:
             return NO_ROUTE
         return Miss(tuple(sorted({name for methods in (refused, *others) for name in methods.named})))
+
+    def disputed(self, host: str, method: str, path: str, way: Way) -> bool:
+        """Whether a server less strict than we are would take ``path``, which is ``way``'s, for another route's.
+
+        The one that it names may ask for more. Case alone makes a difference only toward a longer path, so that
+        routes may differ in case.
+        """
+        others = readings(path)
+        if not others and self._folded is None and path == path.lower():
+            return False
+        folded = self._folded or self
+        for other in (path, *others):
+            found = self.match(host, method, other)
+            if isinstance(found, Way) and found is not way:
+                return True
+            found = folded.match(host, method, other.lower())
+            if isinstance(found, Way) and len(found.route.path.rstrip("/")) > len(way.route.path.rstrip("/")):
+                return True
+        return False
 
     def _candidates(self, path: str) -> list[Slot]:
         """Slots whose path covers ``path``, longest first."""

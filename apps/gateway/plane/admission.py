@@ -50,11 +50,14 @@ def find_way(table: Table, raw: bytes, head: RequestHead, path: str) -> Way:
         # An instance would send back what only it may see: the fleet token, the identity (RFC 9110 section 9.3.8).
         raise NotAllowed(method, SERVER_METHODS)
     routes = table.routes
-    way = routes.match(HOSTS[head.host] if routes.by_host and head.host else "", method, path)
+    host = HOSTS[head.host] if routes.by_host and head.host else ""
+    way = routes.match(host, method, path)
     if isinstance(way, Miss):
         if way.allow:
             raise NotAllowed(method, ", ".join(way.allow))
         raise Refused(Problem(404, "no_route", "No route leads there."))
+    if routes.nested and routes.disputed(host, method, path, way):
+        raise Refused(Problem(400, "path_invalid", "Servers differ in how they read this path: write it plainly."))
     return way
 
 

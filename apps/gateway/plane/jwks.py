@@ -180,6 +180,9 @@ def parse(data: bytes) -> dict[str, jwt.PyJWK]:
 def _key(entry: Any) -> jwt.PyJWK | None:
     if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
         return None
+    uses = entry.get("key_ops", ["verify"])  # RFC 7517 section 4.3
+    if not isinstance(uses, list) or "verify" not in uses:
+        return None
     kind = entry.get("kty")
     algorithm = KINDS.get(kind) if isinstance(kind, str) else None
     if algorithm is None or entry.get("alg", algorithm) != algorithm:

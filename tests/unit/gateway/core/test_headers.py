@@ -32,6 +32,11 @@ def test_fields_that_only_the_gateway_may_set_are_dropped_however_they_are_spelt
         b"X-Forwarded-Host",
         b"Forwarded",
         b"x_real_ip",
+        b"X.Consumer",
+        b"x-consumer-username",
+        b"X-Forwarded-User",
+        b"X_Original!URL",
+        b"X-HTTP-Method-Override",
     ]
     assert sort_request([(name, b"evil") for name in spelt]).lines == []
 
@@ -40,6 +45,12 @@ def test_an_underscored_copy_of_a_known_field_is_not_taken_for_it() -> None:
     head = sort_request([(b"Host", b"a"), (b"X_API_Key", b"k"), (b"Content_Length", b"5"), (b"under_score", b"kept")])
     assert head.key is None and head.length is None
     assert b"".join(head.lines) == b"under_score: kept\r\n"
+
+
+def test_only_what_a_client_says_of_itself_is_dropped_by_how_it_begins() -> None:
+    assert sort_request([(b"X-Forwarded-For", b"a"), (b"X-Forwardedx", b"b")]).forwarded == b"a"
+    lines = sort_response([(b"X-Forwarded-Prefix", b"/a"), (b"X-Original-URL", b"/b")]).lines
+    assert b"".join(lines) == b"X-Forwarded-Prefix: /a\r\nX-Original-URL: /b\r\n"
 
 
 def test_what_connection_names_stops_here() -> None:

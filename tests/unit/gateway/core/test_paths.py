@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.core.paths import normalise
+from apps.gateway.core.paths import normalise, readings
 from apps.lib.problem import Refused
 
 
@@ -70,3 +70,33 @@ def test_normalising_twice_changes_nothing_and_no_dot_segment_survives(text: str
         return
     assert normalise(path.encode()) == path
     assert not {".", ".."} & set(path.split("/")) and "//" not in path
+
+
+@pytest.mark.parametrize(
+    ("path", "others"),
+    [
+        ("/a/b", set()),
+        ("/a/%40b", {"/a/@b"}),
+        ("/a;x/b;y=1", {"/a/b"}),
+        ("/a%3Bx", {"/a;x", "/a"}),
+        ("/;x/a", {"/a"}),
+        ("/a%25;x", {"/a%;x", "/a%", "/a%25"}),
+    ],
+)
+def test_how_others_read_a_path(path: str, others: set[str]) -> None:
+    assert readings(path) >= others
+    assert bool(readings(path)) == bool(others)
+
+
+def test_a_dot_segment_behind_an_escaped_parameter_is_refused() -> None:
+    with pytest.raises(Refused):
+        readings("/a/..%3Bx/b")
+
+
+@given(st.text(alphabet="aB/.%;25eEfF34", max_size=40))
+def test_no_reading_has_dot_segments(text: str) -> None:
+    try:
+        found = readings(normalise(b"/" + text.encode()))
+    except Refused:
+        return
+    assert not any({".", ".."} & set(other.split("/")) for other in found)

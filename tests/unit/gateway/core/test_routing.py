@@ -79,6 +79,28 @@ def test_the_prefix_is_cut_off_when_the_route_says_so() -> None:
     assert Way(Route("a", "s", "/a", match="exact")).forward("/a") == "/a"
 
 
+def test_a_path_that_others_take_for_another_routes_is_disputed_only_where_routes_nest() -> None:
+    outer, inner, leaf = (
+        Route("outer", "s", "/a"),
+        Route("inner", "s", "/a/In/@x"),
+        Route("l", "s", "/b", match="exact"),
+    )
+    table = routes(outer, inner, leaf, Route("b", "s", "/B/c"), Route("B", "s", "/B"))
+
+    def disputed(path: str) -> bool:
+        way = table.match("", "GET", path)
+        assert isinstance(way, Way)
+        return table.disputed("", "GET", path, way)
+
+    assert table.nested
+    for path in ("/a/in/@x", "/a/IN/@X/y", "/a/In/%40x", "/a/In;p/@x", "/a/In/@x;p", "/B/C"):
+        assert disputed(path), path
+    for path in ("/a", "/a/In", "/a/In/@x", "/a/In/@xy", "/a/Z;p/%20", "/b", "/B", "/B/c/D"):
+        assert not disputed(path), path
+    assert not routes(outer, Route("c", "s", "/c")).nested
+    assert routes(outer, Route("A", "s", "/A/x")).nested
+
+
 def test_a_thousand_routes_cost_what_ten_do() -> None:
     def cost(count: int) -> float:
         table = routes(*(Route(f"r{n}", "s", f"/team{n}/service/v1") for n in range(count)))
