@@ -77,7 +77,8 @@ class Announcer:
         if entries:
             pipe.hset(HEALTH_STATE, mapping=entries)
         if gone:
-            pipe.hdel(HEALTH_STATE, *gone)
+            # As bytes: a stranger's name need not be UTF-8.
+            pipe.hdel(HEALTH_STATE, *(key.encode(errors=kv.ERRORS) for key in gone))
         for verdict in news:
             pipe.publish(HEALTH_CHANNEL, settings.WIRE.close(verdict, HEALTH_CHANNEL))
         try:

@@ -35,6 +35,14 @@ def test_the_control_plane_reads_past_anything(redis_url: str, settings: Any) ->
         assert client.hget(wire.HEALTH_STATE, "up/one")
 
 
+def test_an_entry_whose_name_is_no_text_is_removed(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(wire.HEALTH_STATE, b"\xff\xfe", b"x")
+        announcer = Announcer(redis_url)
+        assert announcer.forget(announcer.known() or ())
+        assert not client.exists(wire.HEALTH_STATE)
+
+
 def _try_everything(client: redis.Redis, names: list[str], announcer: Announcer, signs: SignSource) -> None:
     url = announcer._url
 

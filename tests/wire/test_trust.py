@@ -233,6 +233,7 @@ def test_whatever_stands_on_redis_no_request_fails_and_no_part_does(tmp_path: Pa
             assert gateway.get("/up/x").status == 401
 
         anything()
+        until(lambda: client.type(wire.GATEWAY_WORKERS) in {b"hash", b"none"}, 10, what="what is no hash cleared away")
         gateway.publish()
         assert gateway.get("/open/x").status == 200
         assert "begins anew" not in gateway.logs()
