@@ -195,20 +195,22 @@ def write(client: redis.Redis, name: str, kind: str, field: bytes, body: bytes) 
     if kind == "channel":
         client.publish(name, body)
         return
-    client.delete(name)
+    pipe = client.pipeline(transaction=True)  # a worker may write there at the same moment
+    pipe.delete(name)
     if kind == "string":
-        client.set(name, body)
+        pipe.set(name, body)
     elif kind == "hash":
-        client.hset(name, field, body)  # type: ignore[arg-type]
+        pipe.hset(name, field, body)  # type: ignore[arg-type]
     elif kind == "list":
-        client.rpush(name, body)
+        pipe.rpush(name, body)
     elif kind == "set":
-        client.sadd(name, body)
+        pipe.sadd(name, body)
     elif kind == "zset":
-        client.zadd(name, {body: 1.0})
+        pipe.zadd(name, {body: 1.0})
     else:
         entry = f"{2**64 - 1}-{2**64 - 1}" if kind == "last" else "*"
-        client.xadd(name, {b"m": body, field or b"f": body}, id=entry)
+        pipe.xadd(name, {b"m": body, field or b"f": body}, id=entry)
+    pipe.execute()
 
 
 def sealed(name: str, field: bytes, body: bytes) -> bytes:
