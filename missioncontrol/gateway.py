@@ -13,10 +13,12 @@ import logging
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from urllib.parse import unquote, urlsplit
 
 from pythonjsonlogger.json import JsonFormatter
 
+from apps.gateway.plane import handover
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
 from apps.gateway.plane.worker import Settings
@@ -81,7 +83,10 @@ def tls() -> ssl.SSLContext | None:
 
 
 def main() -> int:
-    """Start, serve, stop; the exit code. A setting that can't work is one sentence on stderr."""
+    """Start, serve, stop; the exit code. A setting that can't work is one sentence on stderr.
+
+    ``--check`` ends after the settings were read. The socket may be handed over by LISTEN_FDS (handover.py).
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=env.text("MC_LOG_LEVEL", "INFO"), handlers=[handler])
@@ -89,7 +94,11 @@ def main() -> int:
     try:
         chosen = settings()
         port = env.port("MC_GATEWAY_PORT", 8080)
-        listener = listen(host, port)
+        if "--check" in sys.argv[1:]:
+            return 0
+        given = handover.inherited()
+        listener = given or listen(host, port)
+        reign = handover.Reign(chosen.home / f"parent-{port}.lock")
     except env.EnvError as error:
         print(error, file=sys.stderr)
         return 2
@@ -98,10 +107,11 @@ def main() -> int:
         print(f"The gateway can't listen on {host}:{port}: {reason}. Set MC_GATEWAY_PORT to another.", file=sys.stderr)
         return 2
 
-    async def serve(socket_: socket.socket, stop: asyncio.Event) -> None:
-        await Gateway(chosen).serve(socket_, stop)
+    async def serve(socket_: socket.socket, stop: asyncio.Event, serving: Callable[[], object]) -> None:
+        await Gateway(chosen).serve(socket_, stop, serving)
 
-    return Parent(listener, chosen.workers, serve).run()
+    argv = [sys.executable, "-m", "missioncontrol.gateway"]
+    return Parent(listener, chosen.workers, serve, reign, argv, kept=given is not None).run()
 
 
 if __name__ == "__main__":

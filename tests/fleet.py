@@ -130,7 +130,7 @@ class Fleet:
         """What the launcher has printed."""
         return self.output.read_text(errors="replace")
 
-    def stop(self, number: int = signal.SIGINT, seconds: float = 60) -> int:
+    def stop(self, number: int = signal.SIGINT, seconds: float = 180) -> int:
         """Stop it as a person does, and wait; the launcher's exit code."""
         assert self.process is not None
         if self.process.poll() is None:

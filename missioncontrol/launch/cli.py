@@ -6,13 +6,18 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from apps.gateway.plane import handover
 from missioncontrol.launch import layout, packages, venv
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.run import run
 from missioncontrol.launch.settings import Settings
+
+RENEW_SECONDS = 60.0
+"""For the gateway's next workers to serve."""
 
 
 def main(arguments: list[str]) -> int:
@@ -48,10 +53,32 @@ def control(settings: Settings, words: list[str]) -> int:
     config = layout.config_path(settings.home)
     if not (config.exists() and layout.running(settings.home)):
         raise Stop(f"nothing runs in {settings.home}: start it with make run, or say which one with MC_HOME.")
-    argv = [settings.python, "-m", "supervisor.supervisorctl", "-c", str(config), *words]
-    code = subprocess.run(argv, check=False).returncode
+    supervisorctl = [settings.python, "-m", "supervisor.supervisorctl", "-c", str(config)]
+    if words == ["restart", "gateway"] and (code := renew(settings, supervisorctl)) is not None:
+        return code
+    code = subprocess.run([*supervisorctl, *words], check=False).returncode
     # supervisorctl answers 3 to ``status`` when something is stopped, which is an answer and no failure.
     return 0 if words[0] == "status" and code == 3 else code
+
+
+def renew(settings: Settings, supervisorctl: list[str]) -> int | None:
+    """Let the gateway begin anew without refusing anybody; the exit code, or None when it doesn't run."""
+    port = layout.read_addresses(settings.home).get("MC_GATEWAY_PORT", 0)
+    lock = settings.home / "gateway" / f"parent-{port}.lock"
+    before = handover.word(lock)
+    done = subprocess.run([*supervisorctl, "signal", "USR2", "gateway"], capture_output=True, check=False)
+    if done.returncode or not before:
+        return None
+    deadline = time.monotonic() + RENEW_SECONDS
+    while handover.word(lock) in {before, ""}:
+        if time.monotonic() > deadline:
+            log = settings.home / "logs" / "gateway.log"
+            raise Stop(
+                f"the gateway did not begin anew within {RENEW_SECONDS:.0f} s and serves on as it was: see {log}."
+            )
+        time.sleep(0.1)
+    print("gateway: begun anew; requests under way end with the old workers")
+    return 0
 
 
 def install(settings: Settings, dev: bool, bench: bool, then: list[str], report: Report) -> int:

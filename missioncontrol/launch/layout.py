@@ -148,6 +148,15 @@ def config_path(home: Path) -> Path:
     return home / "run" / "supervisord.conf"
 
 
+def read_addresses(home: Path) -> dict[str, int]:
+    """The ports of the run in ``home``, by their variables; empty when there is none."""
+    try:
+        said = json.loads((home / "run" / "addresses.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: port for name, port in said.items() if isinstance(port, int)}
+
+
 def write_addresses(home: Path, host: str, ports: Mapping[str, int]) -> None:
     """Leave word of where this run listens, for whoever knows only its home: host and ports by their variables."""
     (home / "run" / "addresses.json").write_text(json.dumps({"MC_HOST": host, **ports}, indent=2) + "\n")

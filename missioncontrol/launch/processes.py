@@ -48,6 +48,13 @@ class Process:
     ready: Readiness
     stop_wait: int = 12
     after: tuple[str, ...] = ()
+    listen: str = ""
+    """The address ("host port") of a socket that the supervisor keeps for it, so that a restart refuses nobody."""
+
+    @property
+    def demo(self) -> bool:
+        """One of the reference services: the rest is of use without it."""
+        return self.rank == SERVICES
 
 
 def table(settings: Settings, redis_binary: str) -> list[Process]:
@@ -87,7 +94,13 @@ def table(settings: Settings, redis_binary: str) -> list[Process]:
     daphne = (*module("daphne"), "-b", settings.host, "-p", str(ports["MC_CONTROL_PORT"]), "-v", "0")
     rows += [
         Process("control", (*daphne, "missioncontrol.asgi:application"), CONTROL, http("MC_CONTROL_PORT")),
-        Process("gateway", module("missioncontrol.gateway"), GATEWAY, http("MC_GATEWAY_PORT", "/-/ready")),
+        Process(
+            "gateway",
+            module("missioncontrol.gateway"),
+            GATEWAY,
+            http("MC_GATEWAY_PORT", "/-/ready"),
+            listen=f"{settings.host} {ports['MC_GATEWAY_PORT']}",
+        ),
     ]
     unknown = settings.only - {row.name for row in rows}
     if unknown:

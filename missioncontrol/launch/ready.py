@@ -22,6 +22,8 @@ from missioncontrol import env
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
 
 Reply = str | list[str] | None
+DEMO_SECONDS = 20.0
+"""How much longer than for everything else the person at the terminal waits for a demo service."""
 PAUSE = 0.1
 """Seconds between two questions to one process."""
 
@@ -64,37 +66,44 @@ def wait_for(
     since: float,
     seconds: float,
     on_ready: Callable[[Process], None],
-    hopeless: Callable[[], str | None],
+    hopeless: Callable[[], set[str]],
 ) -> list[Answer]:
     """Wait until every process is ready; the last answers of those that were not in time.
 
-    ``hopeless`` is asked now and then and names a process that will not come up; waiting ends at once.
+    ``hopeless`` is asked now and then and names processes that will not come up: one of them ends all waiting, unless
+    it is a demo service, which is waited for no longer. Once all others are ready, demo services get DEMO_SECONDS.
     """
-    deadline = time.monotonic() + seconds
-    abandoned = False
+    deadline = {process.name: time.monotonic() + seconds for process in processes}
+    given_up: set[str] = set()
 
     def patiently(process: Process) -> Answer:
         while True:
             answer = ask(process, redis_url, since)
-            if answer.ready or abandoned or time.monotonic() >= deadline:
+            if answer.ready or process.name in given_up or time.monotonic() >= deadline[process.name]:
                 return answer
             time.sleep(PAUSE)
 
     late: list[Answer] = []
     with ThreadPoolExecutor(max_workers=max(1, len(processes))) as pool:
-        waiting: set[Future[Answer]] = {pool.submit(patiently, process) for process in processes}
+        waiting: dict[Future[Answer], Process] = {pool.submit(patiently, process): process for process in processes}
         try:
             while waiting:
-                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
+                for future in wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED).done:
                     answer = future.result()
+                    del waiting[future]
                     if answer.ready:
                         on_ready(answer.process)
                     else:
                         late.append(answer)
-                abandoned = abandoned or hopeless() is not None
+                left = list(waiting.values())
+                given_up |= hopeless()
+                if any(process.name in given_up for process in processes if not process.demo):
+                    given_up |= {process.name for process in left}
+                if all(process.demo for process in left):
+                    soon = time.monotonic() + DEMO_SECONDS
+                    deadline |= {process.name: min(deadline[process.name], soon) for process in left}
         except BaseException:
-            abandoned = True
+            given_up |= {process.name for process in processes}
             raise
     return late
 

@@ -27,7 +27,7 @@ SETTLE = 15.0
 """Seconds after which a service that its health check still finds failing is reported and not waited for."""
 LOOK = 5.0
 """Seconds between two looks at the processes while all is well."""
-REVIVE = 30.0
+REVIVE = 15.0
 """Seconds after which a process that the supervisor gave up on is started again."""
 TRIES = 4
 """A process that was started more often than this before all is up won't come up."""
@@ -146,7 +146,12 @@ class Run:
         self._held = [process for process in rest if here & set(process.after)]
         # Services first: they are what the health checks look at.
         self._launch(sorted((each for each in rest if each not in self._held), key=lambda each: each.rank != SERVICES))
-        self._ready([process for process in self.processes if process.name != "redis"])
+        waiting = list(self._held)
+        self._ready(
+            [process for process in rest if process not in waiting] + [each for each in first if each.name != "redis"]
+        )
+        self._launch(self._held)
+        self._ready(waiting)
         self._serving()
 
     def _launch(self, processes: list[Process]) -> None:
@@ -197,10 +202,12 @@ class Run:
         late = ready.wait_for(
             processes, self.settings.redis_url, self.began, self.settings.patience, on_ready, self._hopeless
         )
-        if late:
+        if any(not answer.process.demo for answer in late):
             raise Stop(self._blame(late))
-        names = " ".join(process.name for process in processes)
-        self.report.done(f"ready: {names}  ({time.monotonic() - began:.1f} s)")
+        self.report.done(f"ready: {' '.join(up)}  ({time.monotonic() - began:.1f} s)")
+        for answer in late:
+            log = self.settings.home / "logs" / f"{answer.process.name}.log"
+            self.report.done(f"{answer.process.name} is not ready yet ({answer.reason}); the rest runs: see {log}")
 
     def _serving(self) -> None:
         """Wait until no service is out of the gateway's rotation, as one may be that came up late."""
@@ -218,25 +225,27 @@ class Run:
     def _names(self) -> set[str]:
         return {process.name for process in self.processes}
 
-    def _hopeless(self) -> str | None:
-        """A process that the supervisor has given up on, or that has ended and begun again too often."""
+    def _hopeless(self) -> set[str]:
+        """Processes that the supervisor has given up on, or that have ended and begun again too often."""
         assert self.supervisor is not None  # noqa: S101 - booted before
+        found = set()
         for name, status in self.supervisor.statuses().items():
             tries = self._pids.setdefault(name, set())
             tries |= {status.pid} - {0}
             if status.state == "FATAL" or len(tries) > TRIES:
-                return name
-        return None
+                found.add(name)
+        return found
 
     def _blame(self, late: list[ready.Answer]) -> str:
         dead = self._hopeless()
-        culprit = next((answer for answer in late if answer.process.name == dead), late[0])
+        late = sorted(late, key=lambda answer: (answer.process.demo, answer.process.name not in dead))
+        culprit = late[0]
         name = culprit.process.name
         log = self.settings.home / "logs" / f"{name}.log"
-        others = [answer.process.name for answer in late if answer is not culprit]
+        others = [answer.process.name for answer in late[1:]]
         what = (
             "ended again and again"
-            if name == dead
+            if name in dead
             else f"was not ready within {self.settings.patience:.0f} s ({culprit.reason})"
         )
         also = f" Not ready either: {', '.join(others)}." if others else ""

@@ -30,6 +30,9 @@ PORTS = {
 OWNERS = {"MC_OTLP_HTTP_PORT": "collector"}
 """The process behind a port whose variable doesn't name it."""
 
+PATIENCE = 60.0
+"""Seconds for a start on a machine that has nothing else to do."""
+
 LOOPBACK = "127.0.0.1"
 EMBEDDED = {"MC_REDIS_PORT": "REDIS_URL", "MC_CLICKHOUSE_PORT": "CLICKHOUSE_URL"}
 """The engines that a URL replaces; they listen on loopback whatever ``MC_HOST`` says."""
@@ -45,7 +48,7 @@ class Settings:
     host: str
     ports: Mapping[str, int]
     patience: float
-    """Seconds for every process to be ready (``MC_START_SECONDS``)."""
+    """Seconds for every process to be ready (``MC_START_SECONDS``, else in proportion to the machine's load)."""
     only: frozenset[str]
     """The processes that run on this machine (``MC_PROCESSES``); empty means all."""
 
@@ -102,7 +105,7 @@ def read() -> Settings:
             venv=Path(env.text("MC_VENV", str(env.ROOT / ".venv"))).expanduser().absolute(),
             host=env.text("MC_HOST", LOOPBACK),
             ports=ports,
-            patience=env.number("MC_START_SECONDS", 60.0),
+            patience=env.number("MC_START_SECONDS", PATIENCE * _busy()),
             only=frozenset(env.words("MC_PROCESSES")),
         )
     except env.EnvError as error:
@@ -147,6 +150,11 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _busy() -> float:
+    """How many times longer than alone a process takes on this machine now: between 1 and 5."""
+    return min(5.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def _elsewhere(name: str) -> bool:

@@ -36,6 +36,9 @@ class Status:
     reason: str
 
 
+LISTEN = "MC_LISTEN"
+"""The variable that tells the daemon which socket to keep for a process (never set by people)."""
+
 GONE = {"STOPPED", "EXITED", "FATAL"}
 
 
@@ -195,6 +198,7 @@ def configuration(settings: Settings, processes: list[Process], socket_path: Pat
             f"command={ini(shlex.join(process.argv))}",
             f"directory={ini(settings.root)}",
             f"priority={process.rank}",
+            *([f'environment={LISTEN}="{ini(process.listen)}"'] if process.listen else []),
             "autostart=false",
             "autorestart=true",
             # Longer than it takes to fail at importing, so that a part which can't start is retried

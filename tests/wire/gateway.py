@@ -148,24 +148,21 @@ class Gateway:
     # -- life ---------------------------------------------------------------------------------------
 
     def start(self, **env: str) -> None:
-        home = self.folder / "home"
-        home.mkdir(exist_ok=True)
-        self.process = self.processes.start(
-            "gateway",
-            "-m",
-            "missioncontrol.gateway",
-            env={
-                "MC_HOME": str(home),
-                "MC_KEY_PEPPER": PEPPER.decode(),
-                "MC_FLEET_TOKEN": FLEET_TOKEN,
-                "MC_GATEWAY_PORT": str(self.port),
-                "MC_GATEWAY_WORKERS": str(self.workers),
-                "REDIS_URL": self.redis_url,
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.otlp_port}",
-                **env,
-            },
-        )
-        until(self.answers, 15, what="the gateway")
+        (self.folder / "home").mkdir(exist_ok=True)
+        self.process = self.processes.start("gateway", "-m", "missioncontrol.gateway", env=self.environment() | env)
+        until(self.answers, 30, what="the gateway")
+
+    def environment(self) -> dict[str, str]:
+        """What its process is told."""
+        return {
+            "MC_HOME": str(self.folder / "home"),
+            "MC_KEY_PEPPER": PEPPER.decode(),
+            "MC_FLEET_TOKEN": FLEET_TOKEN,
+            "MC_GATEWAY_PORT": str(self.port),
+            "MC_GATEWAY_WORKERS": str(self.workers),
+            "REDIS_URL": self.redis_url,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.otlp_port}",
+        }
 
     def answers(self) -> bool:
         return listening(self.port) and self.get("/-/health")[0] == 200

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import requests
 from tests.fleet import ROOT, Fleet, new_fleet
 from tests.waiting import free_port, listening, until
 
-pytestmark = pytest.mark.solo
+pytestmark = [pytest.mark.solo, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
@@ -163,3 +164,88 @@ def test_engines_ask_strangers_on_this_machine_for_their_secrets(fleet: Fleet) -
     shown = b"".join(Path(f"/proc/{fleet.pid(name)}/cmdline").read_bytes() for name in PARTS.split())
     for path in (fleet.home / "secrets").iterdir():
         assert path.read_bytes().strip() not in shown, path
+
+
+class Callers:
+    """Clients of the gateway at a steady pace, each request on a connection of its own or on a kept one."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.url = f"{fleet.gateway}/aegis/.well-known/jwks.json"
+        self.answered, self.wrong = 0, list[str]()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(4)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        self.more()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int = 50) -> None:
+        target = self.answered + count
+        until(lambda: self.answered >= target or self.wrong, 60, what="more answers")
+
+    def _run(self, keep: bool) -> None:
+        with requests.Session() as session:
+            while not self._stop.wait(0.05):
+                try:
+                    answer = session.get(self.url, timeout=20, headers={} if keep else {"Connection": "close"})
+                except requests.RequestException as error:
+                    self.wrong.append(repr(error))
+                    continue
+                if answer.status_code != 200:
+                    self.wrong.append(f"{answer.status_code} {answer.text}")
+                self.answered += 1
+
+
+def test_restarting_the_gateway_under_load_fails_no_request(fleet: Fleet) -> None:
+    before = gateway_workers(fleet)
+    with Callers(fleet) as load:
+        said = fleet.ctl("restart", "gateway")
+        assert "begun anew" in said
+        until(lambda: not before & gateway_workers(fleet), 40, what="the old workers gone")
+        load.more()
+    assert load.wrong == []
+
+
+def test_killing_the_gateways_parent_under_load_fails_no_request(fleet: Fleet) -> None:
+    parent, before = fleet.pid("gateway"), gateway_workers(fleet)
+    with Callers(fleet) as load:
+        os.kill(parent, signal.SIGKILL)
+        until(lambda: fleet.pid("gateway") not in {0, parent}, 30, every=0.3, what="a new parent")
+        until(lambda: not before & gateway_workers(fleet), 60, what="the orphans gone")
+        load.more()
+    assert load.wrong == []
+    assert len(gateway_workers(fleet)) == 2
+
+
+def gateway_workers(fleet: Fleet) -> set[int]:
+    """Every process of the gateway but its parent, whoever their parent is."""
+    found, parent = set(), fleet.pid("gateway")
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get("MC_HOME") == str(fleet.home) and process.status() != psutil.STATUS_ZOMBIE
+            if ours and "missioncontrol.gateway" in process.cmdline() and process.pid != parent:
+                found.add(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_stopped_gateway_refuses_and_does_not_keep_clients_waiting(fleet: Fleet) -> None:
+    fleet.ctl("stop", "gateway")
+    try:
+        assert not listening(fleet.ports["MC_GATEWAY_PORT"])
+    finally:
+        fleet.ctl("start", "gateway")
+    until(lambda: requests.get(f"{fleet.gateway}/-/ready", timeout=5).ok, 30, what="the gateway ready")
+
+
+def test_the_supervisors_socket_and_its_configuration_are_for_the_owner_alone(fleet: Fleet) -> None:
+    for path in (fleet.home / "run").iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path

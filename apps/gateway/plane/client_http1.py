@@ -244,8 +244,6 @@ class ClientConnection(asyncio.Protocol):
         if self._rest:
             # By the loop, not from here: a thousand pipelined refusals must not nest a thousand deep.
             asyncio.get_running_loop().call_soon(self._read_rest)
-        elif self.worker.draining:
-            self.close()
         elif self._paused:
             self.resume()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from apps.gateway.core import patience
 from apps.gateway.plane.breakers import Breakers
@@ -25,7 +26,10 @@ from apps.lib.parts import keep
 SWEEP_SECONDS = 0.05
 """How often deadlines are looked at while a request is in flight; a deadline is at most this much late."""
 
-DRAIN_SECONDS = 8.0
+QUIET_SECONDS = 1.0
+"""How long idle connections are kept while draining."""
+
+DRAIN_SECONDS = 7.0
 """How long requests in flight may finish after the worker was told to stop."""
 
 
@@ -51,8 +55,8 @@ class Gateway:
             (self.snapshots.refresh, self.verdicts.refresh),
         )
 
-    async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
-        """Accept clients on ``listener`` until ``stop``, then drain."""
+    async def serve(self, listener: socket.socket, stop: asyncio.Event, serving: Callable[[], object]) -> None:
+        """Accept clients on ``listener``, saying so, until ``stop``; then drain."""
         worker = self.worker
         loop = asyncio.get_running_loop()
         self.snapshots.load_disk()
@@ -73,12 +77,11 @@ class Gateway:
             ssl=worker.settings.tls,
             ssl_handshake_timeout=patience.HEAD_SECONDS if worker.settings.tls is not None else None,
         )
+        serving()
         await stop.wait()
         server.close()
         await self._drain()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
         await self.report.close()
         await self.snapshots.leave()
         await self.breakers.leave()
@@ -90,13 +93,20 @@ class Gateway:
         self.worker.metrics.count("mc.gateway.parts.restarted", part)
 
     async def _drain(self) -> None:
-        """No new requests; those in flight finish, idle connections close."""
+        """No new connections; requests in flight finish, idle connections close.
+
+        A client that keeps its connection may be sending on it right now: for a moment such a request is still
+        answered, with ``Connection: close``.
+        """
         worker = self.worker
         worker.draining = True
+        if worker.clients:
+            await asyncio.sleep(QUIET_SECONDS)
         for client in list(worker.clients):
             if client.exchange is None:
                 client.close()
         if worker.inflight:
+            worker.idle.clear()  # it may have been set in between
             try:
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await worker.idle.wait()
@@ -138,3 +148,12 @@ class Gateway:
                     service.outliers.tick(now)
                     for instance in service.instances.values():
                         instance.sweep(now)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel until they end: before Python 3.12 a cancellation that meets the end of a write to Redis is lost."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.2)

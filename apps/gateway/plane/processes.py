@@ -2,6 +2,9 @@
 
 The socket outlives any worker: one that dies takes with it only what it had in flight, the connections still in
 the queue go to the others. Workers are forks, so they share the memory of what was imported before.
+
+SIGTERM and SIGINT drain. SIGUSR2 begins anew, with the code and the settings of now: the parent becomes its next image
+in place, and the old workers serve until the new ones do (handover.py).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -21,6 +25,8 @@ from types import FrameType
 from typing import Any
 
 import uvloop
+
+from apps.gateway.plane.handover import Reign, become
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +36,10 @@ STOP_SECONDS = 10.0
 QUICK_DEATH = 1.0
 """A worker that lived shorter than this is replaced only after as long a pause."""
 
-Serve = Callable[[socket.socket, asyncio.Event], Coroutine[Any, Any, None]]
+Serve = Callable[[socket.socket, asyncio.Event, Callable[[], object]], Coroutine[Any, Any, None]]
+"""(socket, stop, serving): calls ``serving`` once it accepts; returns when ``stop`` is set and all is drained."""
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -49,41 +58,75 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Parent:
-    """Starts, watches, replaces and stops workers."""
+    """Starts, watches, replaces and stops workers.
 
-    def __init__(self, listener: socket.socket, workers: int, serve: Serve) -> None:
+    ``kept``: the socket was handed to us and is there for the next parent too, so workers that lose this one serve on.
+    ``argv`` is what the parent becomes on SIGUSR2; with ``--check`` behind it, it must end with 0 first.
+    """
+
+    def __init__(
+        self, listener: socket.socket, workers: int, serve: Serve, reign: Reign, argv: list[str], *, kept: bool
+    ) -> None:
         self._listener = listener
         self._count = workers
         self._serve = serve
+        self._reign = reign
+        self._argv = argv
+        self._kept = kept
         self._born: dict[int, float] = {}
+        self._serving = 0
         self._signals = 0
-        # Workers hold the other end: when this process vanishes, however, they see it closed and drain.
+        self._renew = False
+        # Workers hold the other end: when this process vanishes, however, they see it closed.
         self._alive, self._watch = os.pipe()
         self._wake, self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ready, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one ends the workers at once. The exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (*STOPS, signal.SIGUSR2, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
+        # A former image of this process held these back, lest they end it half way.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPS, signal.SIGUSR2))
         gc.collect()
         gc.freeze()  # what is loaded by now stays for good; forks need not touch its pages
         for _ in range(self._count):
             self._spawn()
         while not self._signals:
-            self._wait(None)
+            self._wait(None if self._reign.held or self._serving < self._count else 0.05)
             self._reap(replace=True)
+            if self._serving >= self._count:
+                self._reign.take()
+            if self._renew:
+                self._renew = False
+                self._begin_anew()
         self._listener.close()
         return self._stop()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:
+        if number in STOPS:
             self._signals += 1
+        elif number == signal.SIGUSR2:
+            self._renew = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._poke, b".")
 
     def _wait(self, seconds: float | None) -> None:
-        if select.select([self._wake], [], [], seconds)[0]:
+        heard = select.select([self._wake, self._ready], [], [], seconds)[0]
+        if self._wake in heard:
             os.read(self._wake, 4096)
+        if self._ready in heard:
+            self._serving += len(os.read(self._ready, 4096))
+
+    def _begin_anew(self) -> None:
+        """Become the next image; when that could not start, say so and stay."""
+        checked = subprocess.run([*self._argv, "--check"], capture_output=True, text=True, check=False)
+        if checked.returncode:
+            log.error("The gateway stays as it is, for it could not begin anew: %s", checked.stderr[-500:].strip())
+            return
+        self._signal_all(signal.SIGUSR2)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPS, signal.SIGUSR2))
+        become(self._argv, self._listener)
 
     def _spawn(self) -> None:
         pid = os.fork()
@@ -94,7 +137,8 @@ class Parent:
     def _become_worker(self) -> None:
         """The child's whole life; never returns. A fault unwinds to the interpreter, which shows it and exits 1."""
         os.close(self._watch)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        self._reign.forget()
+        for number in (*STOPS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         uvloop.run(self._work())
         sys.exit(0)
@@ -102,31 +146,56 @@ class Parent:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             loop.add_signal_handler(number, stop.set)
-        loop.add_reader(self._alive, stop.set)
+        loop.add_signal_handler(signal.SIGUSR2, self._stay)
+        orphaned = asyncio.Event()
+        loop.add_reader(self._alive, self._lose, loop, orphaned)
         # Exchanges are freed by reference counts; the collector is for the rest, and may come seldom.
         gc.set_threshold(50_000, 20, 50)
-        await self._serve(self._listener, stop)
+        alone = loop.create_task(self._outlive(orphaned, stop), name="outlive")
+        await self._serve(self._listener, stop, lambda: os.write(self._tell, b"."))
+        alone.cancel()
+
+    def _stay(self) -> None:
+        self._kept = True
+
+    def _lose(self, loop: asyncio.AbstractEventLoop, orphaned: asyncio.Event) -> None:
+        loop.remove_reader(self._alive)
+        orphaned.set()
+
+    async def _outlive(self, orphaned: asyncio.Event, stop: asyncio.Event) -> None:
+        await orphaned.wait()
+        if self._kept:
+            log.warning("Gateway worker %d has lost its parent and serves on until another is there", os.getpid())
+            await self._reign.succeeded()
+        # Nobody is left to end a drain that doesn't.
+        signal.alarm(int(STOP_SECONDS) + 5)
+        stop.set()
 
     def _reap(self, *, replace: bool) -> None:
-        while self._born:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
-            lived = time.monotonic() - self._born.pop(pid, 0.0)
-            if not replace or self._signals:
+            born = self._born.pop(pid, None)
+            # Those whom we don't know are a former image's, and have given way.
+            if born is None or not replace or self._signals:
                 continue
             log.error("Gateway worker %d ended (%s); another takes its place", pid, os.waitstatus_to_exitcode(status))
-            if lived < QUICK_DEATH:
+            if time.monotonic() - born < QUICK_DEATH:
                 time.sleep(QUICK_DEATH)
             self._spawn()
 
     def _stop(self) -> int:
         heard = self._signals
         deadline = time.monotonic() + STOP_SECONDS
+        self._reign.take()  # whoever is left of a former image goes too
         self._signal_all(signal.SIGTERM)
-        while self._born and time.monotonic() < deadline and self._signals == heard:
+        while _has_children() and time.monotonic() < deadline and self._signals == heard:
             self._wait(0.2)
             self._reap(replace=False)
         if self._born:
@@ -139,3 +208,11 @@ class Parent:
         for pid in self._born:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

@@ -12,7 +12,7 @@ import redis
 from apps.lib.seal import Seal, place
 from missioncontrol import env
 from missioncontrol.launch import ready
-from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
+from missioncontrol.launch.processes import SERVICES, Heartbeat, Http, Ping, Process
 from tests.redis_server import admin_url
 from tests.waiting import free_port
 
@@ -67,14 +67,14 @@ def test_nobody_listening_is_told() -> None:
 def test_waiting_goes_on_until_ready(server: HTTPServer) -> None:
     server.refusals = [(503, {}), (503, {})]  # type: ignore[attr-defined]
     seen: list[Process] = []
-    assert ready.wait_for([http(server)], "", 0, 5, seen.append, lambda: None) == []
+    assert ready.wait_for([http(server)], "", 0, 5, seen.append, set) == []
     assert seen == [http(server)]
 
 
 def test_waiting_ends_when_one_is_hopeless() -> None:
     process = Process("web", ("web",), 50, Http(f"http://127.0.0.1:{free_port()}/ready"))
     began = time.monotonic()
-    late = ready.wait_for([process], "", 0, 60, lambda _: None, lambda: "web")
+    late = ready.wait_for([process], "", 0, 60, lambda _: None, lambda: {"web"})
     assert [answer.process.name for answer in late] == ["web"]
     assert time.monotonic() - began < 5
 
@@ -113,3 +113,17 @@ def test_instances_out_of_rotation_are_read_from_the_last_verdicts(redis_url: st
         client.hset("mc:health:state", "aegis/aegis-1", json.dumps({"state": "unhealthy"}))
     assert ready.out_of_rotation(redis_url) == ["nexus/nexus-1"]
     assert ready.out_of_rotation(f"redis://127.0.0.1:{free_port()}/0") == []
+
+
+def test_a_demo_service_that_is_late_is_waited_for_a_little_and_hopeless_ones_not_at_all(
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "DEMO_SECONDS", 0.5)
+    nobody = Http(f"http://127.0.0.1:{free_port()}/ready")
+    late, broken = Process("nexus", (), SERVICES, nobody), Process("mint", (), SERVICES, nobody)
+    seen: list[Process] = []
+    began = time.monotonic()
+    answers = ready.wait_for([http(server), late, broken], "", 0, 60, seen.append, lambda: {"mint"})
+    assert {answer.process for answer in answers} == {late, broken}
+    assert seen == [http(server)]
+    assert time.monotonic() - began < 10

@@ -28,7 +28,7 @@ async def worker(home: Path, **given: object) -> AsyncIterator[tuple[Gateway, in
     gateway = Gateway(settings)
     listener = listen("127.0.0.1", 0)
     stop = asyncio.Event()
-    serving = asyncio.create_task(gateway.serve(listener, stop))
+    serving = asyncio.create_task(gateway.serve(listener, stop, lambda: None))
     await asyncio.sleep(0)
     try:
         yield gateway, listener.getsockname()[1]
