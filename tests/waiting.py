@@ -1,7 +1,12 @@
-"""Wait for a condition with a deadline, instead of sleeping and hoping."""
+"""Wait for a condition with a deadline, instead of sleeping and hoping.
+
+Deadlines are for a machine that has time: where more processes want to run than there are cores, everything is
+that much slower without being wrong, so waiting is stretched in proportion.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import time
@@ -11,12 +16,27 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+MOST = 12.0
+"""No wait is stretched by more than this."""
+
+
+def stretch() -> float:
+    """How much slower than an idle machine this one is: the load of the last minute by cores, at least 1."""
+    return min(MOST, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+
+
+def patient(seconds: float) -> float:
+    """``seconds`` of an idle machine on this one, now."""
+    return seconds * stretch()
+
+
 def until(condition: Callable[[], T], seconds: float = 5.0, *, every: float = 0.05, what: str = "") -> T:
-    """The first truthy answer of ``condition``; AssertionError with its last answer when the deadline passes.
+    """The first truthy answer of ``condition``; AssertionError with its last answer when ``seconds``, stretched by the
+    machine's load, have passed.
 
     An OSError of the condition (nobody listens yet) counts as "not yet" and is named in the failure.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     last: object = None
     while True:
         try:
@@ -26,9 +46,10 @@ def until(condition: Callable[[], T], seconds: float = 5.0, *, every: float = 0.
         else:
             if answer:
                 return answer
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= began + patient(seconds):
             name = what or getattr(condition, "__name__", "the condition")
-            raise AssertionError(f"{name} not met within {seconds} s; last answer: {last!r}")
+            waited = time.monotonic() - began
+            raise AssertionError(f"{name} not met within {waited:.0f} s; last answer: {last!r}")
         time.sleep(every)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,10 +56,12 @@ def test_two_workers_share_one_limit_to_the_request(pair: Gateway) -> None:
 
 def test_leased_limits_are_never_exceeded(pair: Gateway) -> None:
     limit(pair, 400, 1.0, 400)  # leased twenty at a time
+    began = time.monotonic()
     answers = storm(pair, 700)
+    took = time.monotonic() - began
     passed = sum(answer.status == 200 for answer in answers)
-    # 400 at once and 400/s while the storm lasts; the storm's length is bounded by what was refused.
-    assert passed >= 350 and any(answer.status == 429 for answer in answers)
+    # 400 at once, and 400/s while the storm lasts.
+    assert 350 <= passed <= 400 + 400 * took
 
 
 def test_each_consumer_has_a_bucket_of_its_own(pair: Gateway) -> None:

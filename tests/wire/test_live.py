@@ -71,7 +71,9 @@ async def test_a_snapshot_then_deltas_one_by_one(control: Control) -> None:
         assert first["type"] == "snapshot"
         assert set(first["state"]) == TOPICS | {"sources"}
         assert "ClickHouse" in first["state"]["sources"]["telemetry"]["stale"], "ClickHouse is away, and that is said"
-        assert first["state"]["verdict"]["state"] == "failing", "no gateway worker reports"
+        assert first["state"]["verdict"]["state"] in {"failing", "unknown"}, (
+            "no gateway worker reports, nor anybody else"
+        )
         await ack(ws, first["seq"])
         for number in range(1, 4):
             delta = await frame(ws)
