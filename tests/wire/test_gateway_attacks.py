@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from jwt.algorithms import RSAAlgorithm
 
@@ -349,3 +350,73 @@ def test_a_session_is_taken_out_however_cookies_are_written(gateway: Gateway, fi
     answer = gateway.get("/open/echo", field)
     if answer.status != 400:
         assert not [v for n, v in fields_seen(answer) if n == "cookie" and "secret" in v]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Set-Cookie : mc_session=evil",
+        "A: b\r\n Set-Cookie: mc_session=evil",
+        "A: b\rSet-Cookie: mc_session=evil",
+        "A: b\nSet-Cookie: mc_session=evil",
+        "A: b\0\r\nSet-Cookie: mc_session=evil",
+        "Set_Cookie: mc_session=evil",
+        "Set-Cookie:mc_session=evil",
+        "Set-Cookie: a=1\r\n\tmc_session=evil",
+        "SET-COOKIE: mc_session\t=\tevil;Path=/",
+    ],
+)
+def test_a_session_hides_in_no_odd_writing_of_an_answer(gateway: Gateway, head: str) -> None:
+    """What a browser might read as a Set-Cookie line: after an end of line of any kind, its name before a colon."""
+    (gateway.folder / "one.answer").write_bytes(
+        f"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{head}\r\n\r\nok".encode("latin-1")
+    )
+    with contextlib.closing(gateway.connect()) as wire:
+        wire.send("GET /open/raw HTTP/1.1", "Host: gw")
+        wire.read()
+        lines = re.split(rb"[\r\n\0]+", wire.raw_head)
+    assert not [line for line in lines if re.match(rb"set.cookie\s*:.*mc_session", line.strip(), re.I)]
+
+
+def test_a_token_ends_with_its_consumer_its_mapping_or_its_issuer(gateway: Gateway, keys: Keys) -> None:
+    """However often it was believed before."""
+    field = f"Authorization: Bearer {token()}"
+    kept = gateway.document
+    consumers = tuple(each for each in kept.consumers if each.name != "robot")
+    off = tuple(msgspec.structs.replace(each, enabled=False) for each in kept.issuers)
+    unmapped = (*consumers, config.Consumer("robot"))
+    foreign = tuple(msgspec.structs.replace(each, issuer="http://moved.test") for each in kept.issuers)
+    for changes, failure in (
+        ({"consumers": consumers}, "token_subject"),
+        ({"consumers": unmapped}, "token_subject"),
+        ({"issuers": off}, "token_issuer"),
+        ({"issuers": foreign}, "token_issuer"),
+    ):
+        assert {gateway.get("/tokens/echo", field).status for _ in range(10)} == {200}
+        gateway.publish(**changes)
+        assert {gateway.get("/tokens/echo", field).failure for _ in range(20)} == {failure}
+        gateway.publish(consumers=kept.consumers, issuers=kept.issuers)
+        until(lambda: gateway.get("/tokens/echo", field).status == 200, 20, what="its keys again")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [f"X-API-Key: {ROOT_KEY}", f"X-API-Key: {KEY}"],
+        [f"X-API-Key: {KEY}", f"Authorization: Bearer {ROOT_KEY}"],
+        [f"X-API-Key: {KEY}", f"X_API_Key: {ROOT_KEY}"],
+        [f"X-API-Key: {KEY},{ROOT_KEY}"],
+        [f"X-API-Key: {KEY}", "X-Consumer: root", "Connection: X-API-Key, X-Consumer"],
+        [f"X-API-Key: {KEY}\t", f"Authorization: Basic {ROOT_KEY}"],
+        ["X-API-Key: ", f"Authorization: Bearer {ROOT_KEY}x"],
+        [f"X-API-Key: {ROOT_KEY[:-1]}"],
+        [f"X-API-Key: {ROOT_KEY.upper()}"],
+        [f"Cookie: X-API-Key={ROOT_KEY}"],
+        ["X-API-Key: " + hashed(ROOT_KEY)],
+        ["X-API-Key: *"],
+        ["X-API-Key: @root"],
+    ],
+)
+def test_no_mix_of_credentials_opens_more_than_one_of_them(gateway: Gateway, fields: list[str]) -> None:
+    answer = gateway.get("/open/echo/inner", *fields)
+    assert answer.status in {400, 401, 403}, answer

@@ -38,13 +38,14 @@ class Waiter(Protocol):
 class _Source:
     """One issuer's address and when it was last asked."""
 
-    __slots__ = ("asked_at", "due", "endpoint", "issuer", "seen", "waiting")
+    __slots__ = ("asked_at", "due", "endpoint", "fetching", "issuer", "seen", "waiting")
 
     def __init__(self, issuer: Issuer, source: Endpoint) -> None:
         self.issuer = issuer
         self.endpoint = source
         self.due = 0.0
         self.asked_at = float("-inf")
+        self.fetching = False
         self.waiting: list[Waiter] = []
         self.seen = b""
         """The set as last read, from the issuer or from disk."""
@@ -74,6 +75,10 @@ class KeyStore:
                 source.seen = self._load(issuer)
             source.issuer = issuer
             self._sources[issuer.name] = source
+        for name, source in before.items():
+            if self._sources.get(name) is not source:
+                source.endpoint.instance.retire()
+                _tell(source)
         for name in [name for name in self.sets if name not in self._sources]:
             del self.sets[name]
         self._wake.set()
@@ -84,11 +89,12 @@ class KeyStore:
         now = monotonic()
         if source is None or len(source.waiting) >= MAX_WAITING:
             return False
-        if not source.waiting and now - source.asked_at < RETRY_SECONDS:
-            return False
+        if not source.fetching:
+            if not source.waiting and now - source.asked_at < RETRY_SECONDS:
+                return False
+            source.due = now
+            self._wake.set()
         source.waiting.append(waiter)
-        source.due = now
-        self._wake.set()
         return True
 
     async def run(self) -> None:
@@ -115,6 +121,7 @@ class KeyStore:
     async def _fetch(self, source: _Source) -> None:
         issuer = source.issuer
         source.asked_at = monotonic()
+        source.fetching = True
         try:
             status, data = await source.endpoint.call("GET", b"Accept: application/json\r\n", limit=MAX_BYTES)
             if status != 200:
@@ -126,14 +133,15 @@ class KeyStore:
             log.warning("Keys of %s: %s", issuer.name, error)
         else:
             source.due = monotonic() + REFRESH_SECONDS
-            if data != source.seen:
+            # The issuer may be gone or elsewhere by now, and these keys are another's.
+            if data != source.seen and self._sources.get(issuer.name) is source:
                 source.seen = data
                 self.sets[issuer.name] = keys
                 self._changed()
                 self._save(issuer, data)
-        waiting, source.waiting = source.waiting, []
-        for waiter in waiting:
-            waiter.keys_arrived()
+        finally:
+            source.fetching = False
+            _tell(source)
 
     def _load(self, issuer: Issuer) -> bytes:
         """The keys on disk, if they are from the issuer's address: another issuer may have had its name."""
@@ -152,6 +160,13 @@ class KeyStore:
             write_private(self._home / f"{issuer.name}.jwks", issuer.jwks_url.encode() + b"\n" + data)
         except OSError as error:
             log.warning("Keys of %s can't be kept on disk (%s)", issuer.name, error.strerror)
+
+
+def _tell(source: _Source) -> None:
+    """Who waits hears that there is nothing more to wait for: by the loop, once a revision is in use."""
+    waiting, source.waiting = source.waiting, []
+    for waiter in waiting:
+        asyncio.get_running_loop().call_soon(waiter.keys_arrived)
 
 
 KINDS = {"OKP": "EdDSA", "RSA": "RS256", "EC": "ES256"}

@@ -31,6 +31,7 @@ def test_symmetric_encryption_and_unknown_keys_are_left_out() -> None:
     keys = [
         {"kty": "oct", "k": "c2VjcmV0", "kid": "s"},
         entry("e", use="enc"),
+        {**entry("o"), "key_ops": ["deriveKey"]},
         {"kty": "OKP", "crv": "X", "kid": "x"},
         7,
     ]
@@ -82,6 +83,52 @@ def test_keys_on_disk_count_only_for_the_address_they_came_from(tmp_path: Path) 
         assert await known(store, jwks_url="http://127.0.0.1:1/new") == set()
         assert await known(store) == {"a"}
         assert await known(store, enabled=False) == set()
+
+    asyncio.run(follow())
+
+
+def test_keys_that_come_late_from_an_address_given_up_count_no_more(tmp_path: Path) -> None:
+    """The issuer moved, perhaps because the old address had fallen: what is still on its way from there is dropped."""
+
+    async def follow() -> None:
+        old_asked, new_asked, release, heard = (asyncio.Event() for _ in range(4))
+        body = json.dumps({"keys": [entry("stolen")]}).encode()
+
+        async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            old_asked.set()
+            await release.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            writer.close()
+
+        async def new(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            new_asked.set()
+            writer.close()
+
+        class Waiter:
+            def keys_arrived(self) -> None:
+                heard.set()
+
+        store = KeyStore(tmp_path, Metrics(), lambda: None, Guard(Policy()))
+        servers = [await asyncio.start_server(each, "127.0.0.1", 0) for each in (old, new)]
+        urls = [f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys" for server in servers]
+        issuers = [config.Issuer("test", "https://issuer", "us", ("EdDSA",), url) for url in urls]
+        store.configure((issuers[0],))
+        running = asyncio.create_task(store.run())
+        try:
+            async with asyncio.timeout(20):
+                await old_asked.wait()
+                assert store.want(issuers[0], Waiter()), "what is on its way is waited for"
+                store.configure((issuers[1],))
+                await heard.wait()  # nobody brings that any more
+                release.set()
+                await new_asked.wait()
+                assert not store.sets.get("test")
+                assert not (tmp_path / "jwks").exists()
+        finally:
+            running.cancel()
+            for server in servers:
+                server.close()
 
     asyncio.run(follow())
 
