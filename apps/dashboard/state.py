@@ -214,7 +214,7 @@ def _gateway(picture: Picture, states: Mapping[str, str]) -> Document:
     judgement = services.judge_gateway(
         plane.workers,
         picture.readings.changes.value,
-        seen.total,
+        seen,
         states,
         picture.now,
         down=gateway.sentence if gateway.state == FAILING else "",

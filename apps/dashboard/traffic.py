@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from apps.dashboard import blame
-from apps.dashboard.judge.readings import Caller, Edge, RedLike, Refusal, Traffic
+from apps.dashboard.judge.readings import Caller, Edge, Recent, RedLike, Refusal, Traffic
 from apps.lib.clock import monotonic, wall
 from apps.telemetry import queries as telemetry
 
@@ -19,6 +19,8 @@ WINDOW_S = 60.0
 """Seconds of traffic behind the numbers on a tile."""
 HOUR = 3600.0
 SPARK_POINTS = 60
+RECENT_S = 20.0
+"""Seconds, and up to ten more (the grain of the rollups), in which failures must go on to count."""
 AFFECTED_S = 300.0
 """Seconds of failed requests behind "who is affected"."""
 SETTLED_S = 2.0
@@ -71,6 +73,7 @@ class TrafficSource:
         return Traffic(
             reported_at=by_service.newest or 0.0,
             total=_total(by_service.whole, failures, refused),
+            recent=_recent(at) if by_service.whole.errors else None,
             services={row.service: _edge(row, refused[row.service]) for row in by_service.rows},
             routes={row.route: _edge(row, refused_routes[row.route]) for row in by_route.rows},
             usual_p95_ms=self._usual,
@@ -132,6 +135,18 @@ class TrafficSource:
             return False
         self._due[what] = now + every
         return True
+
+
+def _recent(at: float) -> Recent:
+    services, routes = (
+        telemetry.edge_by_service(at - RECENT_S),
+        telemetry.edge_by_route(at - RECENT_S, limit=MOST_ROUTES),
+    )
+    return Recent(
+        _edge(services.whole, 0),
+        {row.service: _edge(row, 0) for row in services.rows},
+        {row.route: _edge(row, 0) for row in routes.rows},
+    )
 
 
 def _total(whole: telemetry.EdgeFigures, failures: Sequence[telemetry.EdgeFailure], refused: Counter[str]) -> Edge:

@@ -215,6 +215,15 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Recent:
+    """The newest twenty or thirty seconds, which tell whether failures of the minute are over."""
+
+    total: Edge
+    services: Mapping[str, Edge]
+    routes: Mapping[str, Edge]
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """What the telemetry store holds: the gateway's records first, and what services report of themselves."""
 
@@ -223,6 +232,8 @@ class Traffic:
     total: Edge = Edge()
     services: Mapping[str, Edge] = field(default_factory=dict)
     routes: Mapping[str, Edge] = field(default_factory=dict)
+    recent: Recent | None = None
+    """The end of that minute, read when something failed in it."""
     usual_p95_ms: Mapping[str, float] = field(default_factory=dict)
     """Route → its p95 over the last hour, for routes with enough requests to have a habit."""
     callers: Sequence[Caller] = ()

@@ -16,12 +16,12 @@ from apps.dashboard.judge.readings import (
     UNKNOWN,
     BreakerLike,
     Changes,
-    Edge,
     EjectedLike,
     InstanceLike,
     Judgement,
     RedLike,
     ServiceInfo,
+    Traffic,
     WorkerLike,
 )
 from apps.dashboard.words import ago, and_list, percent, plural
@@ -143,7 +143,7 @@ def _silence(unknown: Sequence[InstanceLike], interval_s: float | None, now: flo
 def judge_gateway(
     workers: Sequence[WorkerLike],
     changes: Changes,
-    total: Edge,
+    seen: Traffic,
     states: Mapping[str, str],
     now: float,
     *,
@@ -164,7 +164,7 @@ def judge_gateway(
     if late and now - published > LATE_WORKER:
         count = f"{len(late)} of {plural(len(workers), 'worker')}"
         return Judgement(DEGRADED, f"{count} still serve revision {late[0].revision}")
-    if found := traffic.errors(traffic.EXPECTED, total):
+    if found := traffic.errors(traffic.EXPECTED, seen.total, seen.recent.total if seen.recent else None):
         broken = [name for name, state in states.items() if state == FAILING]
         cause = f", passing on the failures of {and_list(broken)}" if broken else ""
         # Passing on what services answer is its job: that is no failure of the data plane itself.

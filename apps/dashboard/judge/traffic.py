@@ -24,6 +24,8 @@ from apps.dashboard.words import milliseconds, percent, plural
 
 LEAST_REQUESTS, LEAST_ERRORS = 10, 3
 """Fewer requests, or fewer failures, in a minute say nothing about a share."""
+PROOF = 5.0
+"""Failures that the newest seconds would hold if things were as they were; without any of them it is over."""
 LEAST_FAILING = 5
 """Failures that it takes to call a route failing."""
 REFUSED_SHARE = 0.5
@@ -46,11 +48,13 @@ def judge(service: str, traffic: Traffic, routes: Mapping[str, RouteInfo], polic
     for info in routes.values():
         edge = traffic.routes.get(info.name)
         if edge is not None:
-            found += errors(info, edge, cause, f" to {info.path}")
+            now = traffic.recent.routes.get(info.name, Edge()) if traffic.recent else None
+            found += errors(info, edge, now, cause, f" to {info.path}")
             found += slow(info, edge, traffic.usual_p95_ms.get(info.name))
     whole = traffic.services.get(service)
     if whole is not None:
-        found += errors(EXPECTED, whole, cause)
+        now = traffic.recent.services.get(service, Edge()) if traffic.recent else None
+        found += errors(EXPECTED, whole, now, cause)
         if whole.limited:
             found += limits((caller for caller in traffic.callers if caller.service == service), routes, policies)
         if whole.refused:
@@ -59,14 +63,23 @@ def judge(service: str, traffic: Traffic, routes: Mapping[str, RouteInfo], polic
     return min(found, key=lambda judgement: RANK[judgement.state])
 
 
-def errors(expected: RouteInfo, edge: Edge, cause: str = "", where: str = "") -> list[Judgement]:
-    """Whether too large a share of the answers was 500 or above."""
+def errors(expected: RouteInfo, edge: Edge, recent: Edge | None, cause: str = "", where: str = "") -> list[Judgement]:
+    """Whether too large a share of the minute's answers was 500 or above, and still is as far as ``recent`` tells."""
     if edge.requests < LEAST_REQUESTS or edge.errors < LEAST_ERRORS or edge.error_rate < expected.degraded_share:
+        return []
+    if recent is not None and is_over(edge, recent):
         return []
     failing = edge.error_rate >= expected.failing_share and edge.errors >= LEAST_FAILING
     because = f" because of {cause}" if cause else ""
     share = f"{percent(edge.error_rate)} of {plural(edge.requests, 'request')}{where} fail{because}"
     return [Judgement(FAILING if failing else DEGRADED, share)]
+
+
+def is_over(edge: Edge, recent: Edge) -> bool:
+    """Whether failures have ended: none lately, although enough was asked to meet some, or nobody asks any more."""
+    if recent.errors:
+        return False
+    return not recent.requests or recent.requests * edge.error_rate >= PROOF
 
 
 def slow(expected: RouteInfo, edge: Edge, usual_ms: float | None) -> list[Judgement]:

@@ -15,6 +15,7 @@ from apps.dashboard.judge.readings import (
     Changes,
     Edge,
     Judgement,
+    Recent,
     Refusal,
     RouteInfo,
     Traffic,
@@ -198,6 +199,26 @@ def test_the_share_of_failures_is_judged_by_the_routes_own_thresholds(
     assert (judgement.state, judgement.why) == (expected, why)
 
 
+@pytest.mark.parametrize(
+    ("minute", "recent", "is_over"),
+    [
+        (Edge(60, 60), Edge(20, 20), False),
+        (Edge(60, 60), Edge(), True),
+        (Edge(60, 40), Edge(8, 0), True),
+        (Edge(60, 40), Edge(8, 1), False),
+        (Edge(10, 4), Edge(3, 0), False),
+        (Edge(600, 36), Edge(60, 0), False),
+        (Edge(600, 36), Edge(100, 0), True),
+    ],
+    ids=["goes on", "nobody asks", "enough are well", "one still fails", "too few to say", "chance", "no chance"],
+)
+def test_failures_that_have_ended_no_longer_count_once_that_is_more_than_chance(
+    minute: Edge, recent: Edge, is_over: bool
+) -> None:
+    found = Recent(recent, {"covenant": recent}, {"ledger": recent})
+    assert (met(minute, recent=found).state == "healthy") == is_over
+
+
 def test_many_routes_with_little_traffic_are_judged_together() -> None:
     judgement = met(Edge(5, 2), whole=Edge(50, 20))
     assert (judgement.state, judgement.why) == ("failing", "40% of 50 requests fail")
@@ -272,10 +293,10 @@ TWO = (Worker(), Worker(id="w2"))
 )
 def test_the_state_of_the_gateway(workers: Any, total: Edge, more: Any, expected: str, why: str) -> None:
     changes = Changes(revision=7, published_at=NOW - 600)
-    judgement = services.judge_gateway(workers, changes, total, {"mint": "failing"}, NOW, **more)
+    judgement = services.judge_gateway(workers, changes, Traffic(total=total), {"mint": "failing"}, NOW, **more)
     assert (judgement.state, judgement.why) == (expected, why)
 
 
 def test_a_worker_has_a_moment_for_a_new_revision() -> None:
     changes = Changes(revision=7, published_at=NOW - 3)
-    assert services.judge_gateway((Worker(revision=6),), changes, SEEN, {}, NOW).state == "healthy"
+    assert services.judge_gateway((Worker(revision=6),), changes, Traffic(total=SEEN), {}, NOW).state == "healthy"
