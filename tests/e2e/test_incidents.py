@@ -122,6 +122,8 @@ def overview(fleet: Fleet, page: Page, orders: Orders) -> Page:
     orders.well()
     page.goto(f"{fleet.pages}/")
     recovered(page)
+    # The minute of figures holds nothing of the incident before.
+    page.wait_for_function("() => !document.querySelector('[data-f=errors][data-bad]')", timeout=RECOVERS * 1000)
     page.evaluate(
         """() => {
           window.sameDocument = 'yes';
