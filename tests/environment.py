@@ -10,6 +10,9 @@ import tempfile
 from pathlib import Path
 
 from missioncontrol.launch.layout import SECRETS
+from tests import watch
+
+watch.begin()
 
 if "MC_HOME" not in os.environ:
     _home = tempfile.mkdtemp(prefix="mc-test-")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from missioncontrol.launch import packages
 from missioncontrol.launch.report import Report
-from tests import machine, postgres
+from tests import machine, postgres, watch
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
@@ -29,6 +29,7 @@ PACKAGES = {"chromium": "browser", "postgresql": "postgres"}
 
 def main(arguments: list[str]) -> int:
     """Run; non-zero when a test failed, or when in CI one could not run."""
+    watch.begin()
     if arguments:
         return subprocess.run([*PYTEST, *arguments], cwd=ROOT, env=environment(), check=False).returncode
     began = time.monotonic()

@@ -41,6 +41,8 @@ def configuration(
         "appendfsync everysec",
         'save ""',
         "daemonize no",
+        # A title would be written over the environment, by which the launcher's tests find what is left of a run.
+        "set-proc-title no",
         "maxmemory 512mb",
         # Full is an error that the writer sees; evicting would lose events in silence.
         "maxmemory-policy noeviction",
