@@ -69,6 +69,15 @@ async def test_what_is_written_is_read_and_survives_a_restart(store: Store, url:
     await again.stop()
 
 
+async def test_every_commit_of_sqlite_reaches_the_disk(tmp_path: Path) -> None:
+    """A write says that it is durable; from a test no power cut can be had, so the setting is looked at."""
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", [NOTES])
+    await store.start()
+    found = await store.write(lambda connection: connection.execute(text("PRAGMA synchronous")).scalar())
+    await store.stop()
+    assert found == 2, "FULL"
+
+
 async def test_writes_that_share_a_commit_fail_alone(store: Store) -> None:
     def broken(connection: Any) -> None:
         add("half")(connection)

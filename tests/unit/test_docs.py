@@ -15,6 +15,7 @@ from apps.dashboard import frames
 from apps.telemetry.collector.buffer import Buffer
 from apps.telemetry.collector.ingest import Ingest
 from apps.telemetry.collector.report import statistics
+from missioncontrol.fleet import MEMBERS
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.processes import table
 
@@ -142,7 +143,7 @@ def test_the_table_of_processes_names_all_of_them() -> None:
 # -- settings ------------------------------------------------------------------------------------
 
 VARIABLE = re.compile(r"(MC|DJANGO|OTEL|CELERY|DATABASE|REDIS|CLICKHOUSE|AEGIS|COVENANT|NEXUS|MINT)_[A-Z_]*[A-Z]")
-FOR_LIBRARIES = {"DJANGO_SETTINGS_MODULE", "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"}
+AMONG_OURSELVES = {"DJANGO_SETTINGS_MODULE", "MC_LISTEN", "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"}
 """Our own processes set these, nobody else does."""
 NEVER_ASKED = {"NEXUS_DATABASE_URL"}
 """nexus keeps no store."""
@@ -159,7 +160,7 @@ def settings() -> frozenset[str]:
             patterns.add("".join(part.value if isinstance(part, ast.Constant) else "*" for part in node.values))
     patterns.discard("*_FILE")
     made = {pattern.replace("*", name) for pattern in patterns if pattern.count("*") == 1 for name in FLEET}
-    named = {name for name in strings() | made if VARIABLE.fullmatch(name)} - FOR_LIBRARIES - NEVER_ASKED
+    named = {name for name in strings() | made if VARIABLE.fullmatch(name)} - AMONG_OURSELVES - NEVER_ASKED
     # A secret may stand in a file that another variable names.
     return frozenset(name for name in named if name.removesuffix("_FILE") == name or name[:-5] not in named)
 
@@ -198,6 +199,18 @@ def test_a_setting_has_the_default_that_the_page_says(page: str) -> None:
             assert [known[name] for name in names] == [float(number) for number in numbers], names
             checked += 1
     assert checked
+
+
+# -- libraries -----------------------------------------------------------------------------------
+
+
+def test_the_page_of_libraries_names_what_is_pinned() -> None:
+    lines = "\n".join(read(name) for name in ("requirements.txt", "requirements-dev.txt"))
+    pinned = {name.lower() for name in re.findall(r"^([\w.-]+)==", lines, re.MULTILINE)}
+    cells = [row[0] for row in rows("docs/decisions/0011-libraries.md")][1:]
+    # "-exporter-…" goes on with the name before it.
+    names = {word.lower() for cell in cells for word in cell.split(", ") if not word.startswith("-")}
+    assert names and {name.split()[0] for name in names} <= pinned
 
 
 # -- figures -------------------------------------------------------------------------------------
@@ -258,6 +271,21 @@ def test_the_page_of_access_lists_every_refusal_of_a_caller() -> None:
                 refusals.add(f"token_{word}")
     listed = [name for cells in rows("docs/access.md") if cells[0][:1] == "4" for name in quoted(cells[0])]
     assert set(listed) ^ refusals == set()
+
+
+def test_the_page_of_access_says_who_may_call_the_reference_fleet() -> None:
+    listed = {}
+    for cells in rows("docs/access.md"):
+        if len(cells) == 3 and cells[1].startswith("`/"):
+            methods = re.findall(r"[A-Z]{3,}", cells[1])
+            allowed = re.findall(r"\b(demo|nexus)\b", cells[2])
+            listed[quoted(cells[0])[0]] = (methods, allowed, "public" in cells[2])
+    seeded = {
+        opening.name: ([*opening.methods], [*opening.allow], not opening.allow)
+        for member in MEMBERS
+        for opening in member.openings
+    }
+    assert listed == seeded
 
 
 def test_every_failure_on_the_page_of_the_api_is_one_that_the_code_says() -> None:

@@ -148,10 +148,13 @@ def test_a_killed_part_is_started_again(fleet: Fleet) -> None:
     until(lambda: listening(fleet.ports["MC_MINT_PORT"]), 15, what="mint listening")
 
 
-def test_engines_listen_on_loopback_alone(fleet: Fleet) -> None:
-    own = {fleet.pid("redis"), fleet.pid("clickhouse")}
-    seen = {c.laddr.ip for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in own}
-    assert seen == {"127.0.0.1"}
+def test_nothing_listens_beyond_this_machine_unless_it_is_told_to(fleet: Fleet) -> None:
+    assert "MC_HOST" not in fleet.env
+    own = {fleet.pid(name) for name in PARTS.split()}
+    own |= {child.pid for pid in own for child in psutil.Process(pid).children(recursive=True)}
+    found = [c.laddr for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in own]
+    assert {address.ip for address in found} == {"127.0.0.1"}
+    assert {address.port for address in found} == set(fleet.ports.values())
 
 
 def test_engines_ask_strangers_on_this_machine_for_their_secrets(fleet: Fleet) -> None:

@@ -38,6 +38,11 @@ def test_the_right_password_returns_to_the_page() -> None:
     assert (answer.status_code, answer["Location"]) == (302, "/gateway/")
 
 
+def test_the_sessions_cookie_is_for_this_site_and_no_script() -> None:
+    cookie = login(Client(), "ann", RIGHT).cookies["mc_session"]
+    assert (cookie["samesite"], cookie["httponly"], cookie["path"], cookie["domain"]) == ("Lax", True, "/", "")
+
+
 @pytest.mark.parametrize(
     "next_",
     [

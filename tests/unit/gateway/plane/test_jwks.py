@@ -133,6 +133,45 @@ def test_keys_that_come_late_from_an_address_given_up_count_no_more(tmp_path: Pa
     asyncio.run(follow())
 
 
+async def test_a_redirect_to_a_key_set_is_not_followed(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        asked.append(path)
+        keys = json.dumps({"keys": [entry("a")]}).encode()
+        status = b"200 OK" if path == "/keys" else b"302 Found\r\nLocation: /keys"
+        writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(keys), keys))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    (tmp_path / "jwks").mkdir()
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    failed, done = asyncio.Event(), asyncio.Event()
+
+    class Heard(Metrics):
+        def count(self, metric: str, reason: str = "", by: int = 1) -> None:
+            failed.set()
+
+    store = KeyStore(tmp_path, Heard(), done.set, Guard(Policy()))
+    fetching = asyncio.create_task(store.run())
+    try:
+        issuer = config.Issuer("test", "https://issuer", "us", ("EdDSA",), f"{url}/moved")
+        store.configure((issuer,))
+        async with asyncio.timeout(10):
+            await failed.wait()
+        assert asked == ["/moved"] and "test" not in store.sets
+        store.configure((msgspec.structs.replace(issuer, jwks_url=f"{url}/keys"),))
+        async with asyncio.timeout(10):
+            await done.wait()
+        assert set(store.sets["test"]) == {"a"}
+    finally:
+        fetching.cancel()
+        store.close()
+        server.close()
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"keys": 1}', b"\xff"])
 def test_what_is_no_key_set_is_said_so(data: bytes) -> None:
     with pytest.raises(ValueError):
