@@ -87,7 +87,7 @@ def document() -> config.Document:
     )
     return compiler.document(
         services=[_ServiceRow(row) for row in rows],
-        routes=Route.objects.filter(enabled=True).order_by("name").select_related("service", "rate_limit"),
+        routes=Route.objects.order_by("name").select_related("service", "rate_limit"),
         rate_limits=RateLimitPolicy.objects.order_by("name"),
         consumers=Consumer.objects.order_by("name").select_related("rate_limit"),
         keys=ApiKey.objects.order_by("prefix").select_related("consumer"),

@@ -79,7 +79,7 @@ class RouteAdmin(PublishingAdmin):
 
     @display(description="More exact routes on this path")
     def shadows(self, row: Route) -> str:
-        return ", ".join(queries.shadowed_by(row, queries.enabled_routes())) or "None: what it matches is its own."
+        return ", ".join(queries.shadowed_by(row, queries.routes_by_path())) or "None: what it matches is its own."
 
     @display(description="Who may call", label={"anyone": "warning", "every consumer": "warning"})
     def callers(self, row: Route) -> str:

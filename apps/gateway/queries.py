@@ -98,21 +98,23 @@ def workers() -> list[WorkerStatus]:
     ]
 
 
-Enabled = Mapping[str, list[Route]]
-"""The routes that are on, by path."""
+ByPath = Mapping[str, list[Route]]
 
 
-def enabled_routes() -> Enabled:
+def routes_by_path() -> ByPath:
     """To ask ``shadowed_by`` of many routes at the cost of one query."""
     found: dict[str, list[Route]] = {}
-    for route in Route.objects.filter(enabled=True).only("name", "path", "match", "hosts", "methods").order_by("name"):
+    for route in Route.objects.only("name", "path", "match", "hosts", "methods").order_by("name"):
         found.setdefault(route.path.rstrip("/"), []).append(route)
     return found
 
 
-def shadowed_by(route: Route, enabled: Enabled) -> list[str]:
-    """Routes on the same path that are more exact and so get some of the requests that ``route`` matches."""
-    others = enabled.get(route.path.rstrip("/"), [])
+def shadowed_by(route: Route, routes: ByPath) -> list[str]:
+    """Routes on the same path that are more exact and so get some of the requests that ``route`` matches.
+
+    One that is off gets them too, and answers 404.
+    """
+    others = routes.get(route.path.rstrip("/"), [])
     return [other.name for other in others if other.pk != route.pk and yields_to(route, other)]
 
 

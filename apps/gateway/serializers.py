@@ -73,9 +73,9 @@ class RouteSerializer(Validated):
 
     def get_shadowed_by(self, row: Route) -> list[str]:
         """More exact routes on the same path, which get some of the requests that this one matches."""
-        if "enabled_routes" not in self.context:
-            self.context["enabled_routes"] = queries.enabled_routes()
-        return queries.shadowed_by(row, self.context["enabled_routes"])
+        if "routes_by_path" not in self.context:
+            self.context["routes_by_path"] = queries.routes_by_path()
+        return queries.shadowed_by(row, self.context["routes_by_path"])
 
     class Meta:
         model = Route

@@ -267,6 +267,8 @@ def test_a_route_says_which_more_exact_one_gets_some_of_its_requests(admin: APIC
     shown = {row["name"]: row["shadowed_by"] for row in admin.get("/api/v1/routes").json()["results"]}
     assert shown == {"ledger": ["books"], "books": []}
     admin.patch("/api/v1/routes/books", {"enabled": False}, format="json")
+    assert admin.get("/api/v1/routes/ledger").json()["shadowed_by"] == ["books"], "one that is off closes its place"
+    admin.delete("/api/v1/routes/books")
     assert admin.get("/api/v1/routes/ledger").json()["shadowed_by"] == []
 
 

@@ -37,6 +37,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Ite
                 config.Route("capital", "up", "/open/echo/Capital", auth=()),
                 config.Route("passing", "up", "/passing", auth=(), forward_credentials=True),
                 config.Route("empty", "empty", "/empty", allow=("root",)),
+                config.Route("closed", "up", "/open/echo/closed", enabled=False),
                 config.Route("tokens", "up", "/tokens", auth=("jwt",), issuers=("test",)),
             ),
             consumers=(
@@ -171,6 +172,9 @@ def test_no_field_makes_a_service_do_another_thing_than_was_judged(gateway: Gate
         "/up/../open/echo/inner",
         "/open/echo/%2e%2e/echo/inner",
         "/open/echo/@me",
+        "/open/echo/closed",
+        "/open/echo/closed;x/y",
+        "/open/echo/CLOSED",
         "/open/echo/leaf",
         # Servers that cut parameters off each segment (servlets, RFC 2396) or decode all there is:
         "/open/echo/inner;x",

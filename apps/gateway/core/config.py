@@ -96,6 +96,8 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     """Normalised, starts with ``/``. A prefix ends at a segment: ``/nexus`` matches ``/nexus/v1``, not ``/nexusx``."""
     match: Literal["prefix", "exact"] = "prefix"
+    enabled: bool = True
+    """Off: requests find no route here. It stays in the document so that no wider route gets them instead."""
     hosts: tuple[str, ...] = ()
     """Lower case, without port; ``*.example.org`` matches one or more labels. Empty: any."""
     methods: tuple[str, ...] = ()
@@ -228,6 +230,8 @@ def check(document: Document) -> None:
             )
         if not route.path.startswith("/"):
             raise ConfigError(f"Route {route.name} has path {route.path!r}; it must start with '/'.", "path")
+        if not route.enabled:
+            continue  # nobody is let in, whoever it names
         for name in route.issuers:
             if name not in issuers:
                 raise ConfigError(f"Route {route.name} names issuer {name}, which does not exist.", "issuers")
@@ -254,6 +258,8 @@ def _unambiguous(routes: tuple[Route, ...]) -> None:
     """
     claimed: dict[tuple[str, str, str], list[Route]] = {}
     for route in routes:
+        if not route.enabled:
+            continue
         path = route.path.rstrip("/") if route.match == "prefix" else route.path
         for host in route.hosts or ("",):
             rivals = claimed.setdefault((route.match, path, host), [])

@@ -33,12 +33,24 @@ class Way:
         return path[self._cut :] or "/"
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """No route. ``allow`` names the methods that other requests for this path may use (405), or nothing (404)."""
+
+    allow: tuple[str, ...] = ()
+
+
+NO_ROUTE = Miss()
+CLOSED = Miss()
+"""A route that is off: nothing else gets its requests."""
+
+
 @dataclass(slots=True)
 class Methods:
     """The routes of one path and host, by method; ``any`` takes the methods that nobody names."""
 
-    named: dict[str, Way] = field(default_factory=dict)
-    any: Way | None = None
+    named: dict[str, Way | Miss] = field(default_factory=dict)
+    any: Way | Miss | None = None
 
 
 @dataclass(slots=True)
@@ -59,16 +71,6 @@ class Node:
     slot: Slot | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """No route. ``allow`` names the methods that other requests for this path may use (405), or nothing (404)."""
-
-    allow: tuple[str, ...] = ()
-
-
-NO_ROUTE = Miss()
-
-
 class Routes:
     """An immutable index over a document's routes."""
 
@@ -79,10 +81,12 @@ class Routes:
         self._root = Node()
         self.by_host = any(route.hosts for route in document.routes)
         """False when no route names a host, so callers may skip reading it."""
-        for route in document.routes:
-            way = Way(route)
+        for route in sorted(document.routes, key=lambda route: not route.enabled):
+            way = Way(route) if route.enabled else CLOSED
             slot = self._exact.setdefault(route.path, Slot()) if route.match == "exact" else self._prefix(route.path)
             for methods in _places(slot, route.hosts):
+                if way is CLOSED and isinstance(methods.any, Way):
+                    continue  # who took over the very place may have it
                 for method in route.methods:
                     methods.named.setdefault(method, way)
                 if not route.methods and methods.any is None:
@@ -117,7 +121,8 @@ class Routes:
                     others.append(methods)
         if refused is None:
             return NO_ROUTE
-        return Miss(tuple(sorted({name for methods in (refused, *others) for name in methods.named})))
+        named = [item for methods in (refused, *others) for item in methods.named.items()]
+        return Miss(tuple(sorted({name for name, way in named if way is not CLOSED})))
 
     def disputed(self, host: str, method: str, path: str, way: Way) -> bool:
         """Whether a server less strict than we are would take ``path``, which is ``way``'s, for another route's.
@@ -131,10 +136,10 @@ class Routes:
         folded = self._folded or self
         for other in (path, *others):
             found = self.match(host, method, other)
-            if isinstance(found, Way) and found is not way:
+            if found is CLOSED or (isinstance(found, Way) and found is not way):
                 return True
             found = folded.match(host, method, other.lower())
-            if isinstance(found, Way) and len(found.route.path.rstrip("/")) > len(way.route.path.rstrip("/")):
+            if found is CLOSED or (isinstance(found, Way) and _length(found) > _length(way)):
                 return True
         return False
 
@@ -156,6 +161,10 @@ class Routes:
             found.append(exact)
         found.reverse()
         return found
+
+
+def _length(way: Way) -> int:
+    return len(way.route.path.rstrip("/"))
 
 
 def _places(slot: Slot, hosts: tuple[str, ...]) -> list[Methods]:

@@ -48,7 +48,8 @@ def test_the_document_says_what_the_database_says(world: World, no_redis: None) 
     assert [service.name for service in made.services] == ["ledger"]
     assert [instance.name for instance in made.services[0].instances] == ["ledger-1"]
     assert made.services[0].fleet and made.services[0].breaker.override == "open"
-    assert [route.name for route in made.routes] == ["ledger"] and made.routes[0].rate_limit == "standard"
+    assert [(route.name, route.enabled) for route in made.routes] == [("ledger", True), ("off", False)]
+    assert made.routes[0].rate_limit == "standard"
     assert [(issuer.name, issuer.enabled) for issuer in made.issuers] == [("i", False)]
     assert made.keys[0].prefix == row.prefix and made.keys[0].hash == actions.hash_key(key)
     assert config.decode(config.encode(made)) == made

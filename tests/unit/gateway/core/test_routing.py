@@ -101,6 +101,34 @@ def test_a_path_that_others_take_for_another_routes_is_disputed_only_where_route
     assert routes(outer, Route("A", "s", "/A/x")).nested
 
 
+def test_a_route_that_is_off_closes_its_place_instead_of_leaving_it_to_a_wider_one() -> None:
+    table = routes(
+        Route("open", "s", "/open", auth=()),
+        Route("admin", "s", "/open/admin", enabled=False),
+        Route("read", "s", "/open/books", methods=("GET",), enabled=False),
+        Route("next", "s", "/open/books", methods=("GET", "PUT")),
+        Route("later", "s", "/open", enabled=False),
+        Route("gone", "s", "/gone", methods=("GET",), enabled=False),
+        Route("put", "s", "/gone", methods=("PUT",)),
+        Route("old", "s", "/moved", methods=("GET",), enabled=False),
+        Route("new", "s", "/moved"),
+    )
+    for method, path, expected in (
+        ("GET", "/open/admin", "none"),
+        ("POST", "/open/admin/x", "none"),
+        ("GET", "/open/books", "next"),
+        ("POST", "/open/books", "open"),
+        ("GET", "/open/x", "open"),
+        ("GET", "/gone", "none"),
+        ("POST", "/gone", "PUT"),
+        ("GET", "/moved", "new"),
+    ):
+        assert name(table.match("", method, path)) == expected, (method, path)
+    way = table.match("", "GET", "/open/ADMIN")
+    assert isinstance(way, Way) and table.disputed("", "GET", "/open/ADMIN", way)
+    assert table.disputed("", "GET", "/open/admin;x", way)
+
+
 def test_a_thousand_routes_cost_what_ten_do() -> None:
     def cost(count: int) -> float:
         table = routes(*(Route(f"r{n}", "s", f"/team{n}/service/v1") for n in range(count)))
