@@ -96,7 +96,7 @@ function drawChanges(changed) {
     mark.append(title, svg("use", { href: icon(change.kind), x: -5.5, y: 0, width: 11, height: 11, color: "var(--tone)" }));
     ribbon.append(mark);
   }
-  for (const [x, anchor, title] of labels(places, 650 / Math.max(ribbon.clientWidth, 1))) {
+  for (const [x, anchor, title] of labels(places, 720 / Math.max(ribbon.clientWidth, 1))) {
     const label = svg("text", { x: `${x.toFixed(2)}%`, y: 32, "text-anchor": anchor });
     label.textContent = title;
     ribbon.append(label);
