@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import jwt
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 from apps.gateway.core import config
+from tests.serving import serving
 from tests.waiting import until
 from tests.wire.gateway import KEY, Gateway, hashed, running
 
@@ -53,27 +53,13 @@ class Keys(ThreadingHTTPServer):
         self.keys.append({**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": alg, "use": "sig"})
 
 
-@contextlib.contextmanager
-def serving(port: int) -> Iterator[Keys]:
-    """An issuer that answers meanwhile."""
-    server = Keys(port)
-    thread = Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 ED = Ed25519PrivateKey.generate()
 RSA = generate_private_key(65537, 2048)
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Iterator[Gateway]:
-    with running(tmp_path_factory.mktemp("gateway"), redis_process) as found, serving(found.jwks_port) as server:
+    with running(tmp_path_factory.mktemp("gateway"), redis_process) as found, serving(Keys(found.jwks_port)) as server:
         server.add("ed", ED, "EdDSA")
         url = f"http://127.0.0.1:{found.jwks_port}/jwks.json"
         old = found.document

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from apps.gateway.core.edge import METRIC
+from tests.serving import serving
 from tests.waiting import until
 from tests.wire.gateway import KEY, Gateway, running
 
@@ -95,15 +95,8 @@ def gateway(tmp_path: Path, redis_url: str) -> Iterator[Gateway]:
 
 @pytest.fixture
 def collector(gateway: Gateway) -> Iterator[Collector]:
-    server = Collector(gateway.otlp_port)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(Collector(gateway.otlp_port)) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -169,18 +162,12 @@ def test_counts_outlast_a_collector_that_is_away_or_never_answers(gateway: Gatew
         gateway.get("/up/x")
     server = Collector(gateway.otlp_port)
     server.silent = True  # it stores what comes, and its answer is lost
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(server):
         until(lambda: server.counts, 20, what="the first counts")
         server.silent = False
         wanted = {("open", 200, ""): 5, ("up", 401, "credentials_missing"): 5}
         until(lambda: server.counted() == wanted, 30, what="every request counted")
         assert server.counts.count(server.counts[0]) > 1, "what was not known to be stored came again, byte for byte"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -198,16 +185,9 @@ def test_spans_wait_for_a_collector_that_is_away(gateway: Gateway) -> None:
     for _ in range(20):
         gateway.get("/open/x")
     until(lambda: "does not take telemetry" in gateway.logs(), 4)
-    server = Collector(gateway.otlp_port)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(Collector(gateway.otlp_port)) as server:
         until(lambda: len(server.spans) >= 20, 5, what="the spans of before")
         assert len({span.span_id for span in server.spans}) == len(server.spans)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_collector_that_refuses_costs_its_spans_and_they_are_counted(gateway: Gateway, collector: Collector) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as StillRunning
@@ -17,6 +16,7 @@ from apps.health.prober import Prober, ProberOfProcess
 from apps.health.probes import Finding, Request
 from apps.health.rounds import Target
 from apps.lib.addresses import Guard, Policy
+from tests.serving import serving
 from tests.waiting import free_port, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,13 +38,8 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def good() -> Iterator[str]:
-    server = Server(("127.0.0.1", 0), Health)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Server(("127.0.0.1", 0), Health)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,6 +13,7 @@ from missioncontrol import env
 from missioncontrol.launch import ready
 from missioncontrol.launch.processes import SERVICES, Heartbeat, Http, Ping, Process
 from tests.redis_server import admin_url
+from tests.serving import serving
 from tests.waiting import free_port
 
 
@@ -41,12 +41,8 @@ def sealed(purpose: str, message: dict[str, object]) -> bytes:
 def server() -> Iterator[HTTPServer]:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.refusals = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 def http(server: HTTPServer) -> Process:
