@@ -17,6 +17,7 @@ from apps.telemetry.collector.ingest import Ingest
 from apps.telemetry.collector.report import statistics
 from missioncontrol.fleet import MEMBERS
 from missioncontrol.launch import settings as environment
+from missioncontrol.launch.layout import FOLDERS as FOLDERS_OF_A_HOME
 from missioncontrol.launch.processes import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +139,14 @@ def test_every_class_that_a_page_names_is_in_the_code(page: str) -> None:
 def test_the_table_of_processes_names_all_of_them() -> None:
     listed = [name for cells in rows("docs/architecture.md") if len(cells) == 4 for name in quoted(cells[0])]
     assert sorted(listed) == sorted(process.name for process in table(environment.read(), "valkey-server"))
+
+
+def test_the_rooms_and_the_folders_of_a_home_are_all_named() -> None:
+    page = read("docs/architecture.md")
+    apps = {path.parent.name for path in (ROOT / "apps").glob("*/__init__.py")}
+    assert apps == set(re.findall(r"^  (\w+)/ ", page, re.MULTILINE))
+    kept = page.partition("## State and its bounds")[2]
+    assert {f"{name}/" for name in FOLDERS_OF_A_HOME} <= set(quoted(kept))
 
 
 # -- settings ------------------------------------------------------------------------------------
