@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from missioncontrol.launch import engines
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -20,12 +22,20 @@ def postgres(program: str = "initdb") -> str | None:
     return str(kept[-1]) if kept else shutil.which(program)
 
 
+def redis() -> str | None:
+    """The path of the machine's own Redis server, when it is new enough."""
+    found = engines.look("/usr/bin/redis-server")
+    return found.path if found is not None and found.version >= engines.OLDEST_REDIS else None
+
+
 def lacks(marker: str) -> str:
     """Why tests with this marker can't run here; empty when they can."""
     if marker == "browser" and not chromium():
         return "Chromium isn't installed (apt-get install chromium)"
     if marker == "postgres" and not postgres():
         return "PostgreSQL isn't installed (apt-get install postgresql)"
+    if marker == "redis" and not redis():
+        return "Redis 7 isn't installed (apt-get install redis-server)"
     if marker == "disk" and os.geteuid() != 0:
         return "a small disk can be mounted by root alone"
     return ""

@@ -17,7 +17,8 @@ import redis
 import redis.asyncio
 from kombu import Connection
 
-from missioncontrol.launch import engines, redisconf
+from missioncontrol.launch import redisconf
+from tests import machine
 from tests.redis_server import RedisServer
 from tests.waiting import free_port, listening, until
 
@@ -180,15 +181,15 @@ except PermissionError:
     assert said.strip().endswith("unread")
 
 
+@pytest.mark.redis
 def test_the_machines_own_server_takes_the_same_configuration(tmp_path: Path) -> None:
     """Where the wheel has no server, the one on PATH stands in."""
-    found = engines.look("/usr/bin/redis-server")
-    if found is None or found.version < engines.OLDEST_REDIS:
-        pytest.skip("Redis 7 isn't installed (apt-get install redis-server)")
+    server = machine.redis()
+    assert server
     port = free_port()
     config = tmp_path / "redis.conf"
     config.write_text(redisconf.configuration(tmp_path, port, "plain", durable=False))
-    process = subprocess.Popen([found.path, str(config)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([server, str(config)], stdout=subprocess.DEVNULL)
     try:
         until(lambda: listening(port), 10, what="redis")
         assert say(port, "PING").startswith("-NOAUTH")

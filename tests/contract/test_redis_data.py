@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from missioncontrol.launch import engines, redisdata
+from tests import machine
 from tests.redis_server import RedisServer
 from tests.waiting import listening, until
 
@@ -67,10 +68,9 @@ def test_a_log_without_a_header_is_known_by_who_last_ran_there(tmp_path: Path) -
 
 @contextmanager
 def machines_server(folder: Path, port: int) -> Iterator[redis.Redis]:
-    found = engines.look("/usr/bin/redis-server")
-    if found is None:
-        pytest.skip("Redis isn't installed (apt-get install redis-server)")
-    argv = [found.path, "--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--save", ""]
+    server = machine.redis()
+    assert server
+    argv = [server, "--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--save", ""]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     try:
         until(lambda: listening(port), 10, what="redis")
@@ -81,6 +81,7 @@ def machines_server(folder: Path, port: int) -> Iterator[redis.Redis]:
         process.wait(10)
 
 
+@pytest.mark.redis
 def test_an_older_redis_folder_is_read_and_not_overlooked(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, durable=True)
     with machines_server(tmp_path, server.port) as client:
