@@ -60,7 +60,8 @@ def beyond(error: BaseException | None) -> Problem | None:
     seen = 0
     while error is not None and seen < 10:
         of_data = type(error).__module__.startswith("psycopg") and _is_a(error, "DataError")
-        if of_data or str(error).startswith(TOO_LARGE):
+        half = isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed"
+        if of_data or half or str(error).startswith(TOO_LARGE):
             return Problem(400, "invalid", "A value is beyond what can be stored or looked for here.")
         error, seen = error.__cause__, seen + 1
     return None

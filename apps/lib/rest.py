@@ -64,17 +64,18 @@ class Json(JSONParser):
 
 
 def _odd(document: Any) -> str:
-    """What no part of a document may be, as a sentence: nested beyond use, or text that no database takes."""
+    """What no document may be, as a sentence: nested beyond use, or with names that can't be told. Values are
+    for the fields to judge, which say beside whose they are."""
     level = [document]
     for _ in range(DEEPEST):
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                below += [*item.keys(), *item.values()]
+                if any(NO_TEXT.search(name) for name in item):
+                    return "A name holds a NUL or half a surrogate pair."
+                below += item.values()
             elif isinstance(item, list):
                 below += item
-            elif isinstance(item, str) and NO_TEXT.search(item):
-                return "A text holds a NUL or half a surrogate pair."
         if not below:
             return ""
         level = below

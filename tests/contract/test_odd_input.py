@@ -176,6 +176,7 @@ ODD_JSON = [
     b"1",
     b'{"name": ["a"], "service": {"a": 1}, "path": 5, "hosts": "x", "auth": [[]]}',
     b'{"name": "x", "service": "\\u0000"}',
+    b'{"name": "x", "service": "\\ud800", "consumer": "\\ud800", "rate_limit": "\\ud800"}',
     b'{"expires_at": "9999-12-31T23:59:59+00:00", "name": "x", "consumer": "demo"}',
     b'{"expires_at": "0001-01-01T00:00:00+14:00", "name": "x", "consumer": "demo"}',
 ]

@@ -63,6 +63,7 @@ def test_postgresql_that_can_not_be_reached_is_away() -> None:
         (psycopg.errors.NumericValueOutOfRange(), False, True),
         (psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"), False, True),
         (OverflowError("Python int too large to convert to SQLite INTEGER"), False, True),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), False, True),
         (OverflowError("math range error"), False, False),
         (None, False, False),
     ],
