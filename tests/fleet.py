@@ -168,9 +168,9 @@ class Fleet:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def new_fleet(**extra: str) -> Fleet:
-    """A Mission Control that isn't started yet, on free ports, in a temporary home."""
-    home = Path(tempfile.mkdtemp(prefix="mc-fleet-")).resolve()
+def new_fleet(folder: Path | None = None, **extra: str) -> Fleet:
+    """A Mission Control that isn't started yet, on free ports, in a temporary home (in ``folder``, when given)."""
+    home = Path(tempfile.mkdtemp(prefix="mc-fleet-", dir=folder)).resolve()
     return Fleet(home, dict(zip(PORTS, free_ports(len(PORTS)), strict=True)), extra)
 
 

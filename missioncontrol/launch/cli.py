@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def main(arguments: list[str]) -> int:
     except Stop as stop:
         report.end_line()
         print(f"Mission Control: {stop}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        report.end_line()
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"Mission Control: the disk is full{where}: make room and run again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

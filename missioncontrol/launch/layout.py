@@ -28,6 +28,9 @@ SECRETS = (
 )
 """Random secrets that the first start makes; those that belong to seeded data are made by ``manage.py seed``."""
 
+ROOM = 64 * 1024 * 1024
+"""Bytes that must be free at a start."""
+
 SOCKET_LIMIT = 103
 """Bytes of a unix socket's path that every system takes (Linux 107, macOS 103)."""
 SOCKET_SUFFIX = 9
@@ -47,6 +50,15 @@ def make_folders(home: Path) -> None:
             f"MC_HOME is {home}, which can't be written ({(error.strerror or str(error)).lower()}): "
             "set MC_HOME to a folder that can."
         ) from None
+
+
+def check_room(home: Path) -> None:
+    """Stop when the disk under ``home`` has no room for a start: databases, logs and the engines' first files."""
+    free = shutil.disk_usage(home).free
+    if free < ROOM:
+        raise Stop(
+            f"The disk that holds {home} is full ({free >> 20} MB free, {ROOM >> 20} are needed): make room first."
+        )
 
 
 def make_secrets(home: Path) -> list[str]:

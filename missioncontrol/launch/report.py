@@ -62,6 +62,7 @@ class Report:
         try:
             self._out.write(text)
             self._out.flush()
-        except BrokenPipeError:
-            # Whoever read our lines has gone (``make run | head``): the work goes on in silence.
+        except OSError:
+            # Whoever read our lines has gone (``make run | head``), or the disk that they go to is full: the work
+            # goes on in silence.
             self._live = False

@@ -84,6 +84,7 @@ class Run:
         report, settings = self.report, self.settings
         report.say("Mission Control")
         layout.make_folders(settings.home)
+        layout.check_room(settings.home)
         lock = layout.Lock(settings.home)
         try:
             environment.check_ports(settings)
