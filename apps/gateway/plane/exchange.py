@@ -351,7 +351,8 @@ class Exchange:
             self._await_answer(monotonic())
         else:
             self._move(Event.SEND)
-            self.client.resume()
+            if not connection.blocked:
+                self.client.resume()
 
     def _await_answer(self, now: float) -> None:
         self._move(Event.SEND_ALL)
@@ -483,6 +484,12 @@ class Exchange:
             self.client.interim(status, head)
 
     @entry
+    def upstream_filled(self, attempt: Attempt) -> None:
+        """The upstream takes no more of the request for now."""
+        if attempt is self.tries.current and not self.body_done:
+            self.client.pause()
+
+    @entry
     def upstream_drained(self, attempt: Attempt) -> None:
         """The upstream takes more of the request."""
         if attempt is self.tries.current:
@@ -520,11 +527,8 @@ class Exchange:
 
     def _pass_body(self) -> None:
         connection = self.tries.connection
-        if connection is None:
-            return
-        connection.more(self._body_so_far(), self.body_done)
-        if connection.blocked and not self.body_done:
-            self.client.pause()
+        if connection is not None:
+            connection.more(self._body_so_far(), self.body_done)
 
     @entry
     def client_blocked(self) -> None:

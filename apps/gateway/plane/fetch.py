@@ -58,6 +58,9 @@ class _Call:
     def upstream_failed(self, attempt: Attempt) -> None:
         self._end(FetchError(attempt.detail))
 
+    def upstream_filled(self, attempt: Attempt) -> None:
+        return
+
     def upstream_drained(self, attempt: Attempt) -> None:
         return
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 
 from apps.gateway.core import patience
+from apps.gateway.plane import sweep
 from apps.gateway.plane.breakers import Breakers
 from apps.gateway.plane.client_http1 import ClientConnection
 from apps.gateway.plane.health import Verdicts
@@ -124,30 +125,17 @@ class Gateway:
                     instance.close()
 
     async def _sweep(self) -> None:
-        """Deadlines, idle connections and breakers' waits, without a timer for each."""
+        """Every deadline, for as long as the worker lives."""
         worker = self.worker
         slow = 0.0
         while True:
             await asyncio.sleep(SWEEP_SECONDS if worker.inflight else 4 * SWEEP_SECONDS)
             now = monotonic()
-            for request in [one for one in worker.inflight if one.deadline <= now]:
-                request.expire(now)
-            table = worker.table
-            if table is not None:
-                for service in table.services.values():
-                    service.breaker.tick(now)
-            if now - slow < 1.0:
-                continue
-            slow = now
-            for client in [one for one in worker.clients if one.exchange is None and one.deadline <= now]:
-                client.expire(now)
-            worker.limiter.sweep(now)
-            self.verdicts.tick(now)
-            if table is not None:
-                for service in table.services.values():
-                    service.outliers.tick(now)
-                    for instance in service.instances.values():
-                        instance.sweep(now)
+            sweep.exchanges(worker, now)
+            if now - slow >= 1.0:
+                slow = now
+                sweep.connections(worker, now)
+                self.verdicts.tick(now)
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -38,6 +38,9 @@ class User(Protocol):
     def upstream_failed(self, attempt: Attempt) -> None:
         """The attempt came to nothing, ``attempt.failure`` says how; it has been given back."""
 
+    def upstream_filled(self, attempt: Attempt) -> None:
+        """The upstream takes no more of the request for now."""
+
     def upstream_drained(self, attempt: Attempt) -> None:
         """The upstream takes more of the request."""
 
@@ -123,6 +126,11 @@ class Attempt:
         self.fail(failure, detail)
         self.close()
         user.upstream_failed(self)
+
+    def filled(self) -> None:
+        """See Holder."""
+        if self._user is not None:
+            self._user.upstream_filled(self)
 
     def drained(self) -> None:
         """See Holder."""

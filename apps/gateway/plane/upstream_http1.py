@@ -32,6 +32,9 @@ class Holder(Protocol):
     def failed(self, failure: str, detail: str) -> None:
         """There will be no more of the answer."""
 
+    def filled(self) -> None:
+        """No more of the request should be written for now."""
+
     def drained(self) -> None:
         """More of the request can be written."""
 
@@ -263,6 +266,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.blocked = True
+        if self.holder is not None:
+            self.holder.filled()
 
     def resume_writing(self) -> None:
         self.blocked = False
