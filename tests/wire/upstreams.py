@@ -1,10 +1,10 @@
 """Small real upstreams for the gateway's tests: each a process of its own, with the manners a test asks for by path.
 
 ``/echo`` tells what arrived; ``/status/<n>``, ``/slow/<seconds>``, ``/bytes/<n>``, ``/chunks/<n>``, ``/close``
-(an answer without length), ``/cut`` (half an answer), ``/reset``, ``/hints`` (103, then 200), ``/garbage``,
-``/dependency``, ``/hang``, ``/early`` (answers at the head, reads the body after),
-``/raw`` (the bytes of the file ``NAME.answer`` in FOLDER). ``/mode/<status>`` sets how ``/flag`` answers from
-then on, ``/mode/<status>-late`` after half a second; ``/seen`` counts requests.
+(an answer without length), ``/once`` (keeps the connection, resets it at the next request), ``/cut`` (half an
+answer), ``/reset``, ``/hints`` (103, then 200), ``/garbage``, ``/dependency``, ``/hang``, ``/early`` (answers at the
+head, reads the body after), ``/raw`` (the bytes of the file ``NAME.answer`` in FOLDER). ``/mode/<status>`` sets how
+``/flag`` answers from then on, ``/mode/<status>-late`` after half a second; ``/seen`` counts requests.
 
 Run: ``python -m tests.wire.upstreams PORT NAME FOLDER``.
 """
@@ -33,6 +33,7 @@ class Upstream(asyncio.Protocol):
         self.transport = transport
         self.parser = httptools.HttpRequestParser(self)
         self.busy = False
+        self.once = False
         self.room = asyncio.Event()
         self.room.set()
 
@@ -47,6 +48,9 @@ class Upstream(asyncio.Protocol):
             type(self).aborted += 1
 
     def data_received(self, data: bytes) -> None:
+        if self.once:
+            self.transport.abort()
+            return
         self.parser.feed_data(data)
 
     def on_message_begin(self) -> None:
@@ -118,6 +122,10 @@ class Upstream(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
             await asyncio.sleep(0.05)
             self.transport.abort()
+        elif first == "once":
+            # As a server does that had just decided to close the kept connection.
+            self.once = True
+            self.send(200, b"once")
         elif first == "reset":
             self.transport.abort()
         elif first == "hints":
