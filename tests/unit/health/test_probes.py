@@ -222,4 +222,4 @@ async def test_a_name_that_turns_to_a_closed_address_is_refused_as_it_is_resolve
     monkeypatch.setattr(loop, "getaddrinfo", rebinding)
     for expected in ("answered 200", "the address is not allowed: it hands out a machine's credentials"):
         async with session("test", Guard(Policy())) as http:
-            assert (await probe(http, Request(f"http://rebinding.example:{port}/", 2))).detail == expected
+            assert (await probe(http, Request(f"http://rebinding.example:{port}/", 30))).detail == expected
