@@ -96,9 +96,13 @@ def main() -> int:
         port = env.port("MC_GATEWAY_PORT", 8080)
         if "--check" in sys.argv[1:]:
             return 0
+        lock = chosen.home / f"parent-{port}.lock"
+        try:
+            reign = handover.Reign(lock)
+        except OSError as error:
+            raise env.EnvError(f"The gateway can't write {lock} ({error.strerror}).") from None
         given = handover.inherited()
         listener = given or listen(host, port)
-        reign = handover.Reign(chosen.home / f"parent-{port}.lock")
     except env.EnvError as error:
         print(error, file=sys.stderr)
         return 2

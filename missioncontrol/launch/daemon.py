@@ -126,6 +126,7 @@ def lose_no_more_than_a_line() -> None:
         if before and handler.lost == before:
             handler.lost = 0
             handler.stream.write(f"(the disk was full: {before} writes to this log failed)\n".encode())
+            handler.flush()
 
     def emit_and_rotate(handler: Any, record: Any) -> None:
         try:

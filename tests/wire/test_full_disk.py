@@ -5,11 +5,13 @@ The whole system on a small file system of its own.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,11 +123,14 @@ def test_a_full_disk_costs_writes_alone_and_all_comes_back_with_room(system: Fle
         assert requests.get(f"{system.pages}/health", timeout=20).ok
         # Each leaves lines in logs, until these meet the end of the disk as well.
         assert {pay(system).status_code for _ in range(80)} <= {429, 503}
+        reader.more(200)
+        # Also a gateway that must begin anew now does.
+        os.kill(parent, signal.SIGKILL)
+        until(lambda: system.pid("gateway") not in {0, parent}, 60, every=0.5, what="a new parent")
         reader.more(400)
         assert reader.wrong == []
         assert system.process is not None
         assert system.process.poll() is None, "the launcher and its supervisor live"
-        assert system.pid("gateway") == parent
 
         disk.clear()
         until(lambda: write(system), 60, every=0.5, what="Redis writing again")
@@ -162,6 +167,47 @@ def test_a_start_on_a_full_disk_is_one_sentence(disk: SmallDisk, system: Fleet) 
         own.end()
 
 
-def test_the_logs_say_what_they_lost(system: Fleet) -> None:
-    written = b"".join(path.read_bytes() for path in (Path(system.home) / "logs").glob("*.log"))
-    assert b"(the disk was full: " in written
+LOG = """
+import pathlib, sys
+from supervisor import loggers
+from missioncontrol.launch import daemon
+
+daemon.lose_no_more_than_a_line()
+path = pathlib.Path(sys.argv[1])
+log = loggers.getLogger(loggers.LevelsByName.INFO)
+loggers.handle_file(log, str(path), "%(message)s", rotating=True, maxbytes=100_000, backups=1)
+print("ready", flush=True)
+for line in sys.stdin:
+    log.info("x" * 5000 + chr(10))
+    print("written", flush=True)
+"""
+
+
+def test_a_log_outlives_a_full_disk_and_says_what_that_cost(disk: SmallDisk) -> None:
+    """What the supervisor writes for its children: fifty lines meet the end of the disk, and the turning over too."""
+    folder = disk.folder / "log"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOG, str(folder / "child.log")],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def write(count: int) -> None:
+        for _ in range(count):
+            process.stdin.write("more\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "written\n"
+
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        disk.fill()
+        write(50)
+        disk.clear()
+        write(10)
+        process.stdin.close()
+        assert process.wait(20) == 0
+    kept = "".join(path.read_text() for path in folder.iterdir())
+    assert re.search(r"\(the disk was full: \d+ writes to this log failed\)", kept)
+    assert kept.count("x" * 5000) >= 10

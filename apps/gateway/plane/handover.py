@@ -9,6 +9,7 @@ until somebody holds the lock again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
@@ -60,8 +61,10 @@ class Reign:
             except BlockingIOError:
                 return False  # somebody looks at it just now
             self.held = True
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()} {os.urandom(8).hex()}\n".encode(), 0)
+            # Only who waits for the next reign reads the word; a full disk must not end this one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, f"{os.getpid()} {os.urandom(8).hex()}\n".encode(), 0)
         return True
 
     def forget(self) -> None:
@@ -80,7 +83,10 @@ class Reign:
             return
 
     def _taken(self) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
         try:
             # Shared, so that other orphans who look at the same moment don't take each other for a parent.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
