@@ -14,9 +14,10 @@ import pytest
 from jwt.algorithms import RSAAlgorithm
 
 from apps.gateway.core import config
+from tests.serving import serving
 from tests.waiting import until
 from tests.wire.gateway import KEY, Answer, Gateway, hashed, running
-from tests.wire.test_gateway_auth import ED, ISSUER, RSA, Keys, serving, token
+from tests.wire.test_gateway_auth import ED, ISSUER, RSA, Keys, token
 
 ROOT_KEY = "mc_rootroot_" + "r" * 40
 
@@ -59,7 +60,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Ite
 @pytest.fixture(scope="module")
 def keys(gateway: Gateway) -> Iterator[Keys]:
     """The issuer pins EdDSA, and publishes other keys for other uses."""
-    with serving(gateway.jwks_port) as server:
+    with serving(Keys(gateway.jwks_port)) as server:
         server.add("ed", ED, "EdDSA")
         server.add("rsa", RSA, "RS256")
         secret = base64.urlsafe_b64encode(b"s" * 32).rstrip(b"=").decode()
