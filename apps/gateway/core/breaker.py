@@ -150,7 +150,7 @@ class Breaker:
             self._become("open", FOLLOWED, now)
 
     def recover(self, now: float) -> None:
-        """The monitor saw an instance turn healthy after the breaker opened: on trial at once, without the wait.
+        """The monitor vouches for the service, by a check since the breaker opened: on trial at once, without the wait.
 
         Trial calls still decide; when none comes, a check that passed is as good, so that a service
         without traffic does not stay half-open until somebody needs it.
@@ -159,7 +159,8 @@ class Breaker:
             return
         if self.state == "open":
             self._become("half_open", RECOVERED, now)
-        self._close_at = now + QUIET_SECONDS
+        if self._close_at is None:
+            self._close_at = now + QUIET_SECONDS
 
     def configure(self, settings: config.Breaker, now: float) -> None:
         """Adopt changed settings. An operator's override acts at once; a changed window starts empty."""

@@ -23,6 +23,9 @@ NEWS_SECONDS = 30.0
 """How long a verdict on the channel, or a sign of life, is news: one that is said again later is a stranger's.
 Clocks may differ by so much."""
 
+VOUCHED_SECONDS = 5.0
+"""So long half-open with only healthy verdicts, and the verdicts count as checks since it opened."""
+
 MONITOR_SECONDS = 15.0
 """So long after the monitor's last sign of life its verdicts stop to count. It gives one each second, and a
 worker looks every five."""
@@ -64,13 +67,26 @@ class Verdicts:
             self._apply(verdict)
 
     def tick(self, now: float) -> None:
-        """Once a second: notice that the monitor is gone."""
+        """Once a second: notice that the monitor is gone, and what it vouches for."""
+        self._vouch(now)
         if self._heard_at is not None and now - self._heard_at >= MONITOR_SECONDS:
             self._heard_at = None
             self.states = {}
             log.warning("The monitor has been silent for %g s: its verdicts no longer count", MONITOR_SECONDS)
             self._worker.metrics.count("mc.gateway.monitor.lost")
             self._heed()
+
+    def _vouch(self, now: float) -> None:
+        """An outage too short for a verdict leaves none that ends it: steady ones count after a while, or a worker that
+        no client asks would stay half-open for good."""
+        table = self._worker.table
+        for service in table.services.values() if table is not None else ():
+            breaker = service.breaker
+            if breaker.state != "half_open" or now - breaker.since < VOUCHED_SECONDS:
+                continue
+            instances = service.instances.values()
+            if instances and all(self.states.get(instance.key) == HEALTHY for instance in instances):
+                breaker.recover(now)
 
     def _heard(self) -> None:
         news = self._heard_at is None

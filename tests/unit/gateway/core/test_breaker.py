@@ -161,6 +161,15 @@ def test_it_follows_a_peer_and_recovers_on_the_monitors_word() -> None:
     assert breaker.state == "closed"
 
 
+def test_the_monitors_word_said_again_does_not_put_off_the_close() -> None:
+    breaker = new()
+    breaker.follow(1.0)
+    for second in (3.0, 4.0):
+        breaker.recover(second)
+    breaker.tick(5.0)
+    assert breaker.state == "closed"
+
+
 def test_after_the_monitors_word_trial_calls_still_decide() -> None:
     breaker = new()
     fail(breaker, 0.0, 2)
