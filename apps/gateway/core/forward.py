@@ -25,6 +25,11 @@ def status_line(status: int) -> bytes:
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
+def lines(head: RequestHead | ResponseHead) -> bytes:
+    """The fields that go on as they are, ready to send."""
+    return b"\r\n".join(head.lines) + b"\r\n" if head.lines else b""
+
+
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body; ``data`` is not empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)
@@ -55,7 +60,7 @@ def request_head(request: Outgoing, instance: bytes) -> bytes:
         request.target,
         b" HTTP/1.1\r\n",
         instance,
-        *head.lines,
+        lines(head),
         VIA_LINE,
         request.origin,
         b"X-Forwarded-Host: %b\r\ntraceparent: 00-%b-%b-0%d\r\n"
@@ -96,7 +101,7 @@ def answer_head(
     old: bool,
 ) -> list[bytes]:
     """An instance's answer as the client will read it, in parts. ``size`` is the body's when it is complete."""
-    parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *head.lines]
+    parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines(head)]
     if not head.date:
         parts.append(date)
     parts += (b"X-Trace-Id: ", trace_id, b"\r\n", extra)
@@ -119,8 +124,8 @@ def own_answer(
 ) -> bytes:
     """An answer of the gateway's own: its head, for the body to follow unless the method was HEAD."""
     head = ResponseHead()
-    head.lines = [b"Cache-Control: no-store\r\n"]
+    head.lines = [b"Cache-Control: no-store"]
     if content_type:
-        head.lines += (b"Content-Type: ", content_type.encode(), b"\r\n")
+        head.lines.append(b"Content-Type: " + content_type.encode())
     how = framing(status, head, head_only=False, complete=True, old=old)
     return b"".join(answer_head(status, head, how, len(body), date, trace_id, extra, keep=keep, old=old))

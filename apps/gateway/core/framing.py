@@ -10,27 +10,12 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from apps.gateway.core.headers import MAX_HEAD
+from apps.gateway.core.headers import FramingError, too_large
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
 _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 _SIZE_LINE_PLAIN = 18
 """Bytes of a size line that need no budget: sixteen digits and the line's end."""
-
-
-class FramingError(Exception):
-    """The message can't be read on: no byte after this has a meaning. ``status`` is what a client is told."""
-
-    def __init__(self, detail: str, status: int = 400, failure: str = "framing") -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.status = status
-        self.failure = failure
-
-
-def too_large(what: str) -> FramingError:
-    """The budget is spent."""
-    return FramingError(f"{what} over {MAX_HEAD} bytes.", 431, "headers_too_large")
 
 
 class Body(Protocol):
@@ -170,7 +155,8 @@ def request_body(length: bytes | None, coding: bytes | None, *, old: bool, budge
     if coding is not None:
         if length is not None:
             raise FramingError("The request has both Content-Length and Transfer-Encoding.")
-        return Chunked(budget) if chunked(coding, old=old) else None
+        check_chunked(coding, old=old)
+        return Chunked(budget)
     if length is None:
         return None
     size = content_length(length)
@@ -179,18 +165,16 @@ def request_body(length: bytes | None, coding: bytes | None, *, old: bool, budge
 
 def response_body(
     status: int, length: bytes | None, coding: bytes | None, *, head_only: bool, old: bool, budget: int
-) -> Body | None:
-    """How an answer's body is framed; None when it has none (RFC 9112 section 6.3)."""
+) -> Body | int:
+    """How an answer's body is framed: so many bytes, 0 when it has none, or by what it says (RFC 9112 section 6.3)."""
     if coding is not None and length is not None:
         raise FramingError("The answer has both Content-Length and Transfer-Encoding.")
-    if head_only or status in {204, 304}:
-        return None
+    if head_only or status == 204 or status == 304:
+        return 0
     if coding is not None:
-        return Chunked(budget) if chunked(coding, old=old) else None
-    if length is None:
-        return Endless()
-    size = content_length(length)
-    return Sized(size) if size else None
+        check_chunked(coding, old=old)
+        return Chunked(budget)
+    return Endless() if length is None else content_length(length)
 
 
 def content_length(value: bytes) -> int:
@@ -200,8 +184,8 @@ def content_length(value: bytes) -> int:
     return int(value)
 
 
-def chunked(coding: bytes, *, old: bool) -> bool:
-    """Whether the body is chunked and nothing else, which is all that can be carried on unchanged.
+def check_chunked(coding: bytes, *, old: bool) -> None:
+    """Let a body pass that is chunked and nothing else, which is all that can be carried on unchanged.
 
     FramingError: 400 where the end of the body can't be told (RFC 9112 section 6.3) or in HTTP/1.0, which knows no
     transfer codings (section 6.1); 501 for a coding below chunked, which would be lost on the way (section 6.1).
@@ -209,7 +193,7 @@ def chunked(coding: bytes, *, old: bool) -> bool:
     if old:
         raise FramingError("HTTP/1.0 has no Transfer-Encoding.")
     if coding.lower() == b"chunked":
-        return True
+        return
     codings = [each.strip(b" \t").lower() for each in coding.split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
         raise FramingError("The Transfer-Encoding does not end in one chunked coding.")

@@ -7,14 +7,34 @@ fields that only the gateway may set. Works on raw bytes and knows nothing of ro
 
 from __future__ import annotations
 
+import re
+
 from apps.gateway.core.cookies import sets_ours, without_ours
 from apps.lib.problem import Problem, Refused
 
-Fields = list[tuple[bytes, bytes]]
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TEXT = bytes((9, *range(32, 127), *range(128, 256)))
+"""What a value may hold (RFC 9110 section 5.5)."""
 
 MAX_FIELDS = 100
 MAX_HEAD = 65_536
 """Most header fields, and most bytes of a request's or response's head; past either is 431 (502 for a response)."""
+
+
+class FramingError(Exception):
+    """The message can't be read on: no byte after this has a meaning. ``status`` is what a client is told."""
+
+    def __init__(self, detail: str, status: int = 400, failure: str = "framing") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.status = status
+        self.failure = failure
+
+
+def too_large(what: str) -> FramingError:
+    """The budget is spent."""
+    return FramingError(f"{what} over {MAX_HEAD} bytes.", 431, "headers_too_large")
+
 
 (
     PASS,
@@ -111,6 +131,8 @@ class Kinds(dict[bytes, int]):
         self._dropped = dropped
 
     def __missing__(self, name: bytes) -> int:
+        if _TOKEN.fullmatch(name) is None:
+            raise FramingError("A field's name is not a token.")
         lower = name.lower()
         plain = lower.translate(_PLAIN_NAME)
         kind = self._known.get(plain, DROP if plain.startswith(self._dropped) else PASS)
@@ -121,8 +143,35 @@ class Kinds(dict[bytes, int]):
         return kind
 
 
-REQUEST_KINDS = Kinds(_REQUEST, _OURS)
-RESPONSE_KINDS = Kinds(_RESPONSE)
+class Lines(dict[bytes, tuple[int, bytes]]):
+    """A field line → what its name means, and its value without the white space around it (RFC 9112 section 5.1).
+
+    Most lines have been seen before, from the same client or another, and need not be taken apart and checked
+    again. Forgets all when it is full: what is common is back at once.
+    """
+
+    MOST = 2048
+    LONGEST = 128
+
+    def __init__(self, kinds: Kinds) -> None:
+        super().__init__()
+        self._kinds = kinds
+
+    def __missing__(self, line: bytes) -> tuple[int, bytes]:
+        name, colon, value = line.partition(b":")
+        kind = self._kinds[name]
+        if not colon or value.translate(None, _TEXT):
+            raise FramingError("A line of the head is not a field.")
+        found = (kind, value.strip(b" \t"))
+        if len(line) <= self.LONGEST:
+            if len(self) >= self.MOST:
+                self.clear()
+            self[line] = found
+        return found
+
+
+REQUEST_LINES = Lines(Kinds(_REQUEST, _OURS))
+RESPONSE_LINES = Lines(Kinds(_RESPONSE))
 
 
 class RequestHead:
@@ -137,19 +186,31 @@ class RequestHead:
         "forwarded",
         "hops",
         "host",
+        "keep",
         "key",
         "length",
         "lines",
+        "method",
+        "old",
         "path",
         "query",
         "state",
+        "target",
         "traceparent",
         "upgrade",
         "via",
     )
 
+    method: bytes
+    target: bytes
+    old: bool
+    """It speaks HTTP/1.0."""
+    keep: bool
+    """Its client would use the connection again."""
+
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        """What goes on as it is."""
         self.path = b""
         """As it was sent; ``*`` for the server as a whole."""
         self.query = b""
@@ -172,22 +233,25 @@ class RequestHead:
         self.via = 0
 
 
-def sort_request(fields: Fields) -> RequestHead:
-    """Sort a request's fields. Refused (400) for a Host, key, credential or length that is there twice.
+def sort_request(head_lines: list[bytes]) -> RequestHead:
+    """Sort a request's fields: the lines of its head, of which the first is not one.
+
+    Refused (400) for a Host, key, credential or length that is there twice, FramingError for what is no field.
 
     White space around a value is not part of it (RFC 9112 section 5.1); it is cut where a value is read here.
     """
     head = RequestHead()
     lines = head.lines
     hosts = 0
-    for name, value in fields:
-        kind = REQUEST_KINDS[name]
+    fields = iter(head_lines)
+    next(fields)
+    for line in fields:
+        kind, value = REQUEST_LINES[line]
         if kind == PASS:
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(line)
             continue
         if kind == DROP:
             continue
-        value = value.strip(b" \t")
         if kind == HOST:
             hosts += 1
             head.host = value
@@ -218,7 +282,7 @@ def sort_request(fields: Fields) -> RequestHead:
             head.upgrade = _joined(head.upgrade, value)
         elif kind == VIA:
             head.via += value.count(VIA_NAME)
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(line)
         elif kind == FORWARDED:
             head.forwarded = value if head.forwarded is None else head.forwarded + b", " + value
         elif kind == HOPS:
@@ -226,7 +290,7 @@ def sort_request(fields: Fields) -> RequestHead:
         elif kind == COOKIE:
             others = without_ours(value)
             if others:
-                lines += (name, b": ", others, b"\r\n")
+                lines.append(b"Cookie: " + others)
     if hosts > 1:
         raise _twice("Host")
     if head.connection is not None:
@@ -279,51 +343,56 @@ def connection_options(value: bytes) -> frozenset[bytes]:
 
 
 def without(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
-    """``lines`` (name, separator, value, end, …) less the fields in ``names``."""
-    kept: list[bytes] = []
-    for index in range(0, len(lines), 4):
-        if lines[index].lower() not in names:
-            kept += lines[index : index + 4]
-    return kept
+    """``lines`` less the fields in ``names``, lower case."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 class ResponseHead:
     """A response's fields, sorted."""
 
-    __slots__ = ("coding", "date", "failed_dependency", "length", "lines")
+    __slots__ = ("coding", "connection", "date", "failed_dependency", "keep", "length", "lines", "old", "status")
+
+    keep: bool
+    """The instance would take another request on this connection."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        """What goes back as it is."""
+        self.status = 0
+        self.old = False
+        """It speaks HTTP/1.0."""
+        self.connection: bytes | None = None
         self.length: bytes | None = None
         self.coding: bytes | None = None
         self.date = False
         self.failed_dependency: bytes | None = None
 
 
-def sort_response(fields: Fields) -> ResponseHead:
-    """Sort a response's fields for the way back."""
+def sort_response(head_lines: list[bytes]) -> ResponseHead:
+    """Sort a response's fields for the way back: the lines of its head, of which the first is not one."""
     head = ResponseHead()
     lines = head.lines
-    named: frozenset[bytes] = frozenset()
-    for name, value in fields:
-        kind = RESPONSE_KINDS[name]
+    fields = iter(head_lines)
+    next(fields)
+    for line in fields:
+        kind, value = RESPONSE_LINES[line]
         if kind == PASS:
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(line)
         elif kind == LENGTH:
-            head.length = _joined(head.length, value.strip(b" \t"))
+            head.length = _joined(head.length, value)
         elif kind == DATE:
             head.date = True
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(line)
         elif kind == CODING:
-            head.coding = _joined(head.coding, value.strip(b" \t"))
+            head.coding = _joined(head.coding, value)
         elif kind == CONNECTION:
-            named |= connection_options(value)
+            head.connection = _joined(head.connection, value)
         elif kind == FAILED:
             head.failed_dependency = value
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(line)
         elif kind == COOKIE and not sets_ours(value):
-            lines += (name, b": ", value, b"\r\n")
-    if named:
+            lines.append(line)
+    if head.connection is not None and (named := connection_options(head.connection)):
         head.lines = without(lines, named)
         head.date = head.date and b"date" not in named
     return head

@@ -1,170 +1,174 @@
-"""Heads as they are read: llhttp is given one head and not a byte more.
+"""Heads as they are read: from bytes to a request's or an answer's fields, in one pass (RFC 9112 sections 2 to 5).
 
-Owns the bound on a head's size and number of fields and the check of the protocol's version. llhttp, by
-httptools and in its strict mode, does the reading; where the body ends is apps.gateway.core.framing's. A parser
-that did not say by itself that its message was over at the head's end is replaced before the next message.
+Strict where two readers could differ: lines end with CRLF and nothing else, a field's name is a token, no control
+character anywhere, no folded line, one space around the target, HTTP/1.0 or HTTP/1.1. Tests hold that nothing is
+read here that llhttp would refuse or read otherwise. Where the body ends is apps.gateway.core.framing's.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
-import httptools
-
-from apps.gateway.core.framing import FramingError, too_large
-from apps.gateway.core.headers import MAX_FIELDS, MAX_HEAD, Fields
+from apps.gateway.core.headers import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    FramingError,
+    RequestHead,
+    ResponseHead,
+    sort_request,
+    sort_response,
+    too_large,
+)
 
 _END = b"\r\n\r\n"
-_VERSION = re.compile(rb"HTTP/[0-9]+(\.[0-9]+)?")
+_TEXT = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))
+"""What a head may hold (RFC 9110 section 5.5): text, tabs, and line ends, which are looked at apart."""
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+_VERSION = re.compile(rb"HTTP/[0-9](\.[0-9])?")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
-class _Reader:
-    """What both directions share."""
+class Buffer:
+    """Collects one head after another: what comes in pieces waits here, up to the bound on a head."""
 
-    PARSER: Callable[[object], Any]
+    __slots__ = ("_blank", "_check", "_checked", "_held", "head", "size")
 
-    keep: bool
-    """The sender would use the connection again, as far as a whole head can tell."""
-    old: bool
-    """It speaks HTTP/1.0."""
-
-    __slots__ = ("_complete", "_line", "_parser", "_tail", "fields", "keep", "old", "size", "whole")
-
-    def __init__(self) -> None:
-        self._parser: Any = None
-        self._complete = False
-        self._tail = b""
-        """The last bytes that came, while a head is not whole: its end may have begun."""
-        self._line: bytes | None = None
-        """A request line as far as it has come; None when its version has been seen."""
-        self.renew()
-
-    def renew(self) -> None:
-        """Make ready for the next head, after a whole one."""
-        if not self._complete:
-            self._parser = self.PARSER(self)
-        self.fields: Fields = []
+    def __init__(self, check: Callable[[bytes], object]) -> None:
+        """``check`` reads the first line of a head that is still coming, so that nonsense is not waited for."""
+        self.head: bytes | None = None
+        """The last head that was taken whole, without the empty line."""
         self.size = 0
-        """Bytes of this head so far."""
-        self.whole = self._complete = False
-
-    def close(self) -> None:
-        """The connection is gone. The parser holds our methods: the two would keep each other alive."""
-        self._parser = None
+        """Its bytes, empty line included."""
+        self._check = check
+        self._checked = False
+        self._held = bytearray()
+        self._blank = 0
 
     def feed(self, data: bytes, at: int) -> int:
-        """Read from ``at`` to the end of the head, or of ``data``; where it stopped."""
-        end = len(data)
-        stop = self._stop(data, at) if self._tail else data.find(_END, at) + 4
-        if stop < 4 and not self._tail:
-            stop = end
-        self.size += stop - at
+        """Take from ``at`` to the end of the head, or of ``data``; where it stopped. ``head`` is None until it is
+        whole. Empty lines ahead of it are passed over (RFC 9112 section 2.2)."""
+        end = data.find(_END, at)
+        if self._held or end <= at or data[at] < 32:
+            return self._hold(data, at)
+        self.size = end + 4 - at
         if self.size > MAX_HEAD:
             raise too_large("The head is")
-        piece = data if stop - at == end else data[at:stop]
-        line = self._line
-        if line is not None:
-            found = piece.find(b"\r\n")
-            if not line and found > 8 and piece[found - 9 : found] == b" HTTP/1.1":
-                self.old = False
-                self._line = None
-            else:
-                self._note(piece)
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            # An offer to switch protocols may be ignored (RFC 9110 section 7.8); this parser is past use.
-            self._complete = False
-        except httptools.HttpParserError:
-            raise self._unreadable() from None
-        if not self.whole:
-            self._tail = (self._tail + piece)[-3:]
-            return stop
-        self._tail = b""
-        if self._line is not None:
-            raise self._unreadable()
-        if len(self.fields) > MAX_FIELDS:
-            raise FramingError(f"The head has over {MAX_FIELDS} fields.", 431, "headers_too_large")
+        self.head = data[at:end]
+        return end + 4
+
+    def _hold(self, data: bytes, at: int) -> int:
+        held = self._held
+        searched = max(0, len(held) - 3)
+        held += data[at:] if at else data
+        if held and held[0] in b"\r\n":
+            text = held.lstrip(b"\r\n")
+            self._blank += len(held) - len(text)
+            held[:] = text
+            searched = 0
+        end = held.find(_END, searched)
+        self.size = self._blank + (len(held) if end < 0 else end + 4)
+        if self.size > MAX_HEAD:
+            raise too_large("The head is")
+        if end < 0:
+            self.head = None
+            self._look(held)
+            return len(data)
+        self.head = bytes(held[:end])
+        stop = len(data) - len(held) + end + 4
+        held.clear()
+        self._blank = 0
+        self._checked = False
         return stop
 
-    def _stop(self, data: bytes, at: int) -> int:
-        """Where the head, or else the data, ends, when its last line may have begun in the piece before."""
-        tail = self._tail
-        found = (tail + data[at : at + 3]).find(_END)
-        if found >= 0:
-            return at + found + 4 - len(tail)
-        found = data.find(_END, at)
-        return len(data) if found < 0 else found + 4
-
-    def _note(self, piece: bytes) -> None:
-        """Look at the version as soon as it is there."""
-        raise NotImplementedError
-
-    def _unreadable(self) -> FramingError:
-        return FramingError("The message is not well-formed HTTP/1.1.")
-
-    # -- httptools --------------------------------------------------------------------------------
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
-
-    def on_message_complete(self) -> None:
-        self._complete = True
+    def _look(self, held: bytearray) -> None:
+        """Whether this can still become a head."""
+        if held.translate(None, _TEXT) or held.count(b"\n") != held.count(b"\r\n"):
+            raise FramingError("The head holds a control character or a bare line end.")
+        if not self._checked and b"\r\n" in held:
+            self._checked = True
+            self._check(bytes(held.partition(b"\r\n")[0]))
 
 
-class RequestReader(_Reader):
-    """Requests' heads. Only HTTP/1.0 and HTTP/1.1 are read: 505 for another version (RFC 9110 section 15.6.6)."""
-
-    PARSER = httptools.HttpRequestParser
-
-    __slots__ = ("method", "target")
-
-    def renew(self) -> None:
-        """See _Reader."""
-        if not self._complete:
-            self._parser = self.PARSER(self)
-        self.fields = []
-        self.size = 0
-        self.whole = self._complete = False
-        self.target = b""
-        self._line = b""
-
-    def _note(self, piece: bytes) -> None:
-        line, found, _ = ((self._line or b"") + piece).lstrip(b"\r\n").partition(b"\r\n")
-        self._line = line + found
-        if found and line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-            self.old = line.endswith(b"0")
-            self._line = None
-
-    def _unreadable(self) -> FramingError:
-        version = (self._line or b"").rstrip(b"\r\n").rpartition(b" ")[2]
-        if _VERSION.fullmatch(version) and version not in {b"HTTP/1.0", b"HTTP/1.1"}:
-            return FramingError("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505, "version_unsupported")
-        return FramingError("The request is not well-formed HTTP/1.1.")
-
-    def on_url(self, data: bytes) -> None:
-        self.target += data
-
-    def on_headers_complete(self) -> None:
-        self.whole = True
-        self.method: bytes = self._parser.get_method()
-        self.keep = self._parser.should_keep_alive()
+def read_request(head: bytes) -> RequestHead:
+    """A request's head. FramingError or Refused (400, 431, 505) for what must not be read."""
+    lines = _lines(head)
+    found = sort_request(lines)
+    found.method, found.target, found.old = request_line(lines[0])
+    connection = found.connection
+    found.keep = not found.old if connection is None else persists(connection, old=found.old)
+    return found
 
 
-class ResponseReader(_Reader):
-    """Answers' heads."""
+def read_response(head: bytes) -> ResponseHead:
+    """An answer's head. FramingError for what must not be read."""
+    lines = _lines(head)
+    found = sort_response(lines)
+    found.status, found.old = _STATUSES[lines[0]]
+    connection = found.connection
+    found.keep = connection == b"keep-alive" or persists(connection, old=found.old)
+    return found
 
-    PARSER = httptools.HttpResponseParser
 
-    __slots__ = ("status",)
+def _lines(head: bytes) -> list[bytes]:
+    lines = head.split(b"\r\n")
+    if len(lines) > MAX_FIELDS + 1:
+        raise FramingError(f"The head has over {MAX_FIELDS} fields.", 431, "headers_too_large")
+    return lines
 
-    def ancient(self) -> bool:
-        """It speaks HTTP/1.0, or something older."""
-        return bool(self._parser.get_http_version() != "1.1")
 
-    def on_headers_complete(self) -> None:
-        self.whole = True
-        self.status: int = self._parser.get_status_code()
-        self.keep = self._parser.should_keep_alive()
+class Methods(dict[bytes, bytes]):
+    """Methods that have been seen to be tokens, up to a bound."""
+
+    def __missing__(self, method: bytes) -> bytes:
+        if _TOKEN.fullmatch(method) is None:
+            raise FramingError("The request line does not begin with a method.")
+        if len(self) < 64:
+            self[method] = method
+        return method
+
+
+_METHODS = Methods()
+
+
+def request_line(line: bytes) -> tuple[bytes, bytes, bool]:
+    """Method, target, and whether it is HTTP/1.0. 505 for another version of HTTP (RFC 9110 section 15.6.6)."""
+    method, _, rest = line.partition(b" ")
+    target, _, version = rest.rpartition(b" ")
+    if version != b"HTTP/1.1" and version != b"HTTP/1.0":
+        if _VERSION.fullmatch(version):
+            raise FramingError("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505, "version_unsupported")
+        raise FramingError("The request line does not end in a version of HTTP.")
+    if _TARGET.fullmatch(target) is None:
+        raise FramingError("The request line is not a method, a target and a version with one space between.")
+    return _METHODS[method], target, version == b"HTTP/1.0"
+
+
+def status_line(line: bytes) -> tuple[int, bool]:
+    """The status, and whether it is HTTP/1.0."""
+    found = _STATUS.fullmatch(line)
+    if found is None:
+        raise FramingError("The answer does not begin with a status of HTTP/1.1.")
+    return int(found[2]), found[1] == b"0"
+
+
+class Statuses(dict[bytes, tuple[int, bool]]):
+    """Status lines that have been read, up to a bound."""
+
+    def __missing__(self, line: bytes) -> tuple[int, bool]:
+        found = status_line(line)
+        if len(self) < 256 and len(line) < 64:
+            self[line] = found
+        return found
+
+
+_STATUSES = Statuses()
+
+
+def persists(connection: bytes | None, *, old: bool) -> bool:
+    """Whether the sender would use the connection again (RFC 9112 section 9.3)."""
+    if connection is None:
+        return not old
+    options = [option.strip(b" \t") for option in connection.lower().split(b",")]
+    return b"close" not in options and (not old or b"keep-alive" in options)

@@ -48,17 +48,18 @@ def _refused(detail: str, failure: str = "framing", status: int = 400) -> Refuse
     return Refused(Problem(status, failure, detail))
 
 
-def read_target(method: bytes, target: bytes, head: RequestHead, *, old: bool) -> None:
+def read_target(head: RequestHead) -> None:
     """Set ``path``, ``query`` and ``host`` of ``head``; the path is ``*`` for the server as a whole.
 
     Refused: 400 without a valid Host in HTTP/1.1, 414 for a target that is too long, 501 for CONNECT.
     """
+    method, target = head.method, head.target
     if len(target) > MAX_TARGET:
         raise _refused(f"The request target is over {MAX_TARGET} bytes.", "target_too_long", 414)
     host = head.host
     if host:
         HOSTS[host]  # says no if it is none
-    elif not old:
+    elif not head.old:
         raise _refused("The request has no Host field.")
     if not target.startswith(b"/"):
         if method == b"CONNECT":

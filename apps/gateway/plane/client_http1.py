@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Any
 
 from apps.gateway.core import patience
-from apps.gateway.core.forward import LAST_CHUNK, answer_head, chunk, framing, own_answer, status_line
-from apps.gateway.core.framing import Body, FramingError, request_body
-from apps.gateway.core.headers import MAX_HEAD, RequestHead, ResponseHead, sort_request
-from apps.gateway.core.heads import RequestReader
+from apps.gateway.core.forward import LAST_CHUNK, answer_head, chunk, framing, lines, own_answer, status_line
+from apps.gateway.core.framing import Body, request_body
+from apps.gateway.core.headers import MAX_HEAD, FramingError, RequestHead, ResponseHead
+from apps.gateway.core.heads import Buffer, read_request, request_line
 from apps.gateway.core.states import CLIENT, IllegalTransition, Reading, Turn
 from apps.gateway.core.target import read_target
 from apps.gateway.core.trace import Text
@@ -24,6 +24,10 @@ from apps.gateway.plane.client import Answered
 from apps.gateway.plane.exchange import Exchange, Record
 from apps.gateway.plane.worker import Worker
 from apps.lib.problem import Problem, Refused
+
+# Members of an enumeration are looked up at a cost that shows here: a name of this module's is free.
+IDLE, HEAD, BODY, HELD, SPOILT, FLUSHING, LINGERING, CLOSING, CLOSED = Reading
+BEGIN, HEAD_WHOLE, WHOLE, SPOIL, KEEP, STALL, DRAIN, LINGER, CLOSE, LOSE = Turn
 
 LINGER_BYTES = 1_048_576
 """What still comes after the last answer is read and thrown away up to so much."""
@@ -44,11 +48,11 @@ class ClientConnection(asyncio.Protocol):
         "_body",
         "_chunked",
         "_forwarded",
+        "_heads",
         "_keep",
         "_linger",
         "_old",
         "_paused",
-        "_reader",
         "_record",
         "_rest",
         "_scheme",
@@ -67,13 +71,13 @@ class ClientConnection(asyncio.Protocol):
         self.worker = worker
         self._record = record
         self.transport: Any = None
-        self.state = Reading.IDLE
+        self.state = IDLE
         self.exchange: Exchange | None = None
         """The one being answered."""
         self.deadline = monotonic() + patience.HEAD_SECONDS
         """When the sweep looks again. While a request is answered its exchange has one of its own."""
         self.blocked = False
-        self._reader = RequestReader()
+        self._heads = Buffer(request_line)
         self._body: Body | None = None
         self._keep = self._old = self._chunked = self._paused = False
         self._rest = b""
@@ -114,13 +118,13 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if (self._rest and state <= Reading.HELD) or state in (Reading.HELD, Reading.FLUSHING):
+        if (self._rest and state <= HELD) or state in (HELD, FLUSHING):
             self._rest = self._rest[self._at :] + data if self._rest else data
             self._at = 0
             self.pause()
-        elif state <= Reading.HEAD:
+        elif state <= HEAD:
             self._read(data, 0)
-        elif state is Reading.BODY:
+        elif state is BODY:
             self._read_body(data)
         else:
             self._linger -= len(data)
@@ -131,8 +135,7 @@ class ClientConnection(asyncio.Protocol):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._reader.close()
-        self._move(Turn.LOSE)
+        self._move(LOSE)
         self.worker.clients.discard(self)
         self._rest = b""
         exchange, self.exchange = self.exchange, None
@@ -150,8 +153,8 @@ class ClientConnection(asyncio.Protocol):
         self.blocked = False
         if self.exchange is not None:
             self.exchange.client_drained()
-        elif self.state is Reading.FLUSHING:
-            self._move(Turn.DRAIN)
+        elif self.state is FLUSHING:
+            self._move(DRAIN)
             self.deadline = monotonic() + patience.IDLE_SECONDS
             self._next()
 
@@ -159,41 +162,35 @@ class ClientConnection(asyncio.Protocol):
 
     def _read(self, data: bytes, at: int) -> None:
         """Read a head, and what there is of its body; what comes behind them waits."""
-        reader = self._reader
+        buffer = self._heads
         end = len(data)
         try:
-            while not reader.whole and at < end:
-                at = reader.feed(data, at)
+            at = buffer.feed(data, at)
+            head = read_request(buffer.head) if buffer.head is not None else None
+            body: Body | None = None
+            if head is not None and (head.length is not None or head.coding is not None):
+                body = request_body(head.length, head.coding, old=head.old, budget=MAX_HEAD - buffer.size)
+            if head is not None:
+                read_target(head)
         except FramingError as error:
             self._spoil(Problem(error.status, error.failure, error.detail))
             return
-        if not reader.whole:
-            if self.state is Reading.IDLE:
-                self._move(Turn.BEGIN)
+        except Refused as refused:
+            self._spoil(refused.problem)
+            return
+        if head is None:
+            if self.state is IDLE:
+                self._move(BEGIN)
                 self.deadline = monotonic() + patience.HEAD_SECONDS
             return
-        self._keep = reader.keep
-        self._old = old = reader.old
-        method = reader.method
-        try:
-            head = sort_request(reader.fields)
-            body: Body | None = None
-            if head.length is not None or head.coding is not None:
-                body = request_body(head.length, head.coding, old=old, budget=MAX_HEAD - reader.size)
-            read_target(method, reader.target, head, old=old)
-        except FramingError as error:
-            self._spoil(Problem(error.status, error.failure, error.detail), method)
-            return
-        except Refused as refused:
-            self._spoil(refused.problem, method)
-            return
-        reader.renew()
-        exchange = self.exchange = Exchange(self, self._record, method, head, body is None)
+        self._keep = head.keep
+        self._old = head.old
+        exchange = self.exchange = Exchange(self, self._record, head.method, head, body is None)
         if body is None:
-            self._move(Turn.WHOLE)
+            self._move(WHOLE)
         else:
             self._body = body
-            self._move(Turn.HEAD_WHOLE)
+            self._move(HEAD_WHOLE)
             if at < end:
                 at = self._take(exchange, body, data, at)
                 if at < 0:
@@ -220,7 +217,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             at = body.feed(data, at, exchange.body)
         except FramingError as error:
-            self._move(Turn.SPOIL)
+            self._move(SPOIL)
             self._keep = False
             problem = Problem(error.status, error.failure, error.detail)
             exchange.body_size = body.size
@@ -229,14 +226,14 @@ class ClientConnection(asyncio.Protocol):
         exchange.body_size = body.size
         if body.done:
             exchange.body_done = True
-            self._move(Turn.WHOLE)
+            self._move(WHOLE)
         return at
 
-    def _spoil(self, problem: Problem, method: bytes = b"") -> None:
+    def _spoil(self, problem: Problem) -> None:
         """Answer what can't be read, then close."""
-        self._move(Turn.SPOIL)
+        self._move(SPOIL)
         self._keep = False
-        exchange = self.exchange = Exchange(self, self._record, method, RequestHead(), False)
+        exchange = self.exchange = Exchange(self, self._record, b"", RequestHead(), False)
         exchange.start(problem)
 
     def _next(self) -> None:
@@ -248,12 +245,12 @@ class ClientConnection(asyncio.Protocol):
             self.resume()
 
     def _read_rest(self) -> None:
-        if self.state is not Reading.IDLE:
+        if self.state is not IDLE:
             return
         data, at = self._rest, self._at
         self._rest, self._at = b"", 0
         self._read(data, at)
-        if self.state <= Reading.HEAD:
+        if self.state <= HEAD:
             self.resume()
 
     def pause(self) -> None:
@@ -284,13 +281,13 @@ class ClientConnection(asyncio.Protocol):
     def interim(self, status: int, head: ResponseHead) -> None:
         """See Client. HTTP/1.0 knows no 1xx (RFC 9110 section 15.2)."""
         if not self._old:
-            self._write(b"".join((status_line(status), *head.lines, b"\r\n")))
+            self._write(status_line(status) + lines(head) + b"\r\n")
 
     def begin(self, exchange: Answered, status: int, head: ResponseHead, body: list[bytes], complete: bool) -> None:
         """See Client. One write for an answer that is complete."""
         how = framing(status, head, head_only=exchange.method == b"HEAD", complete=complete, old=self._old)
         self._chunked = how == "chunked"
-        if how == "close" or self.state is not Reading.HELD or self.worker.draining:
+        if how == "close" or self.state is not HELD or self.worker.draining:
             self._keep = False  # of a request of which some is still to come, no other can follow
         parts = answer_head(
             status,
@@ -319,7 +316,7 @@ class ClientConnection(asyncio.Protocol):
 
     def own(self, exchange: Answered, status: int, content_type: str, body: bytes) -> None:
         """See Client."""
-        if self.state is not Reading.HELD or self.worker.draining:
+        if self.state is not HELD or self.worker.draining:
             self._keep = False
         head = own_answer(
             status,
@@ -336,7 +333,7 @@ class ClientConnection(asyncio.Protocol):
     def cut(self) -> None:
         """See Client."""
         self.worker.writes.flush()  # what came of the answer before it broke off
-        self._move(Turn.CLOSE)
+        self._move(CLOSE)
         self.deadline = monotonic() + patience.CLOSE_SECONDS
         self.transport.abort()
 
@@ -354,17 +351,17 @@ class ClientConnection(asyncio.Protocol):
         """See Client."""
         self.exchange = self._body = None
         state = self.state
-        if state >= Reading.CLOSING:
+        if state >= CLOSING:
             return
-        if state is not Reading.HELD:
+        if state is not HELD:
             self._linger_on()
         elif not self._keep:
             self._linger_on() if self._rest else self.close()
         elif self.blocked:
-            self._move(Turn.STALL)
+            self._move(STALL)
             self.deadline = self.drain_by(patience.CLOSE_SECONDS)
         else:
-            self._move(Turn.KEEP)
+            self._move(KEEP)
             self.deadline = monotonic() + patience.IDLE_SECONDS
             if self._rest or self._paused or self.worker.draining:
                 self._next()
@@ -372,13 +369,13 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         """Send what is waiting, then close; a client that does not take it is not waited for without end."""
         self.worker.writes.flush()
-        self._move(Turn.CLOSE)
+        self._move(CLOSE)
         self.deadline = monotonic() + patience.CLOSE_SECONDS
         self.transport.close()
 
     def _linger_on(self) -> None:
         """More may come: closing now would reset the connection, and the client might never see its answer."""
-        self._move(Turn.LINGER)
+        self._move(LINGER)
         self._rest = b""
         self.resume()
         self.worker.writes.flush()
@@ -393,11 +390,11 @@ class ClientConnection(asyncio.Protocol):
         state = self.state
         if self.exchange is not None:
             return  # it has a deadline of its own
-        if state is Reading.HEAD:
+        if state is HEAD:
             self._spoil(Problem(408, "request_timeout", "The request's head did not arrive in time."))
-        elif state is Reading.IDLE:
+        elif state is IDLE:
             self.close()
-        elif state is Reading.FLUSHING and (until := self.drain_by(patience.CLOSE_SECONDS)) > now:
+        elif state is FLUSHING and (until := self.drain_by(patience.CLOSE_SECONDS)) > now:
             self.deadline = until
         else:
             self.transport.abort()

@@ -53,6 +53,10 @@ NOT_ITS_FAULT = frozenset({"upstream_overloaded", "upstream_address_refused"})
 """Failures that say nothing about the instance: our own bounds."""
 
 
+# Members of an enumeration are looked up at a cost that shows here: a name of this module's is free.
+ADMITTING, AWAITING_KEYS, AWAITING_LIMIT, GATHERING, CONNECTING, REQUESTING, WAITING, ANSWERING, DONE = State
+WANT_KEYS, WANT_LIMIT, GATHER, DIAL, SEND, SEND_ALL, ANSWER, COMPLETE, REFUSE, CUT, LOSE = Event
+
 Record = Callable[["Exchange", int, float], None]
 """Hears of a finished exchange: its status and how many seconds it took."""
 
@@ -66,7 +70,7 @@ def entry(
     table does not have ends the exchange and not whoever called."""
 
     def enter(self: Exchange, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.state is State.DONE:
+        if self.state is DONE:
             return
         try:
             method(self, *args, **kwargs)
@@ -127,7 +131,7 @@ class Exchange:
         self._record = record
         self.method = method
         self.head = head
-        self.state = State.ADMITTING
+        self.state = ADMITTING
         self.body: list[bytes] = []
         """What has come of the body and has not gone on."""
         self.body_size = 0
@@ -153,12 +157,12 @@ class Exchange:
 
     def __repr__(self) -> str:
         what = f"{self.method.decode('latin-1')} {self.path or '?'}"
-        return f"<Exchange {what}: {self.state.name.lower()}, waits for {self.waits_for}>"
+        return f"<Exchange {what}: {self.waits}, waits for {WAITS_FOR[self.state]}>"
 
     @property
-    def waits_for(self) -> str:
-        """What has to happen next, in words."""
-        return WAITS_FOR[self.state]
+    def waits(self) -> str:
+        """Its state, as reports name it."""
+        return self.state.name.lower()
 
     @property
     def routed(self) -> Route | None:
@@ -174,9 +178,9 @@ class Exchange:
     def collapse(self, error: IllegalTransition) -> None:
         """A fault of ours: count it and end this exchange alone; tests want to see it."""
         self.worker.fault("exchange", error)
-        if self.state is State.DONE:
+        if self.state is DONE:
             return
-        if self.state is State.ANSWERING:
+        if self.state is ANSWERING:
             self._cut(500, "internal")
         else:
             self._refuse(Problem(500, "internal", "The gateway lost its way with this request."))
@@ -199,7 +203,7 @@ class Exchange:
         if head.traceparent is not None and (context := parse_traceparent(head.traceparent)) is not None:
             self.trace_id, self.parent_id, self.sampled = context
             if head.state is not None:
-                head.lines += (b"tracestate", b": ", head.state, b"\r\n")
+                head.lines.append(b"tracestate: " + head.state)
         else:
             self.trace_id = b"%032x" % worker.ids.getrandbits(128)
         if head.path == b"*":
@@ -224,7 +228,7 @@ class Exchange:
             try:
                 self.identity = admission.identify(table, way, head, self.started_ns / 1e9)
             except UnknownKey as unknown:
-                self._move(Event.WANT_KEYS)
+                self._move(WANT_KEYS)
                 self._wait(self.started + route.timeout)
                 if not worker.jwks.want(unknown.issuer, self):
                     raise no_key(unknown.issuer) from None
@@ -235,7 +239,7 @@ class Exchange:
     def keys_arrived(self) -> None:
         """A fresh key set is there: authenticate again, and for good."""
         table, way = self.worker.table, self._way
-        if self.state is not State.AWAITING_KEYS or table is None or way is None:
+        if self.state is not AWAITING_KEYS or table is None or way is None:
             return
         try:
             try:
@@ -255,12 +259,12 @@ class Exchange:
         admission.check_body(route, head, self.body_size)
         limit = (identity.rate_limit if identity is not None else None) or route.rate_limit
         if limit is not None:
-            now = monotonic() if self.state is not State.ADMITTING else self.started
+            now = monotonic() if self.state is not ADMITTING else self.started
             subject = identity.consumer if identity is not None else admission.subject(self.client, head)
             lease = self.worker.limiter.lease(limit, subject)
             allowed = lease.take(now, self)
             if allowed is None:
-                self._move(Event.WANT_LIMIT)
+                self._move(WANT_LIMIT)
                 self._wait(self.started + route.timeout)
                 return  # ``limited`` goes on once Redis has answered
             self._apply_limit(lease, allowed)
@@ -269,7 +273,7 @@ class Exchange:
     @entry
     def limited(self, lease: Lease, allowed: bool) -> None:
         """The limiter's late answer."""
-        if self.state is not State.AWAITING_LIMIT:
+        if self.state is not AWAITING_LIMIT:
             return
         try:
             self._apply_limit(lease, allowed)
@@ -302,7 +306,7 @@ class Exchange:
             if head.expect is not None and not self.body_size:
                 client.go_on()
             if self.body_size < GATHER_BYTES:
-                self._move(Event.GATHER)
+                self._move(GATHER)
                 client.resume()
                 return
         self._try(now)
@@ -327,7 +331,7 @@ class Exchange:
                 self._send(attempt)
                 return
             if not attempt.failure:
-                self._move(Event.DIAL)
+                self._move(DIAL)
                 self.deadline = min(self._until, self.tries.due(now))
                 return
             again = None
@@ -350,14 +354,13 @@ class Exchange:
         if self.body_done:
             self._await_answer(monotonic())
         else:
-            self._move(Event.SEND)
+            self._move(SEND)
             if not connection.blocked:
                 self.client.resume()
 
     def _await_answer(self, now: float) -> None:
-        self._move(Event.SEND_ALL)
-        self.tries.whole(now)
-        self.deadline = min(self._until, self.tries.due(now))
+        self._move(SEND_ALL)
+        self.deadline = min(self._until, self.tries.whole(now))
 
     def _body_so_far(self) -> list[bytes]:
         """What can go on of the body; kept for another attempt while it is small."""
@@ -376,7 +379,7 @@ class Exchange:
         if attempt is not self.tries.current:
             return
         now = monotonic()
-        if self.state is State.ANSWERING:
+        if self.state is ANSWERING:
             self.tries.broke_off(now)
             self._cut(502, attempt.failure)
         elif attempt.reused and not attempt.heard and attempt.failure == "upstream_reset":
@@ -411,9 +414,7 @@ class Exchange:
         return False
 
     def _may_retry(self) -> bool:
-        return self.tries.may_retry(
-            self.method, answered=self.state is State.ANSWERING, replayable=self._replay is not None
-        )
+        return self.tries.may_retry(self.method, answered=self.state is ANSWERING, replayable=self._replay is not None)
 
     def _rewind(self) -> None:
         """What was sent goes first again."""
@@ -431,7 +432,7 @@ class Exchange:
         if attempt is not self.tries.current or connection is None:
             return
         client = self.client
-        if self.state is not State.ANSWERING:
+        if self.state is not ANSWERING:
             head, status = connection.head, connection.status
             assert head is not None  # noqa: S101 - the connection calls when its head is there
             if not self._judge(status, head):
@@ -439,7 +440,7 @@ class Exchange:
                 self._rewind()
                 self._try(monotonic())
                 return
-            self._move(Event.ANSWER)
+            self._move(ANSWER)
             client.begin(self, status, head, connection.take(), connection.done)
         else:
             body = connection.take()
@@ -451,7 +452,7 @@ class Exchange:
             status = connection.status
             self.tries.passed()
             attempt.close(reusable=self.body_done)
-            self._finish(Event.COMPLETE, status)
+            self._finish(COMPLETE, status)
         else:
             self._wait(self._answer_deadline(monotonic()))
             if client.blocked:
@@ -480,7 +481,7 @@ class Exchange:
     @entry
     def upstream_interim(self, attempt: Attempt, status: int, head: ResponseHead) -> None:
         """A 1xx answer other than 100 and 101 goes through as it is (RFC 9110 section 15.2)."""
-        if attempt is self.tries.current and self.state is not State.ANSWERING:
+        if attempt is self.tries.current and self.state is not ANSWERING:
             self.client.interim(status, head)
 
     @entry
@@ -501,24 +502,24 @@ class Exchange:
     def client_received(self) -> None:
         """More of the body, or its end."""
         state = self.state
-        if self._way is None or state is State.ADMITTING:
+        if self._way is None or state is ADMITTING:
             return
         now = monotonic()
-        if state is State.ANSWERING:
+        if state is ANSWERING:
             self._pass_body()
             return
         if self.body_size > self.route.max_body:
             self._refuse(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
             return
-        if state in (State.AWAITING_KEYS, State.AWAITING_LIMIT):
+        if state in (AWAITING_KEYS, AWAITING_LIMIT):
             if self.body_size > BODY_HIGH and not self.body_done:
                 self.client.pause()
             return
         self._wait(now + self.route.timeout if self.body_done else self._body_deadline(now))
-        if state is State.GATHERING:
+        if state is GATHERING:
             if self.body_done or self.body_size >= GATHER_BYTES:
                 self._try(now)
-        elif state is State.REQUESTING:
+        elif state is REQUESTING:
             self._pass_body()
             if self.body_done:
                 self._await_answer(now)
@@ -534,7 +535,7 @@ class Exchange:
     def client_blocked(self) -> None:
         """The client takes no more for now."""
         connection = self.tries.connection
-        if self.state is State.ANSWERING and connection is not None:
+        if self.state is ANSWERING and connection is not None:
             connection.pause()
             self._wait(self._answer_deadline(monotonic()))
 
@@ -542,7 +543,7 @@ class Exchange:
     def client_drained(self) -> None:
         """The client takes more."""
         connection = self.tries.connection
-        if self.state is State.ANSWERING and connection is not None:
+        if self.state is ANSWERING and connection is not None:
             self._wait(self._answer_deadline(monotonic()))
             connection.resume()
 
@@ -550,12 +551,12 @@ class Exchange:
     def client_lost(self) -> None:
         """The client hung up: nobody wants the answer, so the upstream need not finish it."""
         self.failure = "client_closed"
-        self._finish(Event.LOSE, 499)
+        self._finish(LOSE, 499)
 
     @entry
     def client_broke(self, problem: Problem) -> None:
         """The body turned out malformed half-way."""
-        if self.state is State.ANSWERING:
+        if self.state is ANSWERING:
             self._cut(problem.status, problem.failure)
         else:
             self._refuse(problem)
@@ -566,14 +567,14 @@ class Exchange:
     def expire(self, now: float) -> None:
         """The deadline is past."""
         state = self.state
-        if state is State.ANSWERING:
+        if state is ANSWERING:
             self._stop_answering(now)
-        elif state >= State.GATHERING and not self.body_done:
+        elif state >= GATHERING and not self.body_done:
             self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
         elif now < self._until:
             self._give_up_try(now)
         else:
-            if state >= State.CONNECTING:
+            if state >= CONNECTING:
                 self.tries.failed(now)
                 self.tries.record(True, now, late=True)
             limit = self.route.timeout if self._way is not None else patience.DECIDE_SECONDS
@@ -613,7 +614,7 @@ class Exchange:
         if problem.retry_after is not None:
             self.extra += b"Retry-After: %d\r\n" % problem.retry_after
         self.client.own(self, problem.status, CONTENT_TYPE, problem.encode(self.trace_id.decode()))
-        self._finish(Event.REFUSE, problem.status, own=own)
+        self._finish(REFUSE, problem.status, own=own)
 
     def _answer_own(self, path: str) -> None:
         status, body = own.answer(self.worker, path, self.started)
@@ -621,18 +622,18 @@ class Exchange:
             self._refuse(body, own=True)
             return
         self.client.own(self, status, "application/json", body)
-        self._finish(Event.REFUSE, status, own=True)
+        self._finish(REFUSE, status, own=True)
 
     def _tell_methods(self) -> None:
         """OPTIONS that ends here: for the server as a whole, or with no hop left (RFC 9110 section 9.3.7)."""
         methods = ", ".join(self.route.methods) if self._way is not None else ""
         self.extra += f"Allow: {methods or admission.SERVER_METHODS}\r\n".encode()
         self.client.own(self, 204, "", b"")
-        self._finish(Event.REFUSE, 204, own=self._way is None)
+        self._finish(REFUSE, 204, own=self._way is None)
 
     def _cut(self, status: int, failure: str) -> None:
         self.failure = failure
-        self._finish(Event.CUT, status)
+        self._finish(CUT, status)
 
     def _finish(self, event: Event, status: int, *, own: bool = False) -> None:
         """The one end of every exchange: give back what is held, record, hand the connection back."""
@@ -645,6 +646,6 @@ class Exchange:
             self._record(self, status, monotonic() - self.started)
         if worker.draining and not worker.inflight:
             worker.idle.set()
-        if event is Event.CUT:
+        if event is CUT:
             client.cut()
         client.finished()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from time import time_ns
 
@@ -74,6 +75,8 @@ def _gauges(scope: ScopeMetrics, worker: Worker, now: int) -> None:
         ("mc.gateway.connections", len(worker.clients), {}),
         ("mc.gateway.requests.active", len(worker.inflight), {}),
     ]
+    waiting = Counter(request.waits for request in worker.inflight)
+    gauges += [("mc.gateway.requests.waiting", count, {"mc.state": state}) for state, count in waiting.items()]
     table = worker.table
     if table is not None:
         gauges.append(("mc.gateway.revision", table.document.revision, {}))

@@ -105,14 +105,15 @@ class Tries:
     def due(self, now: float) -> float:
         """Until when the current attempt is waited for if another may follow; the exchange's own limits aside."""
         route = self._route
-        if self.count > route.retries or len(self.service.rotation.targets) < 2:
+        if len(self.service.rotation.targets) < 2 or self.count > route.retries:
             return now + route.timeout
         return now + (route.per_try_timeout or route.timeout / 2)
 
-    def whole(self, now: float) -> None:
-        """The request is out, to its last byte."""
+    def whole(self, now: float) -> float:
+        """The request is out, to its last byte; see ``due``."""
         if self.count == 1:
             self._out_at = now
+        return self.due(now)
 
     def elsewhere(self) -> bool:
         """Whether another instance could be asked."""

@@ -221,18 +221,19 @@ class Instance:
         so must the answer have come, with nothing behind it."""
         self.in_flight -= 1
         assert self.in_flight >= 0  # noqa: S101 - the one place where it goes down for a connection that was held
-        if not (reusable and connection.done and connection.keep and not connection.broken):
+        if reusable and connection.done and connection.keep and not connection.broken:
+            self.keep(connection)
+        else:
             connection.close()
-            return
-        self.keep(connection)
 
     def keep(self, connection: UpstreamConnection) -> None:
         """One more idle connection, if there is use for it."""
-        if self.retired or len(self.idle) >= self.limit:
+        idle = self.idle
+        if self.retired or len(idle) >= self.limit:
             connection.close()
         else:
             connection.rest()
-            self.idle.append(connection)
+            idle.append(connection)
 
     # -- connecting ---------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ from time import monotonic
 from typing import Any, Protocol
 
 from apps.gateway.core.forward import LAST_CHUNK, Outgoing, chunk, request_head
-from apps.gateway.core.framing import Body, FramingError, response_body
-from apps.gateway.core.headers import MAX_HEAD, ResponseHead, sort_response
-from apps.gateway.core.heads import ResponseReader
+from apps.gateway.core.framing import Body, response_body
+from apps.gateway.core.headers import MAX_HEAD, FramingError, ResponseHead
+from apps.gateway.core.heads import Buffer, read_response, status_line
 from apps.gateway.plane.writes import Writes
 
 WRITE_HIGH = 131_072
@@ -59,9 +59,10 @@ class UpstreamConnection(asyncio.Protocol):
         "_budget",
         "_chunked",
         "_first",
+        "_heads",
+        "_left",
         "_parts",
         "_paused",
-        "_reader",
         "_transport",
         "blocked",
         "broken",
@@ -84,7 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
         """More is waiting to be written than should be."""
         self.broken = False
         """Never to be used again."""
-        self._reader = ResponseReader()
+        self._heads = Buffer(status_line)
         self._transport: Any = None
         self._paused = False
         self._chunked = False
@@ -99,6 +100,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep = False
         """The instance would take another request once this is done."""
         self._body: Body | None = None
+        self._left = 0
+        """Bytes that are still to come of a body whose length is known."""
         self._parts: list[bytes] = []
         self._budget = MAX_HEAD
         """Bytes left for all of the answer that is not body: its heads, the 1xx ones too, extensions, trailers."""
@@ -119,6 +122,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.status = 0
         self.head_only = head_only
         self.heard = self.done = self.keep = False
+        self._body = None
+        self._left = 0
         self._budget = MAX_HEAD
         self._parts = []
         self._first = data
@@ -203,11 +208,21 @@ class UpstreamConnection(asyncio.Protocol):
                 at = self._read_head(data, at, holder)
                 if at < 0:
                     return
-            if not self.done:
-                body = self._body
-                assert body is not None  # noqa: S101 - an answer without one was done with its head
-                at = body.feed(data, at, self._parts)
-                self.done = body.done
+            if self._left:
+                stop = at + self._left
+                there = len(data)
+                if at < there:
+                    self._parts.append(data[at:stop])
+                if stop > there:
+                    self._left = stop - there
+                    at = there
+                else:
+                    self._left = 0
+                    self.done = True
+                    at = stop
+            elif self._body is not None and not self.done:
+                at = self._body.feed(data, at, self._parts)
+                self.done = self._body.done
         except FramingError as error:
             self._fail("upstream_protocol_error", f"{self.pool.key}: {error.detail}")
             return
@@ -218,41 +233,41 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes, at: int, holder: Holder) -> int:
         """Read of one head what is there of it; where it stopped, -1 when the head goes on."""
-        reader = self._reader
+        heads = self._heads
         if at == len(data) or self.holder is not holder:
             return -1
-        at = reader.feed(data, at)
-        if reader.size > self._budget:
+        at = heads.feed(data, at)
+        if heads.size > self._budget:
             raise FramingError(f"The answer's heads are over {MAX_HEAD} bytes.")
-        if not reader.whole:
-            return at if at < len(data) else -1
-        self._budget -= reader.size
-        status = reader.status
-        head = sort_response(reader.fields)
+        if heads.head is None:
+            return -1
+        self._budget -= heads.size
+        head = read_response(heads.head)
+        status = head.status
         if status < 200:
             # Ours are the only offers to switch protocols, and we make none (RFC 9110 section 15.2.2).
-            if status < 100 or status == 101:
-                raise FramingError(f"It answered {status} to a request that did not ask for it.")
-            reader.renew()
+            if status == 101:
+                raise FramingError("It switched protocols unasked.")
             if status != 100:
                 holder.interim(status, head)
             return at
-        old = head.coding is not None and reader.ancient()
-        body = self._body = response_body(
-            status, head.length, head.coding, head_only=self.head_only, old=old, budget=self._budget
+        body = response_body(
+            status, head.length, head.coding, head_only=self.head_only, old=head.old, budget=self._budget
         )
-        self.done = body is None
-        self.keep = reader.keep
+        if isinstance(body, int):
+            self._left = body
+            self.done = not body
+        else:
+            self._body = body
+        self.keep = head.keep
         self.head = head
         self.status = status
-        reader.renew()
         return at
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._reader.close()
         self.broken = True
         self.pool.lost(self)
         holder = self.holder

@@ -69,6 +69,9 @@ class Request(Protocol):
 
     deadline: float
 
+    @property
+    def waits(self) -> str: ...
+
     def expire(self, now: float) -> None: ...
 
 

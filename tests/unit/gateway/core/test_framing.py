@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.core.framing import Body, Chunked, Endless, FramingError, Sized, request_body, response_body
+from apps.gateway.core.framing import Body, Chunked, Endless, Sized, request_body, response_body
+from apps.gateway.core.headers import FramingError
 
 MORE = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -176,12 +177,12 @@ def test_a_request_is_framed_as_rfc_9112_section_6_says() -> None:
 
 
 def test_an_answer_is_framed_as_rfc_9112_section_6_says() -> None:
-    def body(status: int, length: bytes | None, coding: bytes | None, head_only: bool = False) -> Body | None:
+    def body(status: int, length: bytes | None, coding: bytes | None, head_only: bool = False) -> Body | int:
         return response_body(status, length, coding, head_only=head_only, old=False, budget=100)
 
-    assert isinstance(body(200, None, None), Endless) and isinstance(body(200, b"5", None), Sized)
-    assert isinstance(body(200, None, b"chunked"), Chunked) and body(200, b"0", None) is None
-    assert body(204, b"5", None) is body(304, b"5", None) is body(200, b"5", None, True) is None
+    assert isinstance(body(200, None, None), Endless) and body(200, b"5", None) == 5
+    assert isinstance(body(200, None, b"chunked"), Chunked) and body(200, b"0", None) == 0
+    assert body(204, b"5", None) == body(304, b"5", None) == body(200, b"5", None, True) == 0
     for coding in (b"gzip", b"gzip, chunked"):
         with pytest.raises(FramingError):
             body(200, None, coding)

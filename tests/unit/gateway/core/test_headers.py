@@ -4,9 +4,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from apps.gateway.core import headers
 from apps.gateway.core.forward import answer_head, framing, request_head
-from apps.gateway.core.headers import Kinds, RequestHead, ResponseHead, sort_request, sort_response
+from apps.gateway.core.headers import FramingError, Kinds, Lines, RequestHead, ResponseHead
 from apps.lib.problem import Refused
+
+
+def sort_request(fields: list[tuple[bytes, bytes]]) -> RequestHead:
+    return headers.sort_request([b"GET / HTTP/1.1", *(name + b": " + value for name, value in fields)])
+
+
+def sort_response(fields: list[tuple[bytes, bytes]]) -> ResponseHead:
+    return headers.sort_response([b"HTTP/1.1 200 OK", *(name + b": " + value for name, value in fields)])
 
 
 @dataclass
@@ -44,13 +53,13 @@ def test_fields_that_only_the_gateway_may_set_are_dropped_however_they_are_spelt
 def test_an_underscored_copy_of_a_known_field_is_not_taken_for_it() -> None:
     head = sort_request([(b"Host", b"a"), (b"X_API_Key", b"k"), (b"Content_Length", b"5"), (b"under_score", b"kept")])
     assert head.key is None and head.length is None
-    assert b"".join(head.lines) == b"under_score: kept\r\n"
+    assert b"".join(head.lines) == b"under_score: kept"
 
 
 def test_only_what_a_client_says_of_itself_is_dropped_by_how_it_begins() -> None:
     assert sort_request([(b"X-Forwarded-For", b"a"), (b"X-Forwardedx", b"b")]).forwarded == b"a"
     lines = sort_response([(b"X-Forwarded-Prefix", b"/a"), (b"X-Original-URL", b"/b")]).lines
-    assert b"".join(lines) == b"X-Forwarded-Prefix: /a\r\nX-Original-URL: /b\r\n"
+    assert lines == [b"X-Forwarded-Prefix: /a", b"X-Original-URL: /b"]
 
 
 def test_what_connection_names_stops_here() -> None:
@@ -63,9 +72,9 @@ def test_what_connection_names_stops_here() -> None:
             (b"Kept", b"3"),
         ]
     )
-    assert b"".join(head.lines) == b"Kept: 3\r\n"
+    assert b"".join(head.lines) == b"Kept: 3"
     answer = sort_response([(b"Connection", b"x-hop"), (b"X-Hop", b"1"), (b"Kept", b"2")])
-    assert b"".join(answer.lines) == b"Kept: 2\r\n"
+    assert b"".join(answer.lines) == b"Kept: 2"
 
 
 @pytest.mark.parametrize("name", [b"Host", b"X-API-Key", b"Authorization"])
@@ -138,3 +147,37 @@ def test_a_204_never_carries_a_length_and_a_head_answer_keeps_it() -> None:
 def test_connection_may_name_cookies_and_what_is_left_of_them_stays_here() -> None:
     head = sort_request([(b"Host", b"x"), (b"Cookie", b"a=1; mc_session=s"), (b"Connection", b"Cookie")])
     assert head.lines == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"no colon",
+        b": x",
+        b"a b: x",
+        b"a : x",
+        b" a: x",
+        b"a: \x00",
+        b"a: x\ny",
+        b"a: x\ry",
+        b"\xe9: x",
+        b"a: \x7f",
+    ],
+)
+def test_a_line_that_is_no_field_is_refused_each_time(line: bytes) -> None:
+    lines = Lines(Kinds({}))
+    for _ in range(2):
+        with pytest.raises(FramingError):
+            lines[line]
+    assert not lines
+
+
+def test_lines_are_remembered_up_to_a_bound_and_long_ones_not_at_all() -> None:
+    lines = Lines(Kinds({b"host": 2}))
+    for number in range(10_000):
+        assert lines[b"X: %d" % number] == (0, b"%d" % number)
+        assert len(lines) <= Lines.MOST
+    assert lines[b"Host:\t a "] == lines[b"Host:\t a "] == (2, b"a")
+    before = len(lines)
+    assert lines[b"X: " + b"y" * 1000][0] == 0 and len(lines) == before

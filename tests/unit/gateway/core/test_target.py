@@ -10,7 +10,8 @@ from apps.lib.problem import Refused
 def read(target: bytes, host: bytes = b"h", method: bytes = b"GET", *, old: bool = False) -> RequestHead:
     head = RequestHead()
     head.host = host
-    read_target(method, target, head, old=old)
+    head.method, head.target, head.old = method, target, old
+    read_target(head)
     return head
 
 

@@ -481,7 +481,7 @@ class Machine(RuleBasedStateMachine):
         for client in self.clients:
             protocol, exchange = client.protocol, client.protocol.exchange
             assert len(protocol._rest) <= 2 * SEGMENT
-            assert protocol._reader.size <= MAX_HEAD
+            assert len(protocol._heads._held) <= MAX_HEAD
             if exchange is not None:
                 assert sum(map(len, exchange.body)) <= BODY_HIGH + SEGMENT
             assert len(client.transport.buffer) <= HIGH + 2 * SEGMENT
