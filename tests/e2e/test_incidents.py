@@ -202,8 +202,8 @@ def test_a_dead_service_is_failing(overview: Page, orders: Orders) -> None:
         told(overview, "failing", "Failing: .*orders", since)
         stays(overview, "orders")
         expect(overview.locator('.tile[data-service="orders"] [data-f=why]')).not_to_be_empty()
-        orders.well()
-        over(overview)  # with clients there: a half-open breaker closes by their calls
+    orders.well()
+    over(overview)
 
 
 def test_a_slow_service_is_degraded_by_its_routes_own_threshold(overview: Page, orders: Orders) -> None:
