@@ -155,7 +155,8 @@ def part(
             return said(DEGRADED, "stopping", "is stopping")
     if young(seen_at, now, SILENT.get(name, SILENT["worker"]), error):
         return said(HEALTHY, "running", f"process {pid}" if pid else "gives signs of life")
-    if process is not None and process.since is not None and now - process.since < STARTING:
+    began = process.since if process is not None else None
+    if began is not None and now - began < STARTING and (seen_at is None or seen_at <= began):
         return said(DEGRADED, "starting", "is starting")
     if blind:
         return said(UNKNOWN, "unknown", f"can't be seen: {blind}")

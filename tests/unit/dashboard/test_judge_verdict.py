@@ -161,6 +161,17 @@ def test_a_part_that_hangs_is_told_from_one_that_is_stopped(more: Any, title: st
     assert (found["state"], found["title"]) == ("unknown", title)
 
 
+def test_a_part_is_starting_until_its_first_sign_and_hangs_when_it_falls_silent_after_it() -> None:
+    begun = running() | {"relay": Process("relay", "RUNNING", NOW - 15, pid=100)}
+
+    def title(seen_at: float) -> str:
+        found = verdict(readings(processes=begun, signs={"worker": NOW - 1, "beat": NOW - 1, "relay": seen_at}))
+        return str(found["title"])
+
+    assert title(NOW - 40) == "Degraded: the relay is starting", "that was the process before"
+    assert title(NOW - 12) == "Not known: the relay runs but has been silent for 12 s"
+
+
 def test_a_source_that_failed_when_asked_again_counts_for_half_as_long() -> None:
     def after(seconds: float, error: str) -> str:
         seen = replace(readings().traffic, at=NOW - seconds, error=error)

@@ -335,7 +335,7 @@ class Model(RuleBasedStateMachine):
         self.breaker.recover(self.now)
         if self.state == "open":
             self.become("half_open")
-        if self.state == "half_open":
+        if self.state == "half_open" and self.close_at is None:
             self.close_at = self.now + QUIET_SECONDS
 
     @invariant()
