@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,55 +14,32 @@ import psutil
 import pytest
 
 from apps.gateway.plane.processes import listen
+from tests.callers import Callers
 from tests.waiting import until
 from tests.wire.gateway import ROOT, Gateway, running
 
 pytestmark = pytest.mark.solo
 
 
-class Clients:
-    """Requests without pause, each client on a connection that it keeps for as long as the gateway does."""
+class Clients(Callers):
+    """Requests without pause."""
 
-    def __init__(self, gateway: Gateway, count: int = 6) -> None:
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(6)
         self.gateway = gateway
-        self.answered = 0
-        self.wrong: list[str] = []
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(count)]
 
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        self.more()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def more(self, count: int = 200) -> None:
-        """Wait until so many more have been answered."""
-        target = self.answered + count
-        until(lambda: self.answered >= target or self.wrong, 30, every=0.01, what="more answers")
-
-    def _run(self, keep: bool) -> None:
+    def call(self, keep: bool) -> None:
         connection = None
-        while not self._stop.is_set():
+        while not self.over():
             try:
                 connection = connection or self.gateway.connect(20)
                 connection.send("GET /open/x HTTP/1.1", "Host: a")
                 answer = connection.read()
             except (OSError, EOFError) as error:
-                with self._lock:
-                    self.wrong.append(repr(error))
+                self.note(repr(error), answered=False)
                 connection = None
                 continue
-            with self._lock:
-                self.answered += 1
-                if answer.status != 200:
-                    self.wrong.append(str(answer))
+            self.note("" if answer.status == 200 else str(answer))
             if not keep or answer.fields.get("connection") == "close":
                 connection.close()
                 connection = None

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import psutil
 import pytest
 import requests
 
+from tests.callers import Callers
 from tests.fleet import ROOT, Fleet, new_fleet
 from tests.waiting import free_port, listening, until
 
@@ -169,46 +169,27 @@ def test_engines_ask_strangers_on_this_machine_for_their_secrets(fleet: Fleet) -
         assert path.read_bytes().strip() not in shown, path
 
 
-class Callers:
-    """Clients of the gateway at a steady pace, each request on a connection of its own or on a kept one."""
+class Clients(Callers):
+    """Requests at a steady pace."""
 
     def __init__(self, fleet: Fleet) -> None:
+        super().__init__(4, pause=0.05)
         self.url = f"{fleet.gateway}/aegis/.well-known/jwks.json"
-        self.answered, self.wrong = 0, list[str]()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(4)]
 
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        self.more()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def more(self, count: int = 50) -> None:
-        target = self.answered + count
-        until(lambda: self.answered >= target or self.wrong, 60, what="more answers")
-
-    def _run(self, keep: bool) -> None:
+    def call(self, keep: bool) -> None:
         with requests.Session() as session:
-            while not self._stop.wait(0.05):
+            while not self.over():
                 try:
                     answer = session.get(self.url, timeout=20, headers={} if keep else {"Connection": "close"})
                 except requests.RequestException as error:
-                    self.wrong.append(repr(error))
+                    self.note(repr(error), answered=False)
                     continue
-                if answer.status_code != 200:
-                    self.wrong.append(f"{answer.status_code} {answer.text}")
-                self.answered += 1
+                self.note("" if answer.status_code == 200 else f"{answer.status_code} {answer.text}")
 
 
 def test_restarting_the_gateway_under_load_fails_no_request(fleet: Fleet) -> None:
     before = gateway_workers(fleet)
-    with Callers(fleet) as load:
+    with Clients(fleet) as load:
         said = fleet.ctl("restart", "gateway")
         assert "begun anew" in said
         until(lambda: not before & gateway_workers(fleet), 40, what="the old workers gone")
@@ -218,7 +199,7 @@ def test_restarting_the_gateway_under_load_fails_no_request(fleet: Fleet) -> Non
 
 def test_killing_the_gateways_parent_under_load_fails_no_request(fleet: Fleet) -> None:
     parent, before = fleet.pid("gateway"), gateway_workers(fleet)
-    with Callers(fleet) as load:
+    with Clients(fleet) as load:
         os.kill(parent, signal.SIGKILL)
         until(lambda: fleet.pid("gateway") not in {0, parent}, 30, every=0.3, what="a new parent")
         until(lambda: not before & gateway_workers(fleet), 60, what="the orphans gone")
