@@ -20,11 +20,11 @@ from django.db import transaction
 from django.db.models import F
 from opentelemetry import trace
 
-from apps.events.cloudevent import EventError, check_data, check_type
 from apps.events.ids import RANDOM_BITS, uuid7
 from apps.events.models import Event, OutboxMessage, PartitionSequence, shard_of
 from apps.lib import clock, kv
 from apps.lib.wire import OUTBOX_CHANNEL
+from services.kit.events.cloudevent import EventError, check_data, check_type
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)

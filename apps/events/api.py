@@ -9,9 +9,9 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
 
 from apps.events.models import Event
-from apps.events.patterns import PatternError
 from apps.events.queries import matching
 from apps.events.serializers import EventSerializer
+from services.kit.events.patterns import PatternError
 
 
 class Events(filters.FilterSet):

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from django.db import models
 
-from apps.events.cloudevent import MAX_TYPE, CloudEvent
+from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
 
 SHARDS = 16
 """How many relays can publish at once, at most. A key's shard never moves while this stands."""

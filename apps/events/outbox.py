@@ -17,12 +17,14 @@ from django.db import transaction
 from django.db.models import F, Min, Q, QuerySet
 
 from apps.events.models import SHARDS, Event, OutboxMessage, OutboxShard
+from services.kit.events.retry import Backoff
 
 LEASE_S = 30.0
 """Longer than a batch can take with a broker that answers late: publishing gives up after 5 s."""
 LOOK_AHEAD = 2000
 """How far into the backlog a claim looks for shards with work."""
-RETRY_FIRST_S, RETRY_MOST_S = 1.0, 300.0
+RETRY = Backoff(first_s=1.0, most_s=300.0)
+"""Of an event that the bus refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def settle(holder: str, sent: Sequence[int], refused: Mapping[int, str], now: fl
                 continue
             message.attempts += 1
             message.last_error = why[:500]
-            message.next_at = at + timedelta(seconds=backoff(message.attempts))
+            pause = RETRY.pause(message.attempts, random.random())  # noqa: S311 - jitter, not a secret
+            message.next_at = at + timedelta(seconds=pause)
             message.save(update_fields=["attempts", "last_error", "next_at"])
         release(holder)
 
@@ -89,12 +92,6 @@ def settle(holder: str, sent: Sequence[int], refused: Mapping[int, str], now: fl
 def release(holder: str) -> None:
     """Give every shard back."""
     OutboxShard.objects.filter(holder=holder).update(holder="")
-
-
-def backoff(attempts: int) -> float:
-    """Seconds to wait after this many tries: doubled each time, bounded, and spread by up to a half."""
-    longest = min(RETRY_FIRST_S * 2 ** min(attempts - 1, 20), RETRY_MOST_S)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
 def waiting() -> QuerySet[OutboxMessage]:

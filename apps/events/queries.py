@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from django.db.models import Q, QuerySet
 
-from apps.events import patterns
 from apps.events.models import Event
+from services.kit.events import patterns
 
 MOST = 1000
 

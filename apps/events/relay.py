@@ -26,6 +26,7 @@ from apps.events.transport.base import Transport, TransportAway
 from apps.lib import alive, clock, kv
 from apps.lib.aio import in_thread
 from apps.lib.wire import OUTBOX_CHANNEL
+from services.kit.events.retry import Backoff
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -38,7 +39,7 @@ lost = meter.create_gauge("mc.bus.lost", description="Events that left the log b
 BATCH = 500
 POLL_S = 1.0
 """How long a lost nudge can cost."""
-PAUSE_FIRST_S, PAUSE_MOST_S = 0.5, 15.0
+PAUSES = Backoff(first_s=1.0, most_s=15.0)
 MEASURE_EVERY_S = 10.0
 
 
@@ -47,19 +48,19 @@ class _Trouble:
     """Something is away: since when is said once, and pauses grow until it is back."""
 
     what: str
-    pause: float = 0.0
+    tries: int = 0
 
     def begins(self, error: Exception) -> float:
         """Seconds to wait now, with jitter."""
-        if not self.pause:
+        if not self.tries:
             log.warning("%s is away (%s): events wait in the outbox.", self.what, error)
-        self.pause = min(max(self.pause * 2, PAUSE_FIRST_S), PAUSE_MOST_S)
-        return self.pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        self.tries += 1
+        return PAUSES.pause(self.tries, random.random())  # noqa: S311 - jitter, not a secret
 
     def is_over(self) -> None:
-        if self.pause:
+        if self.tries:
             log.warning("%s is back.", self.what)
-        self.pause = 0.0
+        self.tries = 0
 
 
 class Relay:
@@ -134,7 +135,7 @@ class Relay:
         """Wait, but not past a stop; while all is well also not past a nudge, nor past the next sign of life."""
         if not seconds:
             return
-        trouble = self._bus.pause or self._database.pause
+        trouble = self._bus.tries or self._database.tries
         event = self._stopping if trouble else self._nudged
         deadline = clock.monotonic() + seconds
         while not event.is_set() and (left := deadline - clock.monotonic()) > 0:

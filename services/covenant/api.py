@@ -185,8 +185,8 @@ def _record(connection: Connection, outbox: Outbox, draft: Draft, key: str | Non
         RECORDED,
         entry.public(),
         subject=entry.id,
-        partitionkey="ledger",
-        sequence=str(entry.height),
+        partition_key="ledger",
+        sequence=entry.height,
     )
     return entry, False
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from services.kit.store import Migration
+from .store import Migration
 
 NAMES: Final = Migration(("CREATE TABLE names (skeleton TEXT PRIMARY KEY, account TEXT NOT NULL)",))
 """Which account was the first to look as its skeleton does."""

@@ -18,11 +18,11 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from services.kit import logs, problem, telemetry
-from services.kit.auth import FleetOnly
-from services.kit.edge import Limits
-from services.kit.health import Check, Health
-from services.kit.settings import Settings, SettingsError
+from . import logs, problem, telemetry
+from .auth import FleetOnly
+from .edge import Limits
+from .health import Check, Health
+from .settings import Settings, SettingsError
 
 DRAIN_SECONDS = 10
 MAX_CONNECTIONS = 2048

@@ -11,7 +11,7 @@ import hmac
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.kit.problem import Problem, send_problem
+from .problem import Problem, send_problem
 
 HEADER = b"x-fleet-token"
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})

@@ -1,6 +1,6 @@
 """Events between services: CloudEvents 1.0 on Redis Streams, consumed by groups, each exactly once in effect.
 
-Owns the wire format and the consumer loop. A consumer's handler runs in the same database
+Owns the streams and the consumer loop. A consumer's handler runs in the same database
 transaction that notes the event in its inbox, and the event is acknowledged after that commit: a
 crash anywhere repeats the delivery, and the inbox makes the repeat do nothing. Events of one batch
 are handled in order of arrival as far as they succeed; one that fails is tried again later, so a
@@ -10,12 +10,10 @@ handler must not depend on order across events.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import redis.asyncio
@@ -25,8 +23,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Connection, text
 
-from services.kit.health import Unwell
-from services.kit.store import Migration, Store, StoreAway
+from .events.cloudevent import CloudEvent, EventError, decode
+from .health import Unwell
+from .store import Migration, Store, StoreAway
 
 # The wire, the same as apps/lib/wire.py on the control plane's side (tests/contract holds both equal).
 STREAM_PREFIX: Final = "mc:events:"
@@ -49,8 +48,6 @@ MAX_RETRIES = 256
 SILENT_SECONDS = 10.0
 """A consumer that has not completed a read for so long is unwell."""
 
-TYPE_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}")
-
 INBOX = Migration(
     (
         "CREATE TABLE inbox (consumer TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, "
@@ -66,63 +63,6 @@ _log = logging.getLogger("services.bus")
 _tracer = trace.get_tracer("services.kit.bus")
 _meter = metrics.get_meter("services.kit.bus")
 _handled = _meter.create_counter("mc.bus.handled", description="Events handled, by outcome.")
-
-
-class BadEvent(ValueError):
-    """The text is not an event of ours; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A CloudEvent (specversion 1.0) with the extensions that the fleet uses; ``time`` is RFC 3339."""
-
-    id: str
-    source: str
-    type: str
-    time: str
-    data: dict[str, Any]
-    subject: str = ""
-    correlationid: str = ""
-    causationid: str = ""
-    traceparent: str = ""
-    partitionkey: str = ""
-    sequence: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def encode(self) -> str:
-        """Structured-mode JSON; empty attributes are left out (CloudEvents section 3.1)."""
-        members = {name: value for name, value in asdict(self).items() if value != "" and name not in {"data", "extra"}}
-        body = {"specversion": "1.0", "datacontenttype": "application/json", **members, **self.extra, "data": self.data}
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-
-
-_TEXTS = ("id", "source", "type", "time", "subject", "correlationid", "causationid", "traceparent", "partitionkey")
-
-
-def decode(raw: str | bytes) -> Event:
-    """Read an event; BadEvent when it is not one. Attributes we do not know are kept in ``extra``."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BadEvent(f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadEvent("not a JSON object")
-    if body.get("specversion") != "1.0":
-        raise BadEvent(f"specversion is {body.get('specversion')!r}, not '1.0'")
-    texts: dict[str, str] = {}
-    for name in _TEXTS:
-        value = body.pop(name, "")
-        if not isinstance(value, str):
-            raise BadEvent(f"{name} is not text")
-        texts[name] = value
-    if missing := [name for name in ("id", "source", "type") if not texts[name]]:
-        raise BadEvent(f"{missing[0]} is missing")
-    data = body.pop("data", {})
-    if not isinstance(data, dict):
-        raise BadEvent("data is not an object")
-    sequence = str(body.pop("sequence", ""))
-    extra = {name: value for name, value in body.items() if name not in {"specversion", "datacontenttype"}}
-    return Event(data=data, sequence=sequence, extra=extra, **texts)
 
 
 def stream_of(event_type: str) -> str:
@@ -177,7 +117,7 @@ class Bus:
             raise Unwell(f"the bus does not answer ({type(error).__name__})") from None
 
 
-Handler = Callable[[Connection, Event], None]
+Handler = Callable[[Connection, CloudEvent], None]
 
 
 @dataclass(slots=True)
@@ -395,7 +335,7 @@ class Consumer:
             return await self._park(key, fields, f"delivered {MAX_CRASHES} times and never finished")
         try:
             event = decode(fields.get("e", ""))
-        except BadEvent as error:
+        except EventError as error:
             return await self._park(key, fields, str(error))
         parent = _PROPAGATOR.extract({"traceparent": event.traceparent})
         attributes = {
@@ -424,7 +364,7 @@ class Consumer:
         _handled.add(1, {"outcome": "handled" if fresh else "duplicate", "type": self._type})
         return key
 
-    def _apply(self, connection: Connection, event: Event) -> bool:
+    def _apply(self, connection: Connection, event: CloudEvent) -> bool:
         """Note and handle in one transaction; False when it was handled before."""
         added = connection.execute(
             text(

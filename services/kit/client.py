@@ -20,9 +20,10 @@ from opentelemetry.instrumentation._semconv import _StabilityMode
 from opentelemetry.instrumentation.aiohttp_client import create_trace_config
 from opentelemetry.trace import Span
 
-from services.kit.edge import DEADLINE_HEADER, remaining
-from services.kit.problem import Problem, Refused
-from services.kit.settings import Settings
+from .edge import DEADLINE_HEADER, remaining
+from .events.retry import Backoff
+from .problem import Problem, Refused
+from .settings import Settings
 
 CONNECT_SECONDS = 1.0
 TOTAL_SECONDS = 5.0
@@ -31,6 +32,7 @@ MAX_RESPONSE = 4 * 1024 * 1024
 ATTEMPTS = 3
 PATIENCE = 0.5
 """The longest Retry-After that a call waits for itself; a longer one is passed on to the caller."""
+PAUSES = Backoff(first_s=0.1, most_s=PATIENCE)
 
 IDEMPOTENT = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"}
 PASSING = {429, 502, 503, 504}
@@ -128,8 +130,7 @@ class Client:
             failure = outcome
             wait = outcome.retry_after
             if wait is None:
-                # Full jitter (AWS, "Exponential backoff and jitter"): callers that failed together come back apart.
-                wait = random.uniform(0, 0.05 * 2**attempt)  # noqa: S311 - spreading load, not guarding a secret
+                wait = PAUSES.pause(attempt, random.random())  # noqa: S311 - spreading load, not guarding a secret
             if not (safe and outcome.again) or wait > PATIENCE or attempt == ATTEMPTS or wait >= remaining():
                 break
             await asyncio.sleep(wait)

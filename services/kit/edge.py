@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.kit.problem import Problem, send_problem
+from .problem import Problem, send_problem
 
 MAX_BODY = 1024 * 1024
 BODY_SECONDS = 10.0

@@ -16,8 +16,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from services.kit.problem import Problem, respond
-from services.kit.settings import Settings
+from .problem import Problem, respond
+from .settings import Settings
 
 KEEP = 1.0
 """Seconds that an answer is reused."""

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -21,9 +20,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, bindparam, text
 
-from services.kit.bus import TYPE_PATTERN, Bus, Event
-from services.kit.health import Unwell
-from services.kit.store import Migration, Store, StoreAway
+from .bus import Bus
+from .events.cloudevent import CloudEvent, check_data, check_type, encode
+from .health import Unwell
+from .store import Migration, Store, StoreAway
 
 OUTBOX = Migration(
     (
@@ -76,39 +76,40 @@ class Outbox:
         data: dict[str, Any],
         *,
         subject: str = "",
-        partitionkey: str = "",
-        sequence: str = "",
-        correlationid: str = "",
-        causationid: str = "",
-    ) -> Event:
+        partition_key: str = "",
+        sequence: int = 0,
+        correlation_id: str = "",
+        causation_id: str = "",
+    ) -> CloudEvent:
         """Write an event in the caller's transaction; it is published after the commit, or not at all.
 
-        The event carries the trace of the PRODUCER span made here, under the span of the caller.
+        The event carries the trace of the PRODUCER span made here, under the span of the caller. EventError,
+        before anything is written, for a type or data that can't be an event's.
         """
-        if not TYPE_PATTERN.fullmatch(type):
-            raise ValueError(f"{type!r} is not a dotted event type such as business.transaction.recorded")
+        check_type(type)
+        check_data(data)
         attributes = {"messaging.system": "redis", "messaging.operation.type": "send", "cloudevents.event_type": type}
         with _tracer.start_as_current_span(f"publish {type}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
             carrier: dict[str, str] = {}
             _PROPAGATOR.inject(carrier)
             identity = str(uuid.uuid4())
             span.set_attribute("messaging.message.id", identity)
-            event = Event(
+            event = CloudEvent(
                 id=identity,
                 source=self._source,
                 type=type,
-                time=datetime.now(UTC).isoformat(timespec="microseconds"),
+                time=time.time(),
                 data=data,
                 subject=subject,
-                correlationid=correlationid or identity,
-                causationid=causationid,
-                traceparent=carrier.get("traceparent", ""),
-                partitionkey=partitionkey,
+                partition_key=partition_key,
                 sequence=sequence,
+                correlation_id=correlation_id or identity,
+                causation_id=causation_id,
+                traceparent=carrier.get("traceparent", ""),
             )
         connection.execute(
             text("INSERT INTO outbox (type, body, recorded_at) VALUES (:type, :body, :now)"),
-            {"type": type, "body": event.encode(), "now": time.time()},
+            {"type": type, "body": encode(event).decode(), "now": event.time},
         )
         return event
 

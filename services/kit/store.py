@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
-from services.kit.health import Unwell
-from services.kit.problem import Problem, Refused
+from .health import Unwell
+from .problem import Problem, Refused
 
 T = TypeVar("T")
 

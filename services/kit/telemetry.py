@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from starlette.types import Scope
 
-from services.kit.settings import Settings
+from .settings import Settings
 
 EXPORT_TIMEOUT = 10.0
 """Seconds for one export, retries included; the collector answers when it has stored."""

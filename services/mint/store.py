@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from services.kit.accounts import NAMES, claim
-from services.kit.bus import INBOX, Event
+from services.kit.bus import INBOX
+from services.kit.events.cloudevent import CloudEvent
 from services.kit.money import MAX_BALANCE, format_amount
 from services.kit.store import Migration
 from services.mint.accounts import BadTransaction, postings
@@ -32,7 +33,7 @@ MIGRATIONS = (
 RECENT = 20
 
 
-def apply(connection: Connection, event: Event) -> None:
+def apply(connection: Connection, event: CloudEvent) -> None:
     """Post both sides of the event's transaction; nothing when they are posted already.
 
     Raises BadTransaction, or Lookalike, for what the ledger should not have let in: it is parked, and nothing moves.

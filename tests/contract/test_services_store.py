@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from services.covenant import store as ledger
 from services.covenant.ledger import GENESIS, Draft, verify
 from services.kit import store as kit
-from services.kit.bus import Event
+from services.kit.events.cloudevent import CloudEvent
 from services.kit.health import Unwell
 from services.kit.store import Migration, Store, StoreAway
 from services.mint import store as balances
@@ -217,10 +217,12 @@ async def test_a_transaction_moves_balances_once_however_often_its_event_comes(u
     store = Store(url, balances.MIGRATIONS)
     await store.start()
     data = {"id": "t1", "height": 1, "from": "a", "to": "b", "amount": "2.50", "currency": "AZR", "recorded_at": "2026"}
-    event = Event(id="e1", source="covenant", type="business.transaction.recorded", time="", data=data)
+    event = CloudEvent(id="e1", source="covenant", type="business.transaction.recorded", time=0.0, data=data)
     for _ in range(3):
         await store.write(lambda c: balances.apply(c, event))
-    other = Event(id="e2", source="covenant", type=event.type, time="", data=data | {"id": "t2", "currency": "USD"})
+    other = CloudEvent(
+        id="e2", source="covenant", type=event.type, time=0.0, data=data | {"id": "t2", "currency": "USD"}
+    )
     await store.write(lambda c: balances.apply(c, other))
     found = await store.read(lambda c: balances.account(c, "b"))
     assert found is not None and found["balances"] == {"AZR": "2.50", "USD": "2.50"}
@@ -243,9 +245,9 @@ async def test_what_the_ledger_should_not_have_let_in_moves_nothing(url: str, ch
     store = Store(url, balances.MIGRATIONS)
     await store.start()
     data = {"id": "t1", "height": 1, "from": "bob", "to": "alice", "amount": "1", "currency": "AZR", "recorded_at": "2"}
-    first = Event(id="e1", source="covenant", type="business.transaction.recorded", time="", data=data)
+    first = CloudEvent(id="e1", source="covenant", type="business.transaction.recorded", time=0.0, data=data)
     await store.write(lambda c: balances.apply(c, first))
-    odd = Event(id="e2", source="covenant", type=first.type, time="", data=data | {"id": "t2"} | changes)
+    odd = CloudEvent(id="e2", source="covenant", type=first.type, time=0.0, data=data | {"id": "t2"} | changes)
     with pytest.raises(ValueError, match=r"letters of one script|looks like|no currency|plain decimal"):
         await store.write(lambda c: balances.apply(c, odd))
     found = await store.read(lambda c: balances.accounts(c, after="", limit=9))
@@ -261,7 +263,7 @@ async def test_no_balance_passes_its_limit(url: str) -> None:
     await store.start()
     data = {"from": "bob", "to": "alice", "amount": "999999999999.99", "currency": "AZR", "recorded_at": "2"}
     steps = [
-        Event(id=f"e{step}", source="covenant", type="", time="", data=data | {"id": f"t{step}", "height": step})
+        CloudEvent(id=f"e{step}", source="covenant", type="", time=0.0, data=data | {"id": f"t{step}", "height": step})
         for step in range(101)
     ]
     for step in steps[:100]:

@@ -13,10 +13,10 @@ from uuid import uuid4
 import pytest
 import redis
 
-from apps.events.cloudevent import CloudEvent
-from apps.events.patterns import PatternError
 from apps.events.transport.base import Delivery, Transport, TransportAway
 from apps.events.transport.redis_streams import RedisStreams
+from services.kit.events.cloudevent import CloudEvent
+from services.kit.events.patterns import PatternError
 from tests.redis_server import admin_url
 
 CLAIM_S = 0.4

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from apps.events.cloudevent import CloudEvent
+from services.kit.events.cloudevent import CloudEvent
 
 Start = Literal["earliest", "latest"]
 

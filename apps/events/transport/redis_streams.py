@@ -29,11 +29,11 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import TimeoutError as RedisSilent
 
-from apps.events import patterns as types
-from apps.events.cloudevent import CloudEvent, EventError, decode, encode
 from apps.events.transport.base import Delivery, Rejected, Start, Stats, TransportAway
 from apps.lib import clock, kv
 from apps.lib.wire import EVENT_DOMAINS, EVENT_STREAM_PREFIX
+from services.kit.events import patterns as types
+from services.kit.events.cloudevent import CloudEvent, EventError, decode, encode
 
 log = logging.getLogger(__name__)
 

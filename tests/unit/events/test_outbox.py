@@ -94,11 +94,6 @@ def test_the_limit_bounds_a_batch() -> None:
     assert len(outbox.claim("one", now(), 7)) == 7
 
 
-def test_backoff_grows_to_a_bound() -> None:
-    assert all(0.5 <= outbox.backoff(1) <= 1.0 for _ in range(20))
-    assert all(150 <= outbox.backoff(500) <= 300 for _ in range(20))
-
-
 def test_the_backlog_is_counted() -> None:
     assert outbox.backlog() == outbox.Backlog(0, None)
     event = publish(TYPE, {})

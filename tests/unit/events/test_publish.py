@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from apps.events import actions, queries
 from apps.events.actions import Draft, publish, publish_all
-from apps.events.cloudevent import EventError
 from apps.events.models import Event, Immutable, OutboxMessage, shard_of
+from services.kit.events.cloudevent import EventError
 
 pytestmark = pytest.mark.django_db
 

@@ -18,12 +18,12 @@ from asgiref.sync import sync_to_async
 
 from apps.events import outbox
 from apps.events.actions import publish
-from apps.events.cloudevent import CloudEvent
 from apps.events.models import OutboxMessage
 from apps.events.relay import Relay
 from apps.events.transport.base import Rejected, Stats, TransportAway
 from apps.events.transport.redis_streams import RedisStreams
 from apps.lib.wire import HEARTBEAT_PREFIX
+from services.kit.events.cloudevent import CloudEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

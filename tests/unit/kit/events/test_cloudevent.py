@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.events.cloudevent import MAX_DATA, CloudEvent, EventError, check_data, check_type, decode, encode
 from apps.events.ids import uuid7
+from services.kit.events.cloudevent import (
+    MAX_DATA,
+    CloudEvent,
+    EventError,
+    attributes,
+    check_data,
+    check_type,
+    decode,
+    decode_binary,
+    encode,
+    encode_data,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
@@ -44,9 +55,9 @@ def test_an_event_comes_out_as_it_went_in(data: Any, subject: str, sequence: int
         traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         extensions={"tenant": "north"},
     )
-    again = decode(encode(event))
-    assert again.time == pytest.approx(event.time, abs=2e-6)
-    assert {**vars_of(again), "time": 0} == {**vars_of(event), "time": 0}
+    for again in (decode(encode(event)), decode_binary(attributes(event), encode_data(event))):
+        assert again.time == pytest.approx(event.time, abs=2e-6)
+        assert {**vars_of(again), "time": 0} == {**vars_of(event), "time": 0}
 
 
 def vars_of(event: CloudEvent) -> dict[str, Any]:
@@ -79,6 +90,10 @@ GOOD = {"specversion": "1.0", "id": "1", "type": "a.b.c", "source": "s", "data":
         ({"sequence": True}, "sequence"),
         ({"sequence": 1.5}, "sequence"),
         ({"traceparent": ["x"]}, "traceparent"),
+        ({"tenant": {"name": "x"}}, "tenant"),
+        ({"tenant": 1.5}, "tenant"),
+        ({"Tenant": "x"}, "lower-case"),
+        ({"data_base64": "eA=="}, "binary"),
     ],
 )
 def test_a_broken_member_is_named(change: dict[str, Any], says: str) -> None:
@@ -96,6 +111,24 @@ def test_a_foreign_sequence_travels_through() -> None:
     event = decode(json.dumps(GOOD | {"sequence": "2026-00017"}))
     assert event.sequence == 0
     assert json.loads(encode(event))["sequence"] == "2026-00017"
+
+
+def test_somebody_elses_attributes_travel_through_in_their_types() -> None:
+    event = decode(json.dumps(GOOD | {"tenant": "north", "hot": True, "shard": -4}))
+    assert event.extensions == {"tenant": "north", "hot": True, "shard": -4}
+    assert json.loads(encode(event)).items() >= {"tenant": "north", "hot": True, "shard": -4}.items()
+    # In their canonical text where there is nothing else (CloudEvents section 3.2).
+    assert attributes(event).items() >= {"tenant": "north", "hot": "true", "shard": "-4"}.items()
+
+
+def test_a_binary_mode_without_a_body_has_no_data_and_with_another_kind_is_refused() -> None:
+    given = {name: value for name, value in GOOD.items() if isinstance(value, str)}
+    assert decode_binary(given, b"").data is None
+    assert decode_binary(given | {"datacontenttype": "application/vnd.x+json; charset=utf-8"}, b"[1]").data == [1]
+    with pytest.raises(EventError, match="text/csv"):
+        decode_binary(given | {"datacontenttype": "text/csv"}, b"1,2")
+    with pytest.raises(EventError, match="not JSON"):
+        decode_binary(given, b"{")
 
 
 @pytest.mark.parametrize("name", ["a.b.c", "system.breaker.half-opened", "business.transaction.recorded", "a.b.c.d.e"])

@@ -1,13 +1,14 @@
-"""One event on the wire: CloudEvents 1.0 in JSON structured mode, with our extensions.
+"""One event on the wire: CloudEvents 1.0 with our extensions, in structured mode (JSON) and for binary modes.
 
-Pure. ``decode`` is the border: what passes it is a CloudEvent and has the types it claims. The
-extensions are ``correlationid causationid traceparent partitionkey sequence``; any others travel
-through untouched.
+Pure. ``decode`` and ``decode_binary`` are the border: what passes them is a CloudEvent and has the types
+it claims. The extensions are ``correlationid causationid traceparent partitionkey sequence``; any others
+travel through untouched.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,11 @@ TYPE = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}")
 
 OURS = {"correlationid", "causationid", "traceparent", "partitionkey", "sequence"}
 CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"}
+EXTENSION = re.compile(r"[a-z0-9]+")
+"""What an attribute may be called (CloudEvents section 3.1)."""
+
+Extension = str | bool | int
+"""The types of attributes that JSON tells apart; a binary mode has their canonical text (section 3.2)."""
 
 
 class EventError(ValueError):
@@ -45,7 +51,7 @@ class CloudEvent:
     causation_id: str = ""
     traceparent: str = ""
     datacontenttype: str = "application/json"
-    extensions: dict[str, str] = field(default_factory=dict)
+    extensions: dict[str, Extension] = field(default_factory=dict)
 
     @property
     def domain(self) -> str:
@@ -102,36 +108,70 @@ def _holds_nul(data: Any) -> bool:
 
 def encode(event: CloudEvent) -> bytes:
     """The event in JSON structured mode (CloudEvents JSON format section 3)."""
-    body: dict[str, Any] = {
+    return msgspec.json.encode({**event.extensions, **_attributes(event), "data": event.data})
+
+
+def attributes(event: CloudEvent) -> dict[str, str]:
+    """Everything of the event but its data, as text by attribute name: the headers of a binary mode."""
+    extensions = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in event.extensions.items()
+    }
+    return extensions | _attributes(event)
+
+
+def encode_data(event: CloudEvent) -> bytes:
+    """The data of the event alone, as JSON: the body of a binary mode."""
+    return msgspec.json.encode(event.data)
+
+
+def _attributes(event: CloudEvent) -> dict[str, str]:
+    body = {
         "specversion": SPEC_VERSION,
         "id": event.id,
         "type": event.type,
         "source": event.source,
         "time": datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "datacontenttype": event.datacontenttype,
-        "data": event.data,
     }
-    if event.subject:
-        body["subject"] = event.subject
-    ours = {
+    optional = {
+        "subject": event.subject,
         "correlationid": event.correlation_id,
         "causationid": event.causation_id,
         "traceparent": event.traceparent,
         "partitionkey": event.partition_key,
         "sequence": str(event.sequence) if event.sequence else "",
     }
-    body.update({name: value for name, value in ours.items() if value})
-    return msgspec.json.encode(event.extensions | body)
+    body.update({name: value for name, value in optional.items() if value})
+    return body
 
 
 def decode(raw: bytes | str) -> CloudEvent:
-    """Read and check one event; EventError for anything that is not a CloudEvent 1.0 with JSON data."""
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EventError(f"The event is not JSON: {error}.") from None
+    """Read and check one event in structured mode; EventError for anything but a CloudEvent 1.0 with JSON data."""
+    body = _parse(raw, "The event")
     if not isinstance(body, dict):
         raise EventError("The event must be a JSON object.")
+    if "data_base64" in body:
+        raise EventError("The event's data is binary; only JSON is taken here.")
+    data = body.pop("data", None)
+    return _read(body, data)
+
+
+def decode_binary(given: Mapping[str, str], raw: bytes | str) -> CloudEvent:
+    """Read and check one event in a binary mode: its attributes by name, and the body; EventError as ``decode``."""
+    kind = given.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise EventError(f"The event's data is {kind}; only JSON is taken here.")
+    return _read(given, _parse(raw, "The event's data") if raw else None)
+
+
+def _parse(raw: bytes | str, what: str) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError(f"{what} is not JSON: {error}.") from None
+
+
+def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
     if body.get("specversion") != SPEC_VERSION:
         raise EventError(f"The event's specversion must be {SPEC_VERSION}, not {body.get('specversion')!r}.")
     for name in ("id", "type", "source"):
@@ -141,7 +181,7 @@ def decode(raw: bytes | str) -> CloudEvent:
         if not isinstance(body.get(name, ""), str):
             raise EventError(f"The event's {name} must be text.")
     check_type(body["type"])
-    extensions = {name: value for name, value in body.items() if name not in CORE | OURS and isinstance(value, str)}
+    extensions = {name: _extension(name, value) for name, value in body.items() if name not in CORE | OURS}
     sequence = _read_sequence(body.get("sequence", 0))
     if sequence is None:
         # Somebody else's way of counting: carried through, not understood.
@@ -151,7 +191,7 @@ def decode(raw: bytes | str) -> CloudEvent:
         type=body["type"],
         source=body["source"],
         time=_read_time(body.get("time")),
-        data=body.get("data"),
+        data=data,
         subject=body.get("subject", ""),
         partition_key=body.get("partitionkey", ""),
         sequence=sequence,
@@ -161,6 +201,14 @@ def decode(raw: bytes | str) -> CloudEvent:
         datacontenttype=body.get("datacontenttype", "application/json"),
         extensions=extensions,
     )
+
+
+def _extension(name: str, value: Any) -> Extension:
+    if not EXTENSION.fullmatch(name):
+        raise EventError(f"The event's attribute {name!r} must have a name of lower-case letters and digits.")
+    if not isinstance(value, str | bool | int):
+        raise EventError(f"The event's attribute {name} must be text, a whole number or a boolean.")
+    return value
 
 
 def _read_time(value: Any) -> float:

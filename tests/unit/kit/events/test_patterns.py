@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.events.patterns import PatternError, domains, literal_prefix, matches, segments, to_regex
+from services.kit.events.patterns import PatternError, domains, literal_prefix, matches, segments, to_regex
 
 WORD = st.sampled_from(["a", "b", "ab", "half-opened", "x_1", "9"])
 TYPE = st.lists(WORD, min_size=1, max_size=6)
