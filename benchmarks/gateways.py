@@ -29,7 +29,7 @@ from apps.gateway.core import config
 from apps.lib import wire
 from benchmarks.report import Falsified
 from missioncontrol import keys
-from missioncontrol.env import ROOT
+from services.kit.env import ROOT
 from tests.redis_server import RedisServer
 from tests.waiting import free_ports, listening, until
 

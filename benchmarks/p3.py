@@ -39,7 +39,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from benchmarks.report import Falsified, Figure
-from missioncontrol.env import ENGINE_USER
+from services.kit.env import ENGINE_USER
 from tests.clickhouse import ask
 from tests.waiting import free_port, until
 

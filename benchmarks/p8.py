@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from benchmarks.report import Falsified, Figure
-from missioncontrol.env import ROOT
 from missioncontrol.launch.settings import PORTS
 from missioncontrol.launch.supervise import session_members
+from services.kit.env import ROOT
 from tests.waiting import free_ports
 
 SETTLE = 8.0

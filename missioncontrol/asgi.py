@@ -43,7 +43,7 @@ UNTRACED = "/health,/ready,/static/"
 
 refusals.install()
 deadlines.install(settings.CONTROL_CONNECTIONS)
-flush = observe.setup("control", endpoint=settings.OTLP_URL, version=settings.VERSION)
+flush = observe.start("control")
 
 
 def span_details(scope: dict[str, Any]) -> tuple[str, dict[str, Any]]:

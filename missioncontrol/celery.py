@@ -42,7 +42,7 @@ def _keep_djangos_logging(**_: Any) -> None:
 
 @worker_init.connect
 def _observe(**_: Any) -> None:
-    flush = observe.setup("worker", endpoint=settings.OTLP_URL, version=settings.VERSION)
+    flush = observe.start("worker")
     worker_shutdown.connect(lambda **_: flush(), weak=False)
 
 

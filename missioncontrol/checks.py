@@ -13,8 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from missioncontrol.env import ROOT
 from missioncontrol.launch.layout import SECRETS
+from services.kit.env import ROOT
 
 
 @dataclass(frozen=True, slots=True)

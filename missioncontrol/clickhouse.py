@@ -13,7 +13,8 @@ from apps.telemetry.engine.config import MIB, Limits
 from apps.telemetry.engine.embedded import Embedded
 from apps.telemetry.engine.http import Interface
 from apps.telemetry.engine.login import Login
-from missioncontrol import VERSION, env
+from missioncontrol import VERSION
+from services.kit import env
 
 DRAIN = 10
 """Seconds that running statements get after SIGTERM."""

@@ -14,7 +14,8 @@ from granian.server import Server
 from apps.telemetry.collector.asgi import Collector, Limits
 from apps.telemetry.collector.buffer import PATIENCE
 from apps.telemetry.collector.store import Store, Target
-from missioncontrol import VERSION, env
+from missioncontrol import VERSION
+from services.kit import env
 
 KEEP_DAYS = 7
 """The TTL of the schema: older spans are refused, as ClickHouse would drop them at its next merge."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from missioncontrol.env import EnvError
+from services.kit.env import EnvError
 
 BUSY_S = 5
 """Seconds that a writer waits for another before it is told so: pages and REST queue behind it meanwhile."""

@@ -20,8 +20,8 @@ from twisted.internet.task import LoopingCall
 from twisted.web.http import HTTPChannel
 
 from apps.lib.clock import monotonic
-from apps.lib.problem import Problem
 from missioncontrol.refusals import refuse
+from services.kit.problem import Problem
 
 State = Literal["idle", "head", "body", "work", "leaving"]
 

@@ -15,26 +15,23 @@ from django.template.loader import render_to_string
 from django.views import defaults
 
 from apps.lib import database, refused
-from apps.lib.problem import CONTENT_TYPE, Problem
 from apps.lib.rest import body_too_big, trace_id
+from services.kit.problem import CONTENT_TYPE, Problem
 
 
 def problem(answer: Problem) -> HttpResponse:
     """``answer`` as a plain Django response."""
     refused.count(answer)
-    response = HttpResponse(answer.encode(trace_id()), status=answer.status, content_type=CONTENT_TYPE)
-    if answer.retry_after is not None:
-        response.headers["Retry-After"] = str(answer.retry_after)
-    return response
+    return HttpResponse(
+        answer.encode(trace_id()), status=answer.status, headers=answer.fields(), content_type=CONTENT_TYPE
+    )
 
 
 def page(answer: Problem, template: str) -> HttpResponse:
     """``answer`` for a person, drawn without asking anything of anybody."""
     refused.count(answer)
-    response = HttpResponse(render_to_string(template, {"detail": answer.detail}), status=answer.status)
-    if answer.retry_after is not None:
-        response.headers["Retry-After"] = str(answer.retry_after)
-    return response
+    body = render_to_string(template, {"detail": answer.detail})
+    return HttpResponse(body, status=answer.status, headers=answer.fields())
 
 
 def _api(request: HttpRequest) -> bool:

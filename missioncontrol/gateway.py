@@ -14,7 +14,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -23,14 +22,14 @@ from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
 from apps.gateway.plane.worker import Settings
 from apps.lib.addresses import networks
-from missioncontrol import env, guard, keys
+from missioncontrol import guard, keys
+from services.kit import env
 
 VERSION = "0.1.0"
 
 
 def settings() -> Settings:
     """What the environment says."""
-    fleet_token = env.secret("MC_FLEET_TOKEN")
     otlp_url = env.otlp_url()
     try:
         trusted = networks(env.words("MC_TRUSTED_PROXIES"))
@@ -41,7 +40,7 @@ def settings() -> Settings:
         redis_url=env.redis_url(),
         otlp_url=otlp_url,
         pepper=env.secret("MC_KEY_PEPPER").encode(),
-        fleet_token=fleet_token,
+        fleet_token=env.secret("MC_FLEET_TOKEN"),
         version=VERSION,
         wire=keys.wire(),
         revisions=keys.verifier(),
@@ -49,19 +48,9 @@ def settings() -> Settings:
         workers=env.integer("MC_GATEWAY_WORKERS", 2, low=1, high=256),
         max_connections=env.integer("MC_GATEWAY_CONNECTIONS", 10_000, low=1),
         trusted_proxies=trusted,
-        otlp_headers=otlp_headers(otlp_url, fleet_token),
+        otlp_headers=tuple(env.otlp_headers(otlp_url).items()),
         tls=tls(),
     )
-
-
-def otlp_headers(url: str, fleet_token: str) -> tuple[tuple[str, str], ...]:
-    """Fields for the collector: as OTEL_EXPORTER_OTLP_HEADERS says, else the fleet token when it is not on loopback."""
-    pairs = [word.partition("=") for word in env.words("OTEL_EXPORTER_OTLP_HEADERS")]
-    if pairs:
-        return tuple((unquote(name.strip()), unquote(value.strip())) for name, _, value in pairs)
-    if urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}:
-        return ()
-    return (("Authorization", f"Bearer {fleet_token}"),)
 
 
 def tls() -> ssl.SSLContext | None:

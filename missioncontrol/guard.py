@@ -13,8 +13,8 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from apps.lib.addresses import Guard, Network, Policy, is_here, literal, networks
-from missioncontrol import env
 from missioncontrol.launch.settings import EMBEDDED, PORTS
+from services.kit import env
 
 SERVICES = ("MC_AEGIS_PORT", "MC_COVENANT_PORT", "MC_NEXUS_PORT", "MC_MINT_PORT")
 """Those of our own ports that upstreams are for."""

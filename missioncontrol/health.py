@@ -13,8 +13,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
 from apps.lib import kv
-from apps.lib.problem import Problem
 from missioncontrol.errors import problem
+from services.kit.problem import Problem
 
 STARTED = time.monotonic()
 _migrated = False

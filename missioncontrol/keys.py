@@ -13,7 +13,7 @@ import sys
 
 from apps.lib.seal import Seal
 from apps.lib.signature import Signer, Verifier
-from missioncontrol import env
+from services.kit import env
 
 
 def wire() -> Seal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from missioncontrol.env import ROOT
+from services.kit.env import ROOT
 
 FILES = {
     "requirements.txt": ("pyproject.toml",),

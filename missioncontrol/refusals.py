@@ -12,7 +12,7 @@ from typing import Any
 from twisted.web.http import HTTPChannel, Request
 
 from apps.lib import refused
-from apps.lib.problem import CONTENT_TYPE, Problem
+from services.kit.problem import CONTENT_TYPE, Problem
 
 LONGEST_BODY = 16 * 1024 * 1024
 """Bytes of any request to the control process; past it nothing more is read. The API's own limit is lower."""
@@ -69,10 +69,10 @@ def refuse(channel: Any, problem: Problem) -> None:
     """Answer with ``problem``, close, and read nothing more."""
     refused.count(problem)
     body = problem.encode()
-    again = "" if problem.retry_after is None else f"Retry-After: {problem.retry_after}\r\n"
+    fields = "".join(f"{name}: {value}\r\n" for name, value in problem.fields().items())
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{again}\r\n"
+        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{fields}\r\n"
     )
     channel.transport.write(head.encode() + body)
     channel.loseConnection()

@@ -1,4 +1,4 @@
-"""Django's settings, all of them read from the environment by missioncontrol.env."""
+"""Django's settings, all of them read from the environment by services.kit.env."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from django.utils.functional import SimpleLazyObject
 
 from apps.lib import cookies, passed
 from apps.lib.border import Border
-from missioncontrol import env, guard, keys
+from missioncontrol import guard, keys
 from missioncontrol.databases import from_url
 from missioncontrol.look import UNFOLD as UNFOLD
 from missioncontrol.peer import networks
+from services.kit import env
 
 VERSION = "0.1.0"
 BASE_DIR = env.ROOT

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
-from missioncontrol.env import ENGINE_USER
+from services.kit.env import ENGINE_USER
 from tests.waiting import free_port, until
 
 ROOT = Path(__file__).resolve().parent.parent

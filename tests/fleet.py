@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from missioncontrol.env import ENGINE_USER
 from missioncontrol.launch.settings import PORTS
 from missioncontrol.launch.supervise import tail
+from services.kit.env import ENGINE_USER
 from tests.waiting import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlsplit
 
 import redis
 
-from missioncontrol.env import ENGINE_USER
 from missioncontrol.launch import engines, layout, redisconf
+from services.kit.env import ENGINE_USER
 from tests.waiting import free_port, until
 
 

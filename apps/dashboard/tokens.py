@@ -12,10 +12,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.dashboard.access import page
-from apps.lib.problem import Refused
 from apps.lib.roles import AREAS, RANK, Grant, held, rank
 from apps.people import actions
 from apps.people.models import ApiToken
+from services.kit.problem import Refused
 
 LIVES = (7, 30, 90, 365)
 """Days offered for a new token; REST takes any time up to a year."""

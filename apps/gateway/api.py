@@ -26,12 +26,12 @@ from apps.gateway.models import (
     Route,
     ServicePolicy,
 )
-from apps.lib.problem import Problem, Refused
 from apps.lib.rest import Pages
 from apps.lib.roles import AdminOnly, ViewerReadsOperatorActs
 from apps.registry.api import ID, NAME, ByName, described
 from apps.registry.models import Service
 from apps.registry.writes import AtomicWrites, PublishingWrites
+from services.kit.problem import Problem, Refused
 
 
 class _Named(PublishingWrites, viewsets.ModelViewSet):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from apps.lib.problem import Problem
+from services.kit.problem import Problem
 
 RETRY_S = 2
 """Seconds after which it is worth asking again: a restart of PostgreSQL, the end of another's transaction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opentelemetry import metrics
 
-from apps.lib.problem import Problem
+from services.kit.problem import Problem
 
 _refused = metrics.get_meter("mission-control").create_counter(
     "mc.control.refused", unit="{request}", description="Requests answered with a problem document, by failure"

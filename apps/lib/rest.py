@@ -17,7 +17,7 @@ from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 
 from apps.lib import database, refused
-from apps.lib.problem import CONTENT_TYPE, Problem, Refused
+from services.kit.problem import CONTENT_TYPE, Problem, Refused
 
 SLUGS = {
     400: "invalid",
@@ -146,15 +146,14 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
         problem = beyond
     else:
         return None
-    if problem.retry_after is not None:
-        headers["Retry-After"] = str(problem.retry_after)
     return respond(problem, headers)
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """``problem`` as a DRF response, with the current trace's id."""
     refused.count(problem)
-    return Response(problem.document(trace_id()), status=problem.status, headers=headers, content_type=CONTENT_TYPE)
+    fields = problem.fields() | (headers or {})
+    return Response(problem.document(trace_id()), status=problem.status, headers=fields, content_type=CONTENT_TYPE)
 
 
 def trace_id() -> str:

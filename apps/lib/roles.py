@@ -14,7 +14,7 @@ from typing import Any
 
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 RANK = {VIEWER: 1, OPERATOR: 2, ADMIN: 3}

@@ -15,9 +15,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.lib import clock, database
-from apps.lib.problem import Problem, Refused
 from apps.lib.roles import RANK, Grant, held, rank
 from apps.people.models import ApiToken, live
+from services.kit.problem import Problem, Refused
 
 LETTERS = string.ascii_letters + string.digits
 DEFAULT_LIFE = timedelta(days=90)

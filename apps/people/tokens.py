@@ -10,9 +10,9 @@ from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 
 from apps.lib import clock
-from apps.lib.problem import Problem, Refused
 from apps.people import actions, logins
 from apps.people.models import ApiToken
+from services.kit.problem import Problem, Refused
 
 SCHEMES = {b"bearer", b"token"}
 LONGEST = 255

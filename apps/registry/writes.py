@@ -24,9 +24,9 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
-from apps.lib.problem import Problem, Refused
 from apps.registry.models import IdempotentWrite
 from apps.registry.publishing import ChangeRefused, Publication, changed
+from services.kit.problem import Problem, Refused
 
 KEPT = timedelta(hours=24)
 LONGEST_KEY = 255

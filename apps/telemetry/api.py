@@ -12,9 +12,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.lib import clock
-from apps.lib.problem import Problem, Refused
 from apps.telemetry import queries
 from apps.telemetry.serializers import TraceFilters, TraceListSerializer, TraceSerializer, TraceWindow
+from services.kit.problem import Problem, Refused
 
 HOUR = 3600.0
 _ID = re.compile(r"[0-9a-f]{32}\Z")

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from apps.lib.seal import Seal, place
-from missioncontrol import env
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
+from services.kit import env
 
 Reply = str | list[str] | None
 DEMO_SECONDS = 20.0

@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from missioncontrol.env import ENGINE_USER
 from missioncontrol.launch.settings import LOOPBACK
+from services.kit.env import ENGINE_USER
 
 RULES = (
     "~* &* +@all",

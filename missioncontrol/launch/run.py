@@ -15,13 +15,13 @@ import subprocess
 import time
 from types import FrameType
 
-from missioncontrol import env
 from missioncontrol.launch import engines, layout, ready, redisconf, redisdata, stamp, venv
 from missioncontrol.launch import settings as environment
 from missioncontrol.launch.processes import SERVICES, STATE, Process, table
 from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.settings import Settings
 from missioncontrol.launch.supervise import GONE, Status, Supervisor, tail
+from services.kit import env
 
 SETTLE = 15.0
 """Seconds after which a service that its health check still finds failing is reported and not waited for."""

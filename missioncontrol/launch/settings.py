@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from missioncontrol import env
 from missioncontrol.launch.report import Stop
+from services.kit import env
 
 PORTS = {
     "MC_CONTROL_PORT": 8000,

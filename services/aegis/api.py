@@ -66,7 +66,7 @@ def _oauth(status: int, error: str, detail: str, retry_after: int | None = None)
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="aegis", charset="UTF-8"'
     extra = {"error": error, "error_description": detail}
-    return Refused(Problem(status, error, detail, retry_after, headers, extra))
+    return Refused(Problem(status, error, detail, retry_after, extra, headers))
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from services.aegis.keys import BadKeys, KeyRing
 from services.aegis.settings import AegisSettings
 from services.aegis.store import MIGRATIONS
 from services.kit.app import create_app
-from services.kit.health import Check, Unwell
+from services.kit.checks import Check, Unwell
 from services.kit.settings import Settings
 from services.kit.store import Store
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.kit.settings import Settings, port, text
+from services.kit import env
+from services.kit.settings import Settings
 from services.kit.settings import read as read_kit
 
 
@@ -25,8 +26,8 @@ def read() -> AegisSettings:
     values = {name: getattr(kit, name) for name in Settings.__slots__}
     return AegisSettings(
         **values,
-        issuer=text("AEGIS_ISSUER", f"http://localhost:{port('MC_GATEWAY_PORT', 8080)}/aegis").rstrip("/"),
-        audience=text("AEGIS_AUDIENCE", "mission-control"),
-        keys_file=Path(text("AEGIS_KEYS_FILE", str(kit.folder / "aegis-keys.json"))),
-        clients_file=Path(text("AEGIS_CLIENTS_FILE", str(kit.home / "secrets" / "aegis_clients.json"))),
+        issuer=env.text("AEGIS_ISSUER", f"http://localhost:{env.port('MC_GATEWAY_PORT', 8080)}/aegis").rstrip("/"),
+        audience=env.text("AEGIS_AUDIENCE", "mission-control"),
+        keys_file=Path(env.text("AEGIS_KEYS_FILE", str(kit.folder / "aegis-keys.json"))),
+        clients_file=Path(env.text("AEGIS_CLIENTS_FILE", str(kit.home / "secrets" / "aegis_clients.json"))),
     )

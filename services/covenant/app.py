@@ -8,7 +8,7 @@ from services.covenant.api import router
 from services.covenant.store import MIGRATIONS
 from services.kit.app import create_app
 from services.kit.bus import Bus
-from services.kit.health import Check
+from services.kit.checks import Check
 from services.kit.outbox import Outbox
 from services.kit.settings import Settings
 from services.kit.store import Store

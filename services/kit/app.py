@@ -17,12 +17,15 @@ from typing import Any, Protocol
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
+from starlette.types import Scope
 
-from . import logs, problem, telemetry
+from . import env, errors, logs, telemetry
 from .auth import FleetOnly
+from .checks import Check
 from .edge import Limits
-from .health import Check, Health
-from .settings import Settings, SettingsError
+from .health import Health
+from .settings import Settings
 
 DRAIN_SECONDS = 10
 MAX_CONNECTIONS = 2048
@@ -70,12 +73,12 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
-        telemetry=telemetry.of_requests(),
+        telemetry=_requests(),
     )
     # The last one added is met first: who may call, then how much and for how long.
     app.add_middleware(Limits)
     app.add_middleware(FleetOnly, token=settings.fleet_token)
-    problem.install(app)
+    errors.install(app)
     app.include_router(health.router())
     for router in routers:
         app.include_router(router)
@@ -87,10 +90,17 @@ def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> N
     """Serve until a signal; one clear sentence and exit 2 when a setting is wrong."""
     try:
         settings = read()
-    except SettingsError as error:
+    except env.EnvError as error:
         sys.exit(_plain(str(error)))
     logs.configure(settings.name, settings.log_level)
-    flush = telemetry.start(settings)
+    flush = telemetry.start(
+        settings.name,
+        endpoint=settings.otlp_url,
+        headers=env.otlp_headers(settings.otlp_url),
+        version=settings.version,
+        instance=settings.instance,
+        namespace="fleet",
+    )
     app = build(settings)
     config = uvicorn.Config(
         app,
@@ -142,6 +152,19 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._signalled.set)
+
+
+def _requests() -> TelemetryConfig:
+    """How FastAPI reports requests: one SERVER span each, named by the route, and its duration; probes are left out.
+
+    It writes the stable HTTP names (http.request.method, http.route, http.response.status_code).
+    """
+    return {"exclude": _is_probe, "operation_spans": False, "logs": False, "auto_configure": False}
+
+
+def _is_probe(scope: Scope) -> bool:
+    # Probes come every two seconds for ever; their spans would say nothing.
+    return scope.get("path") in {"/health", "/ready"}
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -11,7 +11,8 @@ import hmac
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .problem import Problem, send_problem
+from .errors import send_problem
+from .problem import Problem
 
 HEADER = b"x-fleet-token"
 OPEN = frozenset({"/health", "/ready", "/openapi.json"})

@@ -23,8 +23,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Connection, text
 
+from .checks import Unwell
 from .events.cloudevent import CloudEvent, EventError, decode
-from .health import Unwell
 from .store import Migration, Store, StoreAway
 
 # The wire, the same as apps/lib/wire.py on the control plane's side (tests/contract holds both equal).

@@ -13,7 +13,8 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .problem import Problem, send_problem
+from .errors import send_problem
+from .problem import Problem
 
 MAX_BODY = 1024 * 1024
 BODY_SECONDS = 10.0

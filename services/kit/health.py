@@ -9,32 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from .problem import Problem, respond
+from .checks import Check, Unwell
+from .errors import respond
+from .problem import Problem
 from .settings import Settings
 
 KEEP = 1.0
 """Seconds that an answer is reused."""
-
-
-class Unwell(Exception):
-    """A check's way to fail; the message is the reason, for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Something the service needs. ``probe`` returns when it is there and raises ``Unwell`` when not."""
-
-    name: str
-    probe: Callable[[], Awaitable[None]]
-    critical: bool = True
-    timeout: float = 0.5
 
 
 class Health:

@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class Sparing(logging.Filter):
-    """Lets the same message from the same place through once a minute, so that an absent collector is quiet."""
+    """Lets the same message from the same place through once a minute, such as that a collector is away."""
 
     def __init__(self, period: float = 60.0) -> None:
         super().__init__()
@@ -65,12 +65,3 @@ def configure(service: str, level: str) -> None:
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_NotOurs())
-    sparing = Sparing()
-    for name in (
-        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-        "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-        "opentelemetry.exporter.otlp.common.http",
-        "opentelemetry.sdk._shared_internal",
-        "opentelemetry.sdk.metrics._internal.export",
-    ):
-        logging.getLogger(name).addFilter(sparing)

@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, bindparam, text
 
 from .bus import Bus
+from .checks import Unwell
 from .events.cloudevent import CloudEvent, check_data, check_type, encode
-from .health import Unwell
 from .store import Migration, Store, StoreAway
 
 OUTBOX = Migration(

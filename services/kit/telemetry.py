@@ -1,16 +1,18 @@
 """Traces and metrics of this process, by the OpenTelemetry SDK to any OTLP/HTTP collector.
 
-Owns the providers and what is reported of requests. A collector that is away costs nothing but the
-telemetry itself: queues are bounded, exports time out, and the log says so once a minute.
+Owns the providers. Everything is bounded: a span queue that drops when full and counts it, exports that
+give up, a stop that does not wait for them, and a log that hears of an absent collector once a minute.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Thread
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -20,72 +22,82 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from starlette.types import Scope
 
-from .settings import Settings
+from .logs import Sparing
 
-EXPORT_TIMEOUT = 10.0
-"""Seconds for one export, retries included; the collector answers when it has stored."""
-FLUSH_SECONDS = 2.0
-"""The most that a stop waits for the last export."""
+EXPORT_TIMEOUT_S = 10.0
+"""For one export, retries included; the collector answers when it has stored, which takes its time under load."""
+FLUSH_S = 2.0
+"""The most that a stop waits for the last exports."""
+SPANS_EVERY_MS = 1000
+SPANS_QUEUED = 4096
+METRICS_EVERY_MS = 10_000
+
+COMPLAIN = (
+    OTLPSpanExporter.__module__,
+    OTLPMetricExporter.__module__,
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.metrics._internal.export",
+)
+"""The loggers that say that a collector is away."""
 
 
-def start(settings: Settings) -> Callable[[], None]:
-    """Install the providers of this process; what is returned flushes them and lets go, within seconds."""
+def start(
+    service: str,
+    *,
+    endpoint: str,
+    version: str,
+    headers: Mapping[str, str] | None = None,
+    instance: str = "",
+    namespace: str = "mission-control",
+) -> Callable[[], None]:
+    """Report as ``service`` to the collector at ``endpoint``; returns what flushes and stops it, within seconds.
+
+    Call it once per process, after any fork. W3C trace context is the SDK's default propagator.
+    """
+    # The SDK's own counters tell what its queue dropped.
+    os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+    sparing = Sparing()
+    for name in COMPLAIN:
+        logger = logging.getLogger(name)
+        if not logger.filters:
+            logger.addFilter(sparing)
     resource = Resource.create(
         {
-            "service.name": settings.name,
-            "service.version": settings.version,
-            "service.instance.id": settings.instance,
-            "service.namespace": "fleet",
+            "service.name": service,
+            "service.namespace": namespace,
+            "service.version": version,
+            "service.instance.id": instance or f"{socket.gethostname()}:{os.getpid()}",
         }
     )
-    headers = {"Authorization": f"Bearer {settings.fleet_token}"}
+    how = {"headers": dict(headers or {}), "timeout": EXPORT_TIMEOUT_S, "compression": Compression.Gzip}
+    reader = PeriodicExportingMetricReader(
+        OTLPMetricExporter(f"{endpoint}/v1/metrics", **how),
+        export_interval_millis=METRICS_EVERY_MS,
+        export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
+    )
+    measuring = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    metrics.set_meter_provider(measuring)
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracing.add_span_processor(
         BatchSpanProcessor(
-            OTLPSpanExporter(
-                f"{settings.otlp_url}/v1/traces",
-                headers=headers,
-                timeout=EXPORT_TIMEOUT,
-                compression=Compression.Gzip,
-            ),
-            schedule_delay_millis=1000,
-            max_queue_size=4096,
-            export_timeout_millis=EXPORT_TIMEOUT * 1000,
+            OTLPSpanExporter(f"{endpoint}/v1/traces", **how),
+            schedule_delay_millis=SPANS_EVERY_MS,
+            max_queue_size=SPANS_QUEUED,
+            max_export_batch_size=512,
+            export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
         )
     )
     trace.set_tracer_provider(tracing)
-    reader = PeriodicExportingMetricReader(
-        OTLPMetricExporter(
-            f"{settings.otlp_url}/v1/metrics", headers=headers, timeout=EXPORT_TIMEOUT, compression=Compression.Gzip
-        ),
-        export_interval_millis=10_000,
-        export_timeout_millis=EXPORT_TIMEOUT * 1000,
-    )
-    measuring = MeterProvider(resource=resource, metric_readers=[reader], shutdown_on_exit=False)
-    metrics.set_meter_provider(measuring)
 
     def stop() -> None:
         # Beside each other, and not waited for any longer: with the collector away, each would take its whole timeout.
         flushing = [Thread(target=provider.shutdown, daemon=True) for provider in (tracing, measuring)]
         for thread in flushing:
             thread.start()
-        until = time.monotonic() + FLUSH_SECONDS
+        until = time.monotonic() + FLUSH_S
         for thread in flushing:
             thread.join(max(0.0, until - time.monotonic()))
 
     return stop
-
-
-def of_requests() -> TelemetryConfig:
-    """How FastAPI reports requests: one SERVER span each, named by the route, and its duration; probes are left out.
-
-    It writes the stable HTTP names (http.request.method, http.route, http.response.status_code).
-    """
-    return {"exclude": _is_probe, "operation_spans": False, "logs": False, "auto_configure": False}
-
-
-def _is_probe(scope: Scope) -> bool:
-    # Probes come every two seconds for ever; their spans would say nothing.
-    return scope.get("path") in {"/health", "/ready"}

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from services.kit.app import create_app
 from services.kit.bus import Bus, Consumer
-from services.kit.health import Check
+from services.kit.checks import Check
 from services.kit.settings import Settings
 from services.kit.store import Store
 from services.mint.api import router

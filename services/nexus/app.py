@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from services.kit.app import create_app
+from services.kit.checks import Check
 from services.kit.client import Client
-from services.kit.health import Check
 from services.kit.settings import Settings
 from services.nexus.api import router
 from services.nexus.settings import NexusSettings

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from services.kit import env
 from services.kit.money import parse_amount
-from services.kit.settings import Settings, SettingsError, secret
+from services.kit.settings import Settings
 from services.kit.settings import read as read_kit
 
 
@@ -23,7 +23,7 @@ def read() -> NexusSettings:
     kit = read_kit("nexus", 7103)
     values = {name: getattr(kit, name) for name in Settings.__slots__}
     try:
-        most = parse_amount(os.environ.get("NEXUS_MOST") or "100000")
+        most = parse_amount(env.text("NEXUS_MOST", "100000"))
     except ValueError as error:
-        raise SettingsError(f"NEXUS_MOST: {error}") from None
-    return NexusSettings(**values, api_key=secret("NEXUS_API_KEY"), most=most)
+        raise env.EnvError(f"NEXUS_MOST: {error}") from None
+    return NexusSettings(**values, api_key=env.secret("NEXUS_API_KEY"), most=most)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.kit.health import Unwell
+from services.kit.checks import Unwell
 from services.nexus.model import SHIPPED, Model, Reading, load
 
 

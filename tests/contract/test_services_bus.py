@@ -17,8 +17,8 @@ from apps.events.transport import redis_streams
 from apps.lib import wire
 from services.kit import bus as kit
 from services.kit.bus import INBOX, Bus, Consumer
+from services.kit.checks import Unwell
 from services.kit.events.cloudevent import CloudEvent, decode, encode
-from services.kit.health import Unwell
 from services.kit.outbox import OUTBOX, Outbox
 from services.kit.store import Migration, Store
 

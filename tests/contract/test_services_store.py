@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from services.covenant import store as ledger
 from services.covenant.ledger import GENESIS, Draft, verify
 from services.kit import store as kit
+from services.kit.checks import Unwell
 from services.kit.events.cloudevent import CloudEvent
-from services.kit.health import Unwell
 from services.kit.store import Migration, Store, StoreAway
 from services.mint import store as balances
 from tests.postgres import cluster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,15 @@ MAY_IMPORT = {
 }
 
 # The ground floor: what of the kit everybody may build on, because it needs no framework.
-GROUND = ("services.kit.events",)
+GROUND = ("services.kit.env", "services.kit.events", "services.kit.problem")
+FRAMEWORKS = {
+    *("django", "rest_framework", "celery", "channels", "daphne", "twisted"),
+    *("fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "aiohttp", "sqlalchemy"),
+}
+OF_THE_DATABASE = {"django", "rest_framework", "celery", "channels", "fastapi", "sqlalchemy"}
+
+# The launcher reads these before anything is installed.
+BEFORE_INSTALLATION = ("services/kit/env.py",)
 
 # The data plane and the collector serve with no database: nothing they load may reach the ORM.
 WITHOUT_ORM = ("apps/gateway/core", "apps/gateway/plane", "apps/telemetry/collector", "apps/telemetry/engine")
@@ -38,6 +47,10 @@ PURE = (
     "apps/dashboard/frames.py",
     "apps/dashboard/state.py",
     "apps/dashboard/judge",
+    "services/kit/problem.py",
+    "services/kit/events/cloudevent.py",
+    "services/kit/events/patterns.py",
+    "services/kit/events/retry.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}
 
@@ -56,6 +69,33 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             name = ".".join(part for part in (base, node.module or "") if part)
             yield name, node.lineno
             yield from ((f"{name}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def reached(paths: list[Path]) -> Iterator[tuple[Path, str, int]]:
+    """Every import of ``paths`` and of what of ours they load, packages' own files included."""
+    queue, seen = list(paths), set()
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        queue += [parent / "__init__.py" for parent in path.parents if ROOT in parent.parents]
+        for name, line in imports(path):
+            yield path, name, line
+            if top(name) in {"apps", "missioncontrol", "services"}:
+                base = ROOT / name.replace(".", "/")
+                queue += [found for found in (base.with_suffix(".py"), base / "__init__.py") if found.exists()]
+
+
+def beneath(places: tuple[str, ...]) -> list[Path]:
+    """The modules at these dotted names or in these folders; each must be there."""
+    found = []
+    for place in places:
+        path = ROOT / place.replace(".", "/")
+        here = list(modules(str(path.relative_to(ROOT)))) if path.is_dir() else [path.with_suffix(".py")]
+        assert here and all(one.exists() for one in here), f"{place} holds no code: mend this list"
+        found += here
+    return found
 
 
 def top(name: str, depth: int = 1) -> str:
@@ -107,22 +147,47 @@ def test_services_import_only_the_kit() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_kit_imports_nothing_of_ours_and_within_itself_only_relatively() -> None:
+    """So that it can be installed on its own, under whatever name."""
+    wrong = []
+    for path in modules("services/kit"):
+        package = path.relative_to(ROOT).parts[:-1]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                # ``from ..`` no further up than the kit itself.
+                names = [node.module or ""] if node.level == 0 else ["services"] * (node.level >= len(package))
+            else:
+                continue
+            if any(top(name) in {"apps", "missioncontrol", "services", "django"} for name in names):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} imports {', '.join(names)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_ground_floor_needs_no_framework() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path, name, line in reached(beneath(GROUND))
+        if top(name) in FRAMEWORKS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_the_launcher_reads_first_is_of_the_standard_library_alone() -> None:
+    paths = [ROOT / place for place in BEFORE_INSTALLATION]
+    ours = sys.stdlib_module_names | {"services"}
+    wrong = [name for _, name, _ in reached(paths) if top(name) not in ours]
+    assert not wrong, wrong
+
+
 @pytest.mark.parametrize("folder", WITHOUT_ORM)
-def test_the_data_plane_and_the_collector_never_reach_django(folder: str) -> None:
-    assert list(modules(folder)), f"{folder} holds no code: mend this list"
-    wrong, queue, seen = [], list(modules(folder)), set()
-    while queue:
-        path = queue.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        for name, line in imports(path):
-            if top(name) in {"django", "rest_framework", "celery", "channels"}:
-                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
-            if top(name) == "apps":
-                found = ROOT / (name.replace(".", "/") + ".py")
-                if found.exists():
-                    queue.append(found)
+def test_the_data_plane_and_the_collector_never_reach_a_framework_of_the_database(folder: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path, name, line in reached(beneath((folder,)))
+        if top(name) in OF_THE_DATABASE
+    ]
     assert not wrong, "\n".join(wrong)
 
 

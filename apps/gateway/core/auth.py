@@ -15,7 +15,7 @@ import jwt
 
 from apps.gateway.core.config import EVERYONE, Consumer, Document, Issuer, Key
 from apps.gateway.core.jws import MAX_TOKEN, Malformed, moment, read
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 REMEMBERED = 10_000
 """Most proven keys, and most proven tokens, a worker remembers."""

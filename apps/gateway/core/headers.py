@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from apps.gateway.core.cookies import sets_ours, without_ours
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TEXT = bytes((9, *range(32, 127), *range(128, 256)))

@@ -9,7 +9,7 @@ import re
 from string import hexdigits
 from urllib.parse import unquote
 
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 MAX_TARGET = 16_384
 """Longest request target in bytes, query included; past it is 414."""

@@ -11,7 +11,7 @@ import re
 
 from apps.gateway.core.headers import RequestHead
 from apps.gateway.core.paths import MAX_TARGET
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 _HOST = re.compile(
     rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?",

@@ -13,7 +13,7 @@ from apps.gateway.core.headers import MAX_LOOPS, RequestHead
 from apps.gateway.core.routing import Miss, Way
 from apps.gateway.core.target import HOSTS
 from apps.gateway.plane.table import Table
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 SERVER_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """What is spoken here at all; routes may take fewer."""

@@ -23,7 +23,7 @@ from apps.gateway.core.trace import Text
 from apps.gateway.plane.client import Answered
 from apps.gateway.plane.exchange import Exchange, Record
 from apps.gateway.plane.worker import Worker
-from apps.lib.problem import Problem, Refused
+from services.kit.problem import Problem, Refused
 
 # Members of an enumeration are looked up at a cost that shows here: a name of this module's is free.
 IDLE, HEAD, BODY, HELD, SPOILT, FLUSHING, LINGERING, CLOSING, CLOSED = Reading

@@ -29,7 +29,7 @@ from apps.gateway.plane.client import Client
 from apps.gateway.plane.limiter import Lease
 from apps.gateway.plane.tries import Tries
 from apps.gateway.plane.upstream import Attempt, Instance
-from apps.lib.problem import CONTENT_TYPE, Problem, Refused
+from services.kit.problem import CONTENT_TYPE, Problem, Refused
 
 log = logging.getLogger(__name__)
 
@@ -611,8 +611,8 @@ class Exchange:
             self.failure = problem.failure
         if not self.trace_id:
             self.trace_id = b"%032x" % self.worker.ids.getrandbits(128)
-        if problem.retry_after is not None:
-            self.extra += b"Retry-After: %d\r\n" % problem.retry_after
+        for name, value in problem.fields().items():
+            self.extra += f"{name}: {value}\r\n".encode()
         self.client.own(self, problem.status, CONTENT_TYPE, problem.encode(self.trace_id.decode()))
         self._finish(REFUSE, problem.status, own=own)
 

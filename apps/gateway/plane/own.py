@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from apps.gateway.plane.worker import Worker
-from apps.lib.problem import Problem
+from services.kit.problem import Problem
 
 
 def answer(worker: Worker, path: str, now: float) -> tuple[int, bytes | Problem]:

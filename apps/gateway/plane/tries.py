@@ -14,7 +14,7 @@ from apps.gateway.core.retry import may_retry
 from apps.gateway.plane.table import Service
 from apps.gateway.plane.upstream import Attempt, Instance, User
 from apps.gateway.plane.upstream_http1 import UpstreamConnection
-from apps.lib.problem import Problem
+from services.kit.problem import Problem
 
 
 class Tries:

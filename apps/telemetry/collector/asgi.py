@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.lib import clock
-from apps.lib.problem import CONTENT_TYPE, Problem, Refused
 from apps.telemetry.collector.buffer import PATIENCE, Buffer
 from apps.telemetry.collector.exports import Export
 from apps.telemetry.collector.ingest import Ingest
 from apps.telemetry.collector.report import prometheus, statistics
 from apps.telemetry.collector.store import Store
+from services.kit.problem import CONTENT_TYPE, Problem, Refused
 
 log = logging.getLogger(__name__)
 
@@ -228,8 +228,7 @@ class Collector:
 
     async def _refuse(self, send: Send, problem: Problem, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         extra = list(headers or [])
-        if problem.retry_after is not None:
-            extra.append((b"retry-after", str(problem.retry_after).encode()))
+        extra += [(name.lower().encode(), value.encode()) for name, value in problem.fields().items()]
         await _respond(send, problem.status, problem.encode(), CONTENT_TYPE, extra)
 
 

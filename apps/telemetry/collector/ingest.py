@@ -10,13 +10,13 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from apps.lib import clock
-from apps.lib.problem import Problem, Refused
 from apps.telemetry import coding
 from apps.telemetry.collector.attributes import Malformed
 from apps.telemetry.collector.buffer import Buffer, Full, Rejected
 from apps.telemetry.collector.decode import Decoded, TraceDecoder
 from apps.telemetry.collector.exports import Export, Exports, digest
 from apps.telemetry.collector.metrics import MetricDecoder
+from services.kit.problem import Problem, Refused
 
 
 @dataclass(slots=True)

@@ -18,12 +18,12 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_form
 
 from apps.lib import clock
-from apps.lib.problem import CONTENT_TYPE, Problem
 from apps.telemetry import coding
 from apps.telemetry.engine.embedded import Answer, Embedded
 from apps.telemetry.engine.errors import EngineError, refusal
 from apps.telemetry.engine.login import REQUIRED, Login
 from apps.telemetry.engine.request import Request, read
+from services.kit.problem import CONTENT_TYPE, Problem
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -295,5 +295,5 @@ async def _plain(
 
 
 async def _problem(send: Send, problem: Problem) -> None:
-    headers = [(b"retry-after", str(problem.retry_after).encode())] if problem.retry_after is not None else []
+    headers = [(name.lower().encode(), value.encode()) for name, value in problem.fields().items()]
     await _plain(send, problem.status, problem.encode(), headers, CONTENT_TYPE.encode())

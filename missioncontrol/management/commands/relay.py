@@ -22,7 +22,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stop_reporting = observe.setup("relay", endpoint=settings.OTLP_URL, version=settings.VERSION)
+        stop_reporting = observe.start("relay")
         try:
             aio.run(self._relay())
         finally:

@@ -8,8 +8,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.gateway import actions
-from missioncontrol import env
 from missioncontrol.fleet import Home, Ports, seed
+from services.kit import env
 
 DEFAULT_PORTS = {"aegis": 7101, "covenant": 7102, "nexus": 7103, "mint": 7104}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from apps.lib.addresses import Guard
-from missioncontrol import env, guard
+from missioncontrol import guard
+from services.kit import env
 
 
 @pytest.fixture(autouse=True)

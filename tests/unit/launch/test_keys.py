@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from missioncontrol import env, keys
+from missioncontrol import keys
+from services.kit import env
 
 
 def test_a_gateway_elsewhere_checks_by_the_public_key_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from apps.lib.seal import Seal, place
-from missioncontrol import env
 from missioncontrol.launch import ready
 from missioncontrol.launch.processes import SERVICES, Heartbeat, Http, Ping, Process
+from services.kit import env
 from tests.redis_server import admin_url
 from tests.serving import serving
 from tests.waiting import free_port

@@ -38,7 +38,8 @@ def run_sample(folder: Path, *options: str, **env: str) -> tuple[int, dict[str, 
     argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     argv += ["-c", str(ROOT / "pyproject.toml"), *options, str(sample)]
     inherited = {name: value for name, value in os.environ.items() if name != "CI"}
-    env = inherited | {"PATH": str(bare), "MC_TEST_COUNTS": str(counts)} | env
+    # A home of its own: this run's test database may be in use.
+    env = inherited | {"PATH": str(bare), "MC_TEST_COUNTS": str(counts), "MC_HOME": str(folder / "home")} | env
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, json.loads(counts.read_text()), done.stdout + done.stderr
 

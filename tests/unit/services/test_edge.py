@@ -11,8 +11,9 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from services.kit.auth import FleetOnly
+from services.kit.checks import Check, Unwell
 from services.kit.edge import MAX_SECONDS, Limits, remaining
-from services.kit.health import KEEP, Check, Health, Unwell
+from services.kit.health import KEEP, Health
 from services.kit.settings import Settings
 
 

@@ -7,7 +7,7 @@ import pytest
 from apps.gateway.core import headers
 from apps.gateway.core.forward import answer_head, framing, request_head
 from apps.gateway.core.headers import FramingError, Kinds, Lines, RequestHead, ResponseHead
-from apps.lib.problem import Refused
+from services.kit.problem import Refused
 
 
 def sort_request(fields: list[tuple[bytes, bytes]]) -> RequestHead:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from apps.gateway.core.framing import request_body
 from apps.gateway.core.headers import MAX_HEAD, FramingError
 from apps.gateway.core.heads import Buffer, persists, read_request, read_response, request_line, status_line
-from apps.lib.problem import Refused
+from services.kit.problem import Refused
 
 HEAD = b"POST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nX: y\r\n\r\n"
 OFFER = b"POST /a?b HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 4\r\n\r\n"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.gateway.core.paths import normalise, readings
-from apps.lib.problem import Refused
+from services.kit.problem import Refused
 
 
 @pytest.mark.parametrize(

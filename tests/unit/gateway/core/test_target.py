@@ -4,7 +4,7 @@ import pytest
 
 from apps.gateway.core.headers import RequestHead
 from apps.gateway.core.target import Hosts, read_target
-from apps.lib.problem import Refused
+from services.kit.problem import Refused
 
 
 def read(target: bytes, host: bytes = b"h", method: bytes = b"GET", *, old: bool = False) -> RequestHead:

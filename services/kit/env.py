@@ -1,4 +1,4 @@
-"""Typed readers of the process environment: the one place where settings enter Mission Control.
+"""Typed readers of the process environment: the one way in which settings enter any of our processes.
 
 Every reader names the variable in its error, so a typo is one clear sentence and not a stack trace.
 A secret is read from ``NAME``, else from the file that ``NAME_FILE`` names, else from
@@ -9,11 +9,13 @@ Standard library only: the launcher imports it before anything is installed.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
 
 
 class EnvError(ValueError):
@@ -44,15 +46,18 @@ def integer(name: str, default: int, *, low: int = 0, high: int = 2**31) -> int:
     return value
 
 
-def number(name: str, default: float) -> float:
-    """A decimal number, such as a duration in seconds."""
+def number(name: str, default: float, *, low: float = 0.0, high: float = math.inf) -> float:
+    """A decimal number between ``low`` and ``high``, both allowed, such as a duration in seconds."""
     raw = os.environ.get(name, "").strip()
     if not raw:
         return default
     try:
-        return float(raw)
+        value = float(raw)
     except ValueError:
         raise EnvError(f"{name} must be a number, not {raw!r}.") from None
+    if not low <= value <= high:
+        raise EnvError(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
+    return value
 
 
 def flag(name: str, default: bool = False) -> bool:
@@ -124,4 +129,14 @@ def _login(name: str) -> str:
 def otlp_url() -> str:
     """Where this system's own processes send OTLP/HTTP."""
     fallback = f"http://127.0.0.1:{port('MC_OTLP_HTTP_PORT', 4318)}"
-    return text("OTEL_EXPORTER_OTLP_ENDPOINT", fallback)
+    return text("OTEL_EXPORTER_OTLP_ENDPOINT", fallback).rstrip("/")
+
+
+def otlp_headers(url: str) -> dict[str, str]:
+    """Fields for the collector: as OTEL_EXPORTER_OTLP_HEADERS says, else the fleet token when it is not on loopback."""
+    pairs = [word.partition("=") for word in words("OTEL_EXPORTER_OTLP_HEADERS")]
+    if pairs:
+        return {unquote(name.strip()): unquote(value.strip()) for name, _, value in pairs}
+    if urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}:
+        return {}
+    return {"Authorization": f"Bearer {secret('MC_FLEET_TOKEN')}"}

@@ -14,9 +14,9 @@ from threading import Thread
 REPORTING = """
 import json, sys, time
 from opentelemetry import metrics, trace
-from missioncontrol import observe
+from services.kit import telemetry
 
-stop = observe.setup("tests", endpoint=sys.argv[1], version="1")
+stop = telemetry.start("tests", endpoint=sys.argv[1], version="1")
 metrics.get_meter("tests").create_counter("c").add(1)
 trace.get_tracer("tests").start_span("s").end()
 if sys.argv[2] == "flush":
