@@ -22,13 +22,15 @@ class RedisServer:
     Its one user may also do what tests need between each other (FLUSHALL). ``admin_url`` may do everything.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False, password: str = "", port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, durable: bool = False, password: str = "", port: int = 0, binary: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, port or free_port()
         self.password = password or secrets.token_urlsafe(16)
         self.url = f"redis://{ENGINE_USER}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/0"
         self.admin_url = admin_url(self.url)
-        self.binary = engines.redis_server(Path(sys.prefix)).path
+        self.binary = binary or engines.redis_server(Path(sys.prefix)).path
         self.process: subprocess.Popen[bytes] | None = None
         self.config = folder / "redis.conf"
         layout.write_private(self.config, self.text(durable))

@@ -60,7 +60,7 @@ def publish(
 ) -> Event:
     """Store one event and its outbox row in the caller's transaction (or in one of its own).
 
-    ``type`` reads ``domain.noun.verb``; ``data`` is a JSON object of at most 256 KB. Events of one
+    ``type`` reads ``domain.noun.verb``; ``data`` is a JSON object of at most 1 MB. Events of one
     ``partition_key`` (default: the subject, else the source) reach the bus in order. EventError,
     before anything is written, for an event that can't be accepted.
     """

@@ -22,11 +22,11 @@ from redis.exceptions import RedisError
 
 from apps.events import outbox
 from apps.events.models import Event
-from apps.events.transport.base import Transport, TransportAway
 from apps.lib import alive, clock, kv
 from apps.lib.aio import in_thread
 from apps.lib.wire import OUTBOX_CHANNEL
 from services.kit.events.retry import Backoff
+from services.kit.events.transport.base import Outgoing, Transport, TransportAway
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -112,7 +112,7 @@ class Relay:
         if not events:
             return 0
         try:
-            outcomes = await self._transport.publish([event.as_cloudevent() for event in events])
+            outcomes = await self._transport.publish([Outgoing(event.as_cloudevent()) for event in events])
         except TransportAway:
             relayed.add(len(events), {"outcome": "away"})
             await in_thread(outbox.release, self._holder)

@@ -36,11 +36,6 @@ LIMIT_PREFIX: Final = "mc:limit:"
 """String per (policy, consumer): GCRA's theoretical arrival time, microseconds."""
 
 # -- events --------------------------------------------------------------------------------------
-EVENT_STREAM_PREFIX: Final = "mc:events:"
-"""Stream per domain (an event type's first segment): field ``e`` is the CloudEvent as JSON
-(structured mode), ``t`` its type. Services write and read the same streams (services/kit/bus)."""
-EVENT_DOMAINS: Final = "mc:events"
-"""Set of the domains seen, so that a pattern whose first segment is a wildcard finds its streams."""
 OUTBOX_CHANNEL: Final = "mc:outbox"
 """Pub/sub. A nudge, empty: rows wait in the outbox. The relay also polls, so a lost nudge costs 1 s."""
 

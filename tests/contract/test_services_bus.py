@@ -13,8 +13,6 @@ import pytest
 import redis
 from sqlalchemy import Connection, text
 
-from apps.events.transport import redis_streams
-from apps.lib import wire
 from services.kit import bus as kit
 from services.kit.bus import INBOX, Bus, Consumer
 from services.kit.checks import Unwell
@@ -24,12 +22,6 @@ from services.kit.store import Migration, Store
 
 TYPE = "business.transaction.recorded"
 SEEN = Migration(("CREATE TABLE seen (event_id TEXT NOT NULL)",))
-
-
-def test_both_sides_use_the_same_names() -> None:
-    assert kit.STREAM_PREFIX == wire.EVENT_STREAM_PREFIX
-    assert kit.DOMAINS == wire.EVENT_DOMAINS
-    assert kit.MAX_LENGTH == redis_streams.KEEP
 
 
 @pytest.fixture
@@ -88,18 +80,6 @@ async def test_an_event_reaches_its_consumer_once_in_order_and_is_acknowledged(b
     await reader.stop()
     assert (await bus.redis.xpending(kit.stream_of(TYPE), "tests"))["pending"] == 0
     assert await bus.redis.smembers(kit.DOMAINS) == {"business"}
-
-
-async def test_mission_controls_transport_reads_what_a_service_published(bus: Bus, redis_url: str) -> None:
-    await bus.publish([(TYPE, encoded("e1"))])
-    transport = redis_streams.RedisStreams(redis_url)
-    deliveries = transport.subscribe(["business.#"], "relay", "one")
-    async with asyncio.timeout(10):
-        delivery = await anext(aiter(deliveries))
-    assert delivery.event.id == "e1"
-    await delivery.ack()
-    await deliveries.aclose()
-    await transport.close()
 
 
 async def test_a_stop_in_the_middle_of_a_read_never_waits_for_it(

@@ -10,9 +10,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from apps.events.relay import Relay
-from apps.events.transport.redis_streams import RedisStreams
 from apps.lib import aio
 from missioncontrol import observe
+from services.kit.events.transport.redis_streams import RedisStreams
 
 
 class Command(BaseCommand):

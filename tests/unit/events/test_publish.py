@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from apps.events import actions, queries
 from apps.events.actions import Draft, publish, publish_all
 from apps.events.models import Event, Immutable, OutboxMessage, shard_of
-from services.kit.events.cloudevent import EventError
+from services.kit.events.cloudevent import MAX_DATA, EventError
 
 pytestmark = pytest.mark.django_db
 
@@ -68,7 +68,7 @@ def test_several_events_are_all_or_none() -> None:
         {"type": "healthy"},
         {"data": {"a": float("nan")}},
         {"data": []},
-        {"data": {"a": "x" * 300_000}},
+        {"data": {"a": "x" * MAX_DATA}},
         {"subject": "a\nb"},
         {"subject": "x" * 256},
         {"source": ""},

@@ -20,10 +20,9 @@ from apps.events import outbox
 from apps.events.actions import publish
 from apps.events.models import OutboxMessage
 from apps.events.relay import Relay
-from apps.events.transport.base import Rejected, Stats, TransportAway
-from apps.events.transport.redis_streams import RedisStreams
 from apps.lib.wire import HEARTBEAT_PREFIX
-from services.kit.events.cloudevent import CloudEvent
+from services.kit.events.transport.base import PARTITIONS, Outgoing, Rejected, Stats, TransportAway
+from services.kit.events.transport.redis_streams import RedisStreams, stream_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,13 +38,13 @@ class Flaky:
         self.refuse: set[int] = set()
         self.calls = 0
 
-    async def publish(self, batch: Sequence[CloudEvent]) -> list[Rejected | None]:
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Rejected | None]:
         self.calls += 1
         if self.away:
             raise TransportAway("unplugged")
-        good = [event for event in batch if event.data["n"] not in self.refuse]
+        good = [out for out in batch if out.event.data["n"] not in self.refuse]
         outcomes = iter(await self.inner.publish(good))
-        return [Rejected("too odd") if event.data["n"] in self.refuse else next(outcomes) for event in batch]
+        return [Rejected("too odd") if out.event.data["n"] in self.refuse else next(outcomes) for out in batch]
 
     def stats(self) -> Stats:
         return self.inner.stats()
@@ -78,8 +77,8 @@ async def publish_in_thread(*, n: int, key: str = "k") -> None:
 
 def carried(url: str) -> list[int]:
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        entries = client.xrange("mc:events:test")
-    return [json.loads(fields["e"])["data"]["n"] for _, fields in entries]
+        streams = [client.xrange(stream_of(("test", number))) for number in range(PARTITIONS)]
+    return [json.loads(fields["e"])["data"]["n"] for entries in streams for _, fields in entries]
 
 
 async def test_a_published_event_is_on_the_bus_at_once(redis_url: str, settings: object) -> None:

@@ -1,1 +1,0 @@
-"""The seam between Mission Control and the broker that carries its events: see ``base``."""

@@ -1,0 +1,75 @@
+"""What both sides of Redis Streams know: the names of keys, and which errors mean that the server is away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis.asyncio
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisGone
+from redis.exceptions import TimeoutError as RedisSilent
+
+from .base import PARTITIONS, Place, Start, TransportAway
+
+STREAM_PREFIX: Final = "mc:events:"
+TOPICS: Final = "mc:topics"
+"""Set of the topics seen, so that a pattern over every domain finds its streams."""
+GROUPS: Final = "mc:groups"
+"""Hash of the groups that ever subscribed, each with where it began."""
+MEMBERS_PREFIX: Final = "mc:members:"
+"""Sorted set per group: its living members, by when they are given up."""
+LEASE_PREFIX: Final = "mc:lease:"
+"""String with expiry per group and partition: the member that reads it."""
+DEAD_PREFIX: Final = "mc:dead:"
+"""Stream per group: what its members put aside."""
+
+GONE = (RedisGone, RedisSilent, TimeoutError, OSError)
+"""Redis does not answer."""
+AWAY = (*GONE, OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
+"""Errors of the server as a whole, not of one command: gone, full, read-only, failing over."""
+AWAY_WORDS = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one transport met."""
+
+    trimmed: int = 0
+    lost: int = 0
+    malformed: int = 0
+    late: int = 0
+
+
+def away(error: Exception) -> TransportAway:
+    """What the seam's callers are told."""
+    return TransportAway(f"Redis does not answer: {error or type(error).__name__}")
+
+
+def stream_of(place: Place) -> str:
+    """The stream of a partition."""
+    return f"{STREAM_PREFIX}{place[0]}:{place[1]}"
+
+
+def places_of(topic: str) -> list[Place]:
+    """Its partitions."""
+    return [(topic, number) for number in range(PARTITIONS)]
+
+
+def after(start: Start) -> str:
+    """The entry after which to read: ids are milliseconds and a count."""
+    if isinstance(start, str):
+        return {"earliest": "0", "latest": "$"}[start]
+    return f"{max(int(start * 1000) - 1, 0)}-{2**64 - 1}"
+
+
+async def topics_of(client: redis.asyncio.Redis) -> set[str]:
+    """The topics seen."""
+    members: set[Any] = await client.smembers(TOPICS)
+    return {topic.decode() for topic in members}
