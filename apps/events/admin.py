@@ -30,11 +30,11 @@ class LookOnly(ModelAdmin):
 
 @admin.register(Event)
 class EventAdmin(LookOnly):
-    list_display = ["time", "type", "subject", "source", "sequence"]
+    list_display = ["time", "type", "subject", "source", "stream", "version", "position"]
     list_filter = ["source"]
     search_fields = ["type", "subject", "correlation_id"]
     date_hierarchy = "time"
-    ordering = ["-position"]
+    ordering = ["-id"]
 
 
 @admin.register(OutboxMessage)

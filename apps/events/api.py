@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.forms import IntegerField
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
@@ -11,7 +12,23 @@ from rest_framework import mixins, serializers, viewsets
 from apps.events.models import Event
 from apps.events.queries import matching
 from apps.events.serializers import EventSerializer
+from apps.lib.rest import Pages
 from services.kit.events.patterns import PatternError
+
+BIGGEST = 2**63 - 1
+
+
+class Positions(Pages):
+    """The log from its end, or, with ``after``, on from a position."""
+
+    def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:
+        return ("position",) if "after" in request.query_params else ("-position",)
+
+
+class Whole(filters.NumberFilter):
+    """A whole number."""
+
+    field_class = IntegerField
 
 
 class Events(filters.FilterSet):
@@ -25,6 +42,13 @@ class Events(filters.FilterSet):
     correlation_id = filters.CharFilter(max_length=64)
     since = filters.IsoDateTimeFilter(field_name="time", lookup_expr="gte")
     until = filters.IsoDateTimeFilter(field_name="time", lookup_expr="lt")
+    after = Whole(
+        field_name="position",
+        lookup_expr="gt",
+        min_value=0,
+        max_value=BIGGEST,
+        help_text="Follow the log: events after this position, oldest first. No event is missed.",
+    )
 
     class Meta:
         model = Event
@@ -43,12 +67,20 @@ class Events(filters.FilterSet):
     retrieve=extend_schema(summary="Get an event", tags=["events"]),
 )
 class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Event]):
-    """Everything that was published, newest first. Events never change."""
+    """Everything that was published, newest first. Events never change.
+
+    What was published a moment ago is listed when it has its position in the log.
+    """
 
     queryset = Event.objects.select_related("outbox")
+    pagination_class = Positions
     serializer_class = EventSerializer
     filterset_class = Events
     lookup_field = "event_id"
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
     lookup_value_regex = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+
+    def filter_queryset(self, queryset: Any) -> Any:
+        rows = super().filter_queryset(queryset)
+        return rows.filter(position__isnull=False) if self.action == "list" else rows

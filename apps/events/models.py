@@ -1,8 +1,8 @@
 """The event store and its outbox.
 
-An ``Event`` is written once, in the transaction of the change it tells of, and never touched
-again. Its ``OutboxMessage`` says whether the bus has it. Shards give relays something to claim
-that keeps each partition key in order: all of a key's events lie in one shard.
+An ``Event`` is written once, in the transaction of the change it tells of, and gets one thing more: its
+position in the log. Its ``OutboxMessage`` says whether the bus has it. Shards give relays something to
+claim that keeps each stream in order: all of a stream's events lie in one shard.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ SHARDS = 16
 """How many relays can publish at once, at most. A key's shard never moves while this stands."""
 
 
+ALL = ""
+"""The stream of all events: its version is the newest position in the log."""
+
+
 def shard_of(partition_key: str) -> int:
-    """Which shard carries ``partition_key``."""
+    """Which shard carries ``partition_key``, which is what the bus calls a stream."""
     return crc32(partition_key.encode()) % SHARDS
 
 
@@ -37,21 +41,26 @@ class EventQuerySet(models.QuerySet["Event"]):
         raise Immutable("Events are append-only: they leave by retention alone.")
 
     def prune(self) -> int:
-        """Retention's door: delete what the filter holds, outbox rows first. Returns how many events went."""
-        chosen = list(self.values_list("position", flat=True))
+        """Retention's door: delete what the filter holds, outbox rows first. Returns how many events went.
+
+        Only what has a position goes: the sequencer may be numbering the others now.
+        """
+        chosen = list(self.filter(position__isnull=False).values_list("pk", flat=True))
         gone = 0
         for start in range(0, len(chosen), 500):
             part = chosen[start : start + 500]
             OutboxMessage.objects.filter(event_id__in=part).delete()
-            gone += int(models.QuerySet(self.model, using=self.db).filter(position__in=part)._raw_delete(self.db))
+            gone += int(models.QuerySet(self.model, using=self.db).filter(pk__in=part)._raw_delete(self.db))
         return gone
 
 
 class Event(models.Model):
     """One thing that happened (CloudEvents 1.0). Append-only."""
 
-    position = models.BigAutoField(primary_key=True)
-    """Order of arrival. On PostgreSQL two concurrent transactions may commit out of this order."""
+    id = models.BigAutoField(primary_key=True)
+    """Order of insertion. Concurrent transactions may commit out of it: readers follow ``position``."""
+    position = models.BigIntegerField(null=True, editable=False)
+    """The place in the log: 1, 2, 3 … without a gap, given to what is committed. Null for the moment before that."""
     event_id = models.UUIDField(unique=True, editable=False)
     type = models.CharField(max_length=MAX_TYPE)
     source = models.CharField(max_length=255)
@@ -59,9 +68,10 @@ class Event(models.Model):
     time = models.DateTimeField()
     datacontenttype = models.CharField(max_length=100, default="application/json")
     data = models.JSONField()
-    partition_key = models.CharField(max_length=255)
-    sequence = models.BigIntegerField()
-    """Counts from 1 within one partition key, without gaps."""
+    stream = models.CharField(max_length=255)
+    """What keeps its events in order with each other: an aggregate's history, the wire's ``partitionkey``."""
+    version = models.BigIntegerField()
+    """Counts from 1 within one stream, without gaps: the wire's ``sequence``."""
     correlation_id = models.CharField(max_length=64, blank=True)
     causation_id = models.CharField(max_length=64, blank=True)
     traceparent = models.CharField(max_length=64, blank=True)
@@ -69,11 +79,17 @@ class Event(models.Model):
     objects = EventQuerySet.as_manager()
 
     class Meta:
-        ordering = ["position"]
+        ordering = ["id"]
         constraints = [
-            models.UniqueConstraint(fields=["partition_key", "sequence"], name="event_sequence_once_per_key")
+            models.UniqueConstraint(fields=["stream", "version"], name="event_version_once_per_stream"),
+            # Partial, so that PostgreSQL takes giving a position for no change of a key: that would have to wait for
+            # everyone who has just referred to the row.
+            models.UniqueConstraint(
+                fields=["position"], name="event_position_once", condition=models.Q(position__isnull=False)
+            ),
         ]
         indexes = [
+            models.Index(fields=["id"], name="event_without_position", condition=models.Q(position__isnull=True)),
             models.Index(fields=["type", "position"], name="event_by_type"),
             models.Index(fields=["subject", "position"], name="event_by_subject"),
             models.Index(fields=["time"], name="event_by_time"),
@@ -99,8 +115,8 @@ class Event(models.Model):
             time=self.time.timestamp(),
             data=self.data,
             subject=self.subject,
-            partition_key=self.partition_key,
-            sequence=self.sequence,
+            partition_key=self.stream,
+            sequence=self.version,
             correlation_id=self.correlation_id,
             causation_id=self.causation_id,
             traceparent=self.traceparent,
@@ -108,14 +124,14 @@ class Event(models.Model):
         )
 
 
-class PartitionSequence(models.Model):
-    """The last sequence given out for one partition key. Its row lock puts a key's publishers in line."""
+class Stream(models.Model):
+    """How far one stream has come. Its row lock puts the stream's publishers in line."""
 
-    key = models.CharField(max_length=255, primary_key=True)
-    last = models.BigIntegerField()
+    name = models.CharField(max_length=255, primary_key=True)
+    version = models.BigIntegerField()
 
     def __str__(self) -> str:
-        return f"{self.key} at {self.last}"
+        return f"{self.name or 'all'} at {self.version}"
 
 
 class OutboxMessage(models.Model):

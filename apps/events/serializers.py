@@ -9,6 +9,9 @@ from apps.events.models import Event
 
 class EventSerializer(serializers.ModelSerializer):
     id = serializers.UUIDField(source="event_id", help_text="The CloudEvents id.")
+    position = serializers.IntegerField(
+        allow_null=True, help_text="The place in the log, without gaps; null for the moment until it has one."
+    )
     data = serializers.DictField()
     sent_at = serializers.DateTimeField(
         source="outbox.sent_at",
@@ -28,8 +31,8 @@ class EventSerializer(serializers.ModelSerializer):
             "time",
             "datacontenttype",
             "data",
-            "partition_key",
-            "sequence",
+            "stream",
+            "version",
             "correlation_id",
             "causation_id",
             "traceparent",

@@ -29,6 +29,6 @@ def prune() -> None:
     for _ in range(ROUNDS):
         # An event that still waits in the outbox stays, however old: it was accepted.
         old = Event.objects.filter(time__lt=cut).exclude(outbox__in=outbox.waiting())
-        chosen = list(old.order_by("position").values_list("position", flat=True)[:CHUNK])
-        if not chosen or Event.objects.filter(position__in=chosen).prune() < CHUNK:
+        chosen = list(old.order_by("pk").values_list("pk", flat=True)[:CHUNK])
+        if not chosen or Event.objects.filter(pk__in=chosen).prune() < CHUNK:
             break

@@ -1,4 +1,4 @@
-"""``manage.py relay``: take events from the outbox to the bus, until SIGTERM or SIGINT."""
+"""``manage.py relay``: number events and take them from the outbox to the bus, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from apps.events.relay import Relay
+from apps.events.sequencer import Sequencer
 from apps.lib import aio
 from missioncontrol import observe
 from services.kit.events.transport.redis_streams import RedisStreams
@@ -31,16 +32,19 @@ class Command(BaseCommand):
     async def _relay(self) -> None:
         loop = asyncio.get_running_loop()
         transport = RedisStreams(settings.REDIS_URL, keep=settings.BUS_KEEP)
-        relay = Relay(transport, settings.REDIS_URL)
+        relay, sequencer = Relay(transport, settings.REDIS_URL), Sequencer(settings.REDIS_URL)
 
         def stop(number: int) -> None:
             # The next one is the system's own again: it kills.
             loop.remove_signal_handler(number)
             relay.stop()
+            sequencer.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
         try:
-            await relay.run()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(sequencer.run(), name="sequencer")
+                both.create_task(relay.run(), name="relay")
         finally:
             await transport.close()

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
+from apps.events import sequencer
 from apps.events.actions import publish
 
 pytestmark = pytest.mark.django_db
@@ -22,6 +23,7 @@ def test_events_are_filtered_by_pattern_subject_and_paged(api: APIClient) -> Non
     for n in range(5):
         publish("system.instance.healthy", {"n": n}, subject=f"s{n % 2}")
     publish("business.transaction.recorded", {"n": 9})
+    sequencer.number()
     page = api.get("/api/v1/events?type=system.%23&page_size=2").json()
     assert [row["data"]["n"] for row in page["results"]] == [4, 3]
     assert [row["data"]["n"] for row in api.get(page["next"]).json()["results"]] == [2, 1]
@@ -29,10 +31,20 @@ def test_events_are_filtered_by_pattern_subject_and_paged(api: APIClient) -> Non
     assert len(api.get("/api/v1/events?type=*.*.recorded").json()["results"]) == 1
 
 
+def test_the_log_is_followed_from_a_position(api: APIClient) -> None:
+    for n in range(5):
+        publish("system.instance.healthy", {"n": n})
+    sequencer.number()
+    page = api.get("/api/v1/events?after=1&page_size=2").json()
+    assert [(row["position"], row["data"]["n"]) for row in page["results"]] == [(2, 1), (3, 2)]
+    assert [row["position"] for row in api.get(page["next"]).json()["results"]] == [4, 5]
+    assert api.get("/api/v1/events?after=5").json()["results"] == []
+
+
 def test_one_event(api: APIClient) -> None:
     event = publish("system.instance.healthy", {"deep": [1, {"a": None}]}, subject="s")
     body = api.get(f"/api/v1/events/{event.event_id}").json()
-    assert (body["id"], body["data"], body["sequence"]) == (str(event.event_id), {"deep": [1, {"a": None}]}, 1)
+    assert (body["id"], body["data"], body["version"]) == (str(event.event_id), {"deep": [1, {"a": None}]}, 1)
     assert body["sent_at"] is None
 
 
@@ -42,6 +54,9 @@ def test_one_event(api: APIClient) -> None:
         ("events?type=a..b", 400),
         ("events?type=%23.%23.%23.%23", 400),
         ("events?since=soon", 400),
+        ("events?after=-1", 400),
+        ("events?after=1.5", 400),
+        ("events?after=99999999999999999999", 400),
         ("events?type=" + "a" * 500, 400),
         ("events/01a2047b-0a9b-713b-a659-b2e7127cd94c", 404),
         ("events/nonsense", 404),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apps.events import outbox, tasks
+from apps.events import outbox, sequencer, tasks
 from apps.events.actions import publish
 from apps.events.models import Event, OutboxMessage, OutboxShard, shard_of
 
@@ -32,7 +32,7 @@ def two_keys_in_different_shards() -> tuple[str, str]:
 
 
 def test_events_are_claimed_in_order_and_once_settled_never_again() -> None:
-    published = [publish(TYPE, {}, partition_key=f"k{n % 5}").pk for n in range(20)]
+    published = [publish(TYPE, {}, stream=f"k{n % 5}").pk for n in range(20)]
     claimed = [event.pk for event in outbox.claim("one", now(), 100)]
     assert claimed == published
     outbox.settle("one", claimed, {}, now())
@@ -41,23 +41,23 @@ def test_events_are_claimed_in_order_and_once_settled_never_again() -> None:
 
 
 def test_a_shard_belongs_to_one_relay() -> None:
-    publish(TYPE, {}, partition_key="k")
+    publish(TYPE, {}, stream="k")
     assert len(outbox.claim("one", now(), 100)) == 1
-    publish(TYPE, {}, partition_key="k")
+    publish(TYPE, {}, stream="k")
     assert outbox.claim("two", now(), 100) == []
     assert len(outbox.claim("one", now(), 100)) == 2, "whoever holds it may go on"
 
 
 def test_two_relays_share_the_work_by_shards() -> None:
     a, b = two_keys_in_different_shards()
-    publish(TYPE, {}, partition_key=a)
-    assert [event.partition_key for event in outbox.claim("one", now(), 100)] == [a]
-    publish(TYPE, {}, partition_key=b)
-    assert [event.partition_key for event in outbox.claim("two", now(), 100)] == [b]
+    publish(TYPE, {}, stream=a)
+    assert [event.stream for event in outbox.claim("one", now(), 100)] == [a]
+    publish(TYPE, {}, stream=b)
+    assert [event.stream for event in outbox.claim("two", now(), 100)] == [b]
 
 
 def test_a_dead_relays_shards_come_free_when_the_lease_lapses() -> None:
-    publish(TYPE, {}, partition_key="k")
+    publish(TYPE, {}, stream="k")
     assert outbox.claim("dead", now(), 100)
     assert outbox.claim("two", now(), 100) == []
     assert len(outbox.claim("two", now() + outbox.LEASE_S + 1, 100)) == 1
@@ -65,20 +65,20 @@ def test_a_dead_relays_shards_come_free_when_the_lease_lapses() -> None:
 
 def test_a_refused_event_waits_and_holds_back_its_key_but_no_other() -> None:
     a, b = two_keys_in_different_shards()
-    first, later, other = (publish(TYPE, {}, partition_key=key).pk for key in (a, a, b))
+    first, later, other = (publish(TYPE, {}, stream=key).pk for key in (a, a, b))
     claimed = outbox.claim("one", now(), 100)
     assert [event.pk for event in claimed] == [first, later, other]
     outbox.settle("one", [other], {first: "too odd", later: "not tried"}, now())
     OutboxMessage.objects.filter(pk=later).update(next_at=datetime.now(UTC))
     row = OutboxMessage.objects.get(pk=first)
     assert (row.attempts, row.last_error, row.sent_at) == (1, "too odd", None)
-    newest = publish(TYPE, {}, partition_key=b).pk
+    newest = publish(TYPE, {}, stream=b).pk
     assert [event.pk for event in outbox.claim("one", now() - 0.6, 100)] == [newest]
     assert [event.pk for event in outbox.claim("one", now() + 400, 100)] == [first, later, newest]
 
 
 def test_an_overtaken_relay_does_not_unsend() -> None:
-    event = publish(TYPE, {}, partition_key="k").pk
+    event = publish(TYPE, {}, stream="k").pk
     outbox.claim("slow", now(), 100)
     outbox.claim("fast", now() + 40, 100)
     outbox.settle("fast", [event], {}, now())
@@ -90,7 +90,7 @@ def test_an_overtaken_relay_does_not_unsend() -> None:
 
 def test_the_limit_bounds_a_batch() -> None:
     for _ in range(30):
-        publish(TYPE, {}, partition_key="k")
+        publish(TYPE, {}, stream="k")
     assert len(outbox.claim("one", now(), 7)) == 7
 
 
@@ -103,6 +103,7 @@ def test_the_backlog_is_counted() -> None:
 def test_retention_forgets_what_was_sent_and_keeps_what_waits() -> None:
     long_ago = datetime.now(UTC) - timedelta(days=400)
     sent, waiting, fresh = (publish(TYPE, {}).pk for _ in range(3))
+    sequencer.number()
     outbox.settle("one", [sent, fresh], {}, time.time())
     OutboxMessage.objects.filter(pk=sent).update(sent_at=long_ago)
     Event._base_manager.filter(pk__in=[sent, waiting]).update(time=long_ago)

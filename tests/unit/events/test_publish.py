@@ -38,18 +38,18 @@ def test_nothing_is_stored_when_the_callers_transaction_rolls_back() -> None:
         raise RuntimeError
     after = publish(TYPE, {}, subject="x")
     assert Event.objects.count() == OutboxMessage.objects.count() == 2
-    assert after.sequence == 2, "the rolled-back number is given out again: no gap"
+    assert after.version == 2, "the rolled-back number is given out again: no gap"
 
 
 def test_sequences_count_per_partition_key() -> None:
-    numbers = [publish(TYPE, {}, subject=subject).sequence for subject in ("a", "b", "a", "a", "b")]
+    numbers = [publish(TYPE, {}, subject=subject).version for subject in ("a", "b", "a", "a", "b")]
     assert numbers == [1, 1, 2, 3, 2]
 
 
 def test_the_partition_key_falls_back_to_subject_then_source() -> None:
-    assert publish(TYPE, {}, subject="s", partition_key="k").partition_key == "k"
-    assert publish(TYPE, {}, subject="s").partition_key == "s"
-    assert publish(TYPE, {}, source="covenant").partition_key == "covenant"
+    assert publish(TYPE, {}, subject="s", stream="k").stream == "k"
+    assert publish(TYPE, {}, subject="s").stream == "s"
+    assert publish(TYPE, {}, source="covenant").stream == "covenant"
 
 
 def test_several_events_are_all_or_none() -> None:
@@ -57,7 +57,7 @@ def test_several_events_are_all_or_none() -> None:
         publish_all([Draft(TYPE, {}, subject="a"), Draft("nonsense", {}, subject="a")])
     assert Event.objects.count() == 0
     events = publish_all([Draft(TYPE, {"n": n}, subject="ab"[n % 2]) for n in range(10)])
-    assert [event.sequence for event in events] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert [event.version for event in events] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert OutboxMessage.objects.count() == 10
 
 

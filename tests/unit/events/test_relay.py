@@ -72,7 +72,7 @@ async def settled(count: int, seconds: float = 10) -> None:
 
 
 async def publish_in_thread(*, n: int, key: str = "k") -> None:
-    await sync_to_async(publish)(TYPE, {"n": n}, partition_key=key)
+    await sync_to_async(publish)(TYPE, {"n": n}, stream=key)
 
 
 def carried(url: str) -> list[int]:

@@ -1,0 +1,47 @@
+"""Nudges over Redis: who publishes tells whoever works on the log that there is something new.
+
+A nudge may be lost, and Redis may be away: whoever is nudged looks by itself too, a little later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import redis
+import redis.asyncio
+from django.conf import settings
+
+from apps.lib import kv
+from apps.lib.wire import OUTBOX_CHANNEL
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 2.0
+"""Between two tries to listen while Redis is away."""
+
+
+def nudge() -> None:
+    """Say that events were committed."""
+    try:
+        kv.client(settings.REDIS_URL).publish(OUTBOX_CHANNEL, "")
+    except redis.RedisError as error:
+        log.debug("Nobody was nudged: %s", error)
+
+
+async def listen(url: str, bell: asyncio.Event) -> None:
+    """Ring ``bell`` at each nudge, until cancelled."""
+    while True:
+        try:
+            await _listen_once(kv.async_client(url, socket_timeout=None), bell)
+        except (redis.RedisError, OSError):
+            await asyncio.sleep(AGAIN_S)
+
+
+async def _listen_once(client: redis.asyncio.Redis, bell: asyncio.Event) -> None:
+    async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
+        await channel.subscribe(OUTBOX_CHANNEL)
+        # What was committed before somebody listened.
+        bell.set()
+        async for _ in channel.listen():
+            bell.set()
