@@ -8,6 +8,7 @@ FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM events_event) AS 
 WHERE events_event.id = ranked.id
 """
 BEGIN = "INSERT INTO events_stream (name, version) SELECT '', count(*) FROM events_event"
+END = "DELETE FROM events_stream WHERE name = ''"
 
 
 class Migration(migrations.Migration):
@@ -32,7 +33,7 @@ class Migration(migrations.Migration):
             name='position',
             field=models.BigIntegerField(editable=False, null=True),
         ),
-        migrations.RunSQL([NUMBER, BEGIN], migrations.RunSQL.noop),
+        migrations.RunSQL([NUMBER, BEGIN], END),
         migrations.AddIndex(
             model_name='event',
             index=models.Index(
