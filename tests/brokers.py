@@ -5,16 +5,21 @@ What only a test does to a broker, past the Transport seam, is here too: put odd
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import aiormq
 import redis
+from pamqp.commands import Basic
 
-from services.kit.events.transport import redis_wire
+from services.kit.events.transport import rabbit_wire, redis_wire
 from tests import machine
+from tests.rabbitmq_server import RabbitServer
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 
 class Broker(Protocol):
@@ -27,6 +32,12 @@ class Broker(Protocol):
 
     def kill(self) -> None:
         """SIGKILL, and wait for it."""
+
+    def end(self) -> None:
+        """Kill it, and take its data away."""
+
+    def ripen(self, group: str) -> None:
+        """Wait until what was made for the group outlives a kill."""
 
     def put(self, topic: str, entries: list[Entry]) -> None:
         """Have somebody else's producer write ``entries``, in order, into one partition."""
@@ -56,6 +67,12 @@ class Redis(RedisServer):
     def __init__(self, folder: Path, binary: str = "") -> None:
         super().__init__(folder, durable=True, binary=binary)
 
+    def end(self) -> None:
+        self.kill()
+
+    def ripen(self, group: str) -> None:
+        """An entry is in the file before the answer."""
+
     def put(self, topic: str, entries: list[Entry]) -> None:
         with redis.Redis.from_url(self.url) as client:
             client.sadd(redis_wire.TOPICS, topic)
@@ -82,9 +99,76 @@ class Redis(RedisServer):
         ]
 
 
+class RabbitMQ(RabbitServer):
+    """RabbitMQ, seen by a connection of its own for each question."""
+
+    def ripen(self, group: str) -> None:
+        # Which queues there are is confirmed while it waits in memory for up to three seconds (dets' delayed write):
+        # a kill until then loses not their messages but their names, and RabbitMQ says that their node is down.
+        names = {f"mc.{group}.{number}".encode() for number in range(8)} | {b"rabbit_stream_coordinator"}
+        files = list(self.folder.rglob("names.dets"))
+        until(lambda: all(any(name in file.read_bytes() for file in files) for name in names), 15, what="names on disk")
+
+    def put(self, topic: str, entries: list[Entry]) -> None:
+        asyncio.run(self._put(topic, entries))
+
+    async def _put(self, topic: str, entries: list[Entry]) -> None:
+        connection = await aiormq.connect(self.url)
+        channel = await connection.channel()
+        await rabbit_wire.declare(channel)
+        for entry in entries:
+            headers: dict[str, Any] = dict(entry.headers)
+            content_type = headers.pop("content-type", None)
+            properties = Basic.Properties(headers=headers, content_type=content_type)
+            key = f"{topic}.a.b.p3"
+            await channel.basic_publish(
+                entry.body, exchange=rabbit_wire.EXCHANGE, routing_key=key, properties=properties
+            )
+        await connection.close()
+
+    def named(self, attributes: Mapping[str, str]) -> Mapping[str, str]:
+        return {f"ce-{name}": value for name, value in attributes.items()} | {"content-type": "application/json"}
+
+    def seen(self, topic: str) -> list[Entry]:
+        return [entry for number in range(8) for entry in asyncio.run(self._seen(rabbit_wire.log_of(number), topic))]
+
+    async def _seen(self, queue: str, topic: str) -> list[Entry]:
+        """What is in a stream for a topic, read from its beginning until nothing comes."""
+        connection = await aiormq.connect(self.url)
+        channel = await connection.channel()
+        await channel.basic_qos(prefetch_count=1000)
+        found: asyncio.Queue[Any] = asyncio.Queue()
+        await channel.basic_consume(queue, found.put, arguments={"x-stream-offset": "first"})
+        entries = []
+        try:
+            while True:
+                message = await asyncio.wait_for(found.get(), 0.3)
+                properties = message.header.properties
+                if (message.routing_key or "").startswith(f"{topic}."):
+                    headers = {"content-type": properties.content_type} | properties.headers
+                    entries.append(Entry(message.body, headers))
+        except TimeoutError:
+            await connection.close()
+            return entries
+
+    def dead(self, group: str) -> list[tuple[bytes, Mapping[str, str]]]:
+        return asyncio.run(self._dead(group))
+
+    async def _dead(self, group: str) -> list[tuple[bytes, Mapping[str, str]]]:
+        connection = await aiormq.connect(self.url)
+        channel = await connection.channel()
+        found: list[tuple[bytes, Mapping[str, str]]] = []
+        while (message := await channel.basic_get(f"mc.{group}.dead", no_ack=True)).delivery_tag is not None:
+            headers: dict[str, Any] = dict(message.header.properties.headers or {})
+            found.append((message.body, {name.removeprefix("mc-"): str(value) for name, value in headers.items()}))
+        await connection.close()
+        return found
+
+
 KINDS: dict[str, Callable[[Path], Broker]] = {
     "redis": Redis,
     "redis of the machine": lambda folder: Redis(folder, machine.redis() or ""),
+    "rabbitmq": RabbitMQ,
 }
-MARKERS = {"redis of the machine": "redis"}
+MARKERS = {"redis of the machine": "redis", "rabbitmq": "rabbitmq"}
 """What the machine must have for it."""

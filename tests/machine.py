@@ -28,6 +28,12 @@ def redis() -> str | None:
     return found.path if found is not None and found.version >= engines.OLDEST_REDIS else None
 
 
+def rabbitmq() -> str | None:
+    """The path of RabbitMQ's own start program: what Debian puts on PATH changes the user and the environment."""
+    kept = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
+    return str(kept[-1]) if kept else None
+
+
 def lacks(marker: str) -> str:
     """Why tests with this marker can't run here; empty when they can."""
     if marker == "browser" and not chromium():
@@ -36,6 +42,8 @@ def lacks(marker: str) -> str:
         return "PostgreSQL isn't installed (apt-get install postgresql)"
     if marker == "redis" and not redis():
         return "Redis 7 isn't installed (apt-get install redis-server)"
+    if marker == "rabbitmq" and not rabbitmq():
+        return "RabbitMQ isn't installed (apt-get install rabbitmq-server)"
     if marker == "disk" and os.geteuid() != 0:
         return "a small disk can be mounted by root alone"
     return ""

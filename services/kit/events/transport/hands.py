@@ -6,7 +6,7 @@ Pure: takes ``now`` (monotonic seconds) and does no I/O. The same for every brok
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .base import Delivery, Place
@@ -90,15 +90,16 @@ class Hands:
         for delivery in deliveries:
             self._shelves[delivery.place].waits.append(delivery)
 
-    def take(self, most: int, now: float) -> list[Delivery]:
-        """Give out what may be, while no more than ``most`` are in hand: in order, the partitions taking turns."""
+    def take(self, most: int, now: float, but: Collection[Place] = ()) -> list[Delivery]:
+        """Give out what may be, while no more than ``most`` are in hand: in order, the partitions taking turns, and
+        nothing of those named in ``but``."""
         room = most - self.in_hand
         out: list[Delivery] = []
         for place in self.places:
             shelf = self._shelves[place]
             if room <= len(out):
                 break
-            if not shelf.waits or shelf.not_before > now:
+            if not shelf.waits or shelf.not_before > now or place in but:
                 continue
             while shelf.waits and room > len(out):
                 delivery = shelf.waits.popleft()

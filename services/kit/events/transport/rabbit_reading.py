@@ -1,0 +1,525 @@
+"""One member's reading of RabbitMQ: which partitions it has, what it holds of them, and what becomes of it.
+
+Every member consumes every queue of its group; RabbitMQ lets one of them have a queue's messages, and the next when
+that one is gone. So that all get their share, members tell each other that they live, and one that has a queue which is
+another's by their common order goes to the end of the row once nothing of it is in hand. A member that neither fetches
+nor extends for the time of its lease lets go of its connection, and with it of everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
+from pamqp.commands import Basic
+
+from ..retry import Backoff
+from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, Stats, TransportAway, TransportError, Wanted
+from .bindings import unbound
+from .hands import Hands
+from .rabbit_log import GROUP, ORDER, Replay, headers_of, order
+from .rabbit_wire import (
+    DEAD,
+    DEAD_KEEP,
+    EXCHANGE,
+    MEMBERS,
+    TOPIC,
+    Gone,
+    ask,
+    connect,
+    declare,
+    declare_dead,
+    declare_queue,
+    queue_of,
+)
+
+log = logging.getLogger(__name__)
+
+PREFETCH: Final = 50
+"""Messages of a partition that are here and not acknowledged."""
+PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
+LARGE_HEADERS: Final = 64 * 1024
+"""Headers that are larger are not kept with what is put aside: the reason must fit into the same frame."""
+
+
+class _Desk:
+    """One partition as we consume it: a channel of its own, so that letting go returns all of it, in order."""
+
+    def __init__(self, number: int, channel: AbstractChannel, look: Callable[[_Desk], Awaitable[None]]) -> None:
+        self.number, self.channel, self._look = number, channel, look
+        self.name = secrets.token_hex(3)
+        self.inbox: deque[DeliveredMessage] = deque()
+        self.held: dict[str, DeliveredMessage] = {}
+        """By position, from the queue or from a replay."""
+        self.replay: Replay | None = None
+        self.sorting = asyncio.Lock()
+        self.yields = False
+        """It is another member's by right: to be let go when nothing of it is in hand."""
+
+    @property
+    def place(self) -> Place:
+        return (TOPIC, self.number)
+
+    async def arrived(self, message: DeliveredMessage) -> None:
+        self.inbox.append(message)
+        await self._look(self)
+
+
+class Reading:
+    """One member's Subscription."""
+
+    def __init__(
+        self,
+        url: str,
+        met: Callable[[Stats], None],
+        wanted: Wanted,
+        group: str,
+        member: str,
+        start: Start,
+        lease_s: float,
+    ) -> None:
+        self.group = group
+        self._url, self._met, self._wanted, self._start, self._lease_s = url, met, wanted, start, lease_s
+        self._me = f"{member}|{secrets.token_hex(8)}"
+        self._hands = Hands()
+        self._desks: dict[int, _Desk] = {}
+        self._connection: AbstractConnection | None = None
+        self._control: AbstractChannel | None = None
+        self._members: dict[str, float] = {}
+        """Whom we heard, and when they are given up."""
+        self._ever_joined = False
+        self._renewed = time.monotonic()
+        self._beat_at = 0.0
+        self._tries = 0
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._watching = asyncio.create_task(self._watch(), name=f"lease of {member} in {group}")
+
+    async def begin(self) -> None:
+        """Make the queues, so that what is published from now on is theirs; if RabbitMQ is away, ``fetch`` does it."""
+        try:
+            await self._connect()
+        except TransportAway as error:
+            await self._says_away(error)
+
+    async def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._changed.set()
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        try:
+            await self._tell(alive=False)
+        except TransportAway:
+            pass  # Then the others miss it.
+        await self._drop()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def fetch(self, most: int, wait_s: float) -> list[Delivery]:
+        deadline = time.monotonic() + wait_s
+        while not self._closed.is_set():
+            self._changed.clear()
+            try:
+                # However long it takes to connect: that is no silence.
+                self._renewed = float("inf")
+                await self._look()
+                if self._tries:
+                    log.warning("Group %s reads again.", self.group)
+                self._tries = 0
+                until = min(deadline, self._beat_at)
+            except TransportAway as error:
+                await self._says_away(error)
+                pause = PAUSES.pause(self._tries, random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                until = min(deadline, time.monotonic() + pause)
+            finally:
+                self._renewed = time.monotonic()
+            # A replay is finished by whoever began it, or another would begin it anew.
+            yielding = {desk.place for desk in self._desks.values() if desk.yields and desk.replay is None}
+            found = self._hands.take(most, time.monotonic(), but=yielding)
+            if found or time.monotonic() >= deadline:
+                return found
+            due = self._hands.due() if self._hands.in_hand < most else None
+            await self._sleep_until(min(until, due or until))
+        return []
+
+    async def _sleep_until(self, until: float) -> None:
+        try:
+            async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _says_away(self, error: Exception) -> None:
+        if not self._tries:
+            log.warning("Group %s waits for RabbitMQ: %s", self.group, error)
+        self._tries += 1
+        await self._drop()
+
+    async def _look(self) -> None:
+        """Have a connection, a desk for each partition, and on them what came."""
+        if self._connection is None or self._connection.is_closed:
+            await self._connect()
+        now = time.monotonic()
+        for member in [member for member, until in self._members.items() if until < now]:
+            self._hears(member, alive=False)
+        if now >= self._beat_at:
+            self._beat_at = now + self._lease_s / 3
+            await self._tell(alive=True)
+        for number in range(PARTITIONS):
+            desk = self._desks.get(number)
+            if desk is not None and desk.channel.is_closed:
+                self._lose(number)
+                desk = None
+            if desk is not None and desk.yields and self._hands.idle(desk.place) and desk.replay is None:
+                self._lose(number)
+                await ask(desk.channel.close())
+                desk = None
+            if desk is None and self._hands.may_return((TOPIC, number)):
+                await self._open(number)
+
+    async def _arrived(self, desk: _Desk) -> None:
+        """Something came, whether anybody fetches or not."""
+        try:
+            await self._sort(desk)
+        except TransportAway:
+            pass  # Whoever fetches next meets it too, and sees to it.
+        self._changed.set()
+
+    async def _sort(self, desk: _Desk) -> None:
+        """Put what came onto the desk, in order; an order for the past comes before what is behind it."""
+        async with desk.sorting:
+            while await self._past_is_done(desk) and desk.inbox:
+                await self._sort_one(desk, desk.inbox.popleft())
+
+    async def _past_is_done(self, desk: _Desk) -> bool:
+        """Go on with the replay under way; whether there is none (any more)."""
+        replay = desk.replay
+        if replay is None:
+            return True
+        for position, message in await replay.entries():
+            if not self._put(desk, position, message, replayed=True):
+                await replay.settle(position)
+        if not replay.done:
+            return False
+        await replay.end()
+        await self._acknowledge(desk, replay.asked)
+        desk.replay = None
+        return True
+
+    async def _sort_one(self, desk: _Desk, message: DeliveredMessage) -> None:
+        headers = headers_of(message)
+        if ORDER in headers and headers.get(GROUP) == self.group:
+            replay = Replay(self.group, desk.number, message, partial(self._arrived, desk))
+            await replay.begin(self._connected())
+            desk.replay = replay
+        elif ORDER in headers or not self._put(desk, f"{desk.name}.{message.delivery_tag}", message):
+            await self._acknowledge(desk, message)
+
+    def _put(self, desk: _Desk, position: str, message: DeliveredMessage, *, replayed: bool = False) -> bool:
+        """Make a delivery of it; False for what this subscription has no use for."""
+        headers, properties = headers_of(message), message.header.properties
+        read = unbound(headers.items(), "ce-", properties.content_type or "", message.body, self._wanted)
+        if read is None:
+            return False
+        if read[0] is None:
+            if replayed and not headers.get("ce-type"):
+                # Nobody's queue can have had it by its type; who should get it now?
+                return False
+            self._met(Stats(malformed=1))
+        attempt = 1
+        if not replayed and message.delivery is not None:
+            again = bool(getattr(message.delivery, "redelivered", False))
+            attempt += max(int(headers.get("x-delivery-count", 0)), int(again))
+        desk.held[position] = message
+        self._hands.stock([Delivery(*desk.place, position, attempt, message.body, *read)])
+        return True
+
+    async def _acknowledge(self, desk: _Desk, message: DeliveredMessage) -> None:
+        await ask(desk.channel.basic_ack(message.delivery_tag or 0, wait=False))
+
+    # -- connection and partitions ---------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        await self._drop()
+        self._connection = await connect(self._url, self._lease_s / 2)
+        self._control = await ask(self._connection.channel())
+        await ask(self._make(self._connection, self._control), 6 * ANSWER_S)
+        await asyncio.gather(
+            *(self._open(number) for number in range(PARTITIONS) if self._hands.may_return((TOPIC, number)))
+        )
+        self._beat_at = time.monotonic() + self._lease_s / 3
+        await self._tell(alive=True)
+        if self._closed.is_set():
+            await self._drop()
+
+    def _connected(self) -> AbstractConnection:
+        if self._connection is None or self._connection.is_closed:
+            raise Gone("There is no connection to RabbitMQ.")
+        return self._connection
+
+    def _speaking(self) -> AbstractChannel:
+        """The channel for all that is not a partition's."""
+        if self._control is None or self._control.is_closed:
+            raise Gone("There is no connection to RabbitMQ.")
+        return self._control
+
+    async def _make(self, connection: AbstractConnection, control: AbstractChannel) -> None:
+        """What the group needs, once for all its members; and what this member hears the others by."""
+        await declare(control)
+        await declare_dead(control, self.group)
+        if await self._is_new(connection):
+            await self._make_group(connection, control)
+        for number in range(PARTITIONS):
+            await self._bind(control, number)
+        self._ever_joined = True
+        told = await control.queue_declare("", exclusive=True, auto_delete=True, arguments={"x-max-length": 1000})
+        await control.queue_bind(told.queue or "", MEMBERS, self.group)
+        await control.basic_consume(told.queue or "", self._told, no_ack=True)
+
+    async def _is_new(self, connection: AbstractConnection) -> bool:
+        channel = await connection.channel(publisher_confirms=False)
+        try:
+            await channel.queue_declare(queue_of(self.group, PARTITIONS - 1), passive=True)
+        except ChannelNotFoundEntity:
+            return True
+        await channel.close()
+        return False
+
+    async def _make_group(self, connection: AbstractConnection, control: AbstractChannel) -> None:
+        """Make the queues; the last of them says that all are made."""
+        lock = await connection.channel(publisher_confirms=False)
+        try:
+            # Of members that begin at the same time, one.
+            await lock.queue_declare(f"mc.{self.group}.making", exclusive=True, auto_delete=True)
+        except ChannelLockedResource:
+            raise Gone("Another member makes the group's queues.") from None
+        # Whoever joined once and finds its group gone has missed what came since: from the beginning.
+        start: Start = "earliest" if self._ever_joined else self._start
+        if await self._is_new(connection):
+            for number in range(PARTITIONS):
+                await declare_queue(control, self.group, number)
+                if start != "latest":
+                    await order(control, self.group, number, secrets.token_hex(8), start)
+                    await self._bind(control, number)
+                    await order(control, self.group, number, secrets.token_hex(8), None)
+        await lock.queue_delete(f"mc.{self.group}.making")
+        await lock.close()
+
+    async def _bind(self, control: AbstractChannel, number: int) -> None:
+        for pattern in self._wanted.patterns:
+            await control.queue_bind(queue_of(self.group, number), EXCHANGE, f"{pattern}.p{number}")
+
+    async def _open(self, number: int) -> None:
+        """Get into the row of those who consume the partition."""
+        channel = await ask(self._connected().channel(publisher_confirms=False))
+        desk = _Desk(number, channel, self._arrived)
+        await ask(channel.basic_qos(prefetch_count=PREFETCH))
+        self._desks[number] = desk
+        self._hands.hold(desk.place)
+        await ask(channel.basic_consume(queue_of(self.group, number), desk.arrived))
+        channel.closing.add_done_callback(lambda _: self._changed.set())
+
+    def _lose(self, number: int) -> None:
+        self._desks.pop(number, None)
+        self._hands.lose((TOPIC, number))
+
+    async def _drop(self) -> None:
+        """Let go of everything: what is here goes back, in order, to whoever comes next."""
+        for number in list(self._desks):
+            self._lose(number)
+        self._members.clear()
+        self._control = None
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed:
+            try:
+                await ask(connection.close())
+            except TransportAway:
+                pass  # It is gone either way.
+
+    async def _watch(self) -> None:
+        """Drop the connection when nobody has fetched or extended for the time of the lease."""
+        while True:
+            left = min(self._renewed + self._lease_s - time.monotonic(), self._lease_s)
+            if left <= 0 and self._connection is not None:
+                log.warning("Group %s: a member was silent for %.0f s and lets go.", self.group, self._lease_s)
+                await self._drop()
+            await asyncio.sleep(max(left, self._lease_s / 20))
+
+    # -- other members ---------------------------------------------------------------------------
+
+    async def _tell(self, *, alive: bool) -> None:
+        control = self._speaking()
+        body = json.dumps({"member": self._me, "alive": alive, "lease": self._lease_s}).encode()
+        await ask(control.basic_publish(body, exchange=MEMBERS, routing_key=self.group))
+
+    async def _told(self, message: DeliveredMessage) -> None:
+        try:
+            told = json.loads(message.body)
+            if "ask" in told:
+                await self._answer(str(told["ask"]))
+            else:
+                self._hears(str(told["member"]), alive=bool(told["alive"]), lease_s=float(told["lease"]))
+        except (ValueError, TypeError, KeyError):
+            return  # Not by one of us.
+
+    async def _answer(self, queue: str) -> None:
+        """Tell somebody who wants to know the group's lag what we have here and have not acknowledged: RabbitMQ counts
+        that for administrators alone."""
+        held = {
+            desk.number: len(desk.held) + sum(ORDER not in headers_of(message) for message in desk.inbox)
+            for desk in self._desks.values()
+        }
+        body = json.dumps({"members": len(self._members), "held": held}).encode()
+        try:
+            await ask(self._speaking().basic_publish(body, routing_key=queue))
+        except TransportAway:
+            pass  # Whoever asked does not wait for long.
+
+    def _hears(self, member: str, *, alive: bool, lease_s: float = 0.0) -> None:
+        known = member in self._members
+        if alive:
+            self._members[member] = time.monotonic() + min(lease_s, 600.0)
+        else:
+            self._members.pop(member, None)
+        if alive == known:
+            return
+        if alive and member != self._me:
+            # So that the new one knows of us before our next beat.
+            self._beat_at = 0.0
+        row = sorted(self._members)
+        for desk in self._desks.values():
+            desk.yields = bool(row) and row[desk.number % len(row)] != self._me and self._me in row
+        self._changed.set()
+
+    # -- settling --------------------------------------------------------------------------------
+
+    async def extend(self) -> set[Place]:
+        self._renewed = time.monotonic()
+        if self._connection is not None and not self._connection.is_closed and self._renewed >= self._beat_at:
+            self._beat_at = self._renewed + self._lease_s / 3
+            await self._tell(alive=True)
+        for number, desk in list(self._desks.items()):
+            if desk.channel.is_closed:
+                self._lose(number)
+        return self._hands.told()
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._is_there(deliveries)
+        for place, some in self._mine(deliveries).items():
+            await self._settle(self._desks[place[1]], some)
+        self._changed.set()
+
+    def _is_there(self, deliveries: Sequence[Delivery]) -> None:
+        """Gone when it was the broker that went. Who was silent has no connection either, and is merely late."""
+        if deliveries and (self._tries or self._connection is not None):
+            self._connected()
+
+    def _mine(self, deliveries: Sequence[Delivery]) -> dict[Place, list[Delivery]]:
+        for number, desk in list(self._desks.items()):
+            if desk.channel.is_closed:
+                self._lose(number)
+        mine = self._hands.mine(deliveries)
+        self._met(Stats(late=len(deliveries) - sum(map(len, mine.values()))))
+        return mine
+
+    async def _settle(self, desk: _Desk, deliveries: list[Delivery]) -> None:
+        self._hands.settle(desk.place, deliveries)
+        tags = []
+        for delivery in deliveries:
+            message = desk.held.pop(delivery.position)
+            if desk.replay is not None and delivery.position.startswith("log."):
+                await desk.replay.settle(delivery.position)
+            else:
+                tags.append(message.delivery_tag or 0)
+        rest = {message.delivery_tag or 0 for position, message in desk.held.items() if not position.startswith("log.")}
+        rest |= {message.delivery_tag or 0 for message in desk.inbox}
+        if desk.replay is not None:
+            rest.add(desk.replay.asked.delivery_tag or 0)
+        oldest = min(rest, default=None)
+        done = [tag for tag in tags if oldest is None or tag < oldest]
+        if done:
+            # One word for all up to there: nothing that is older is left.
+            await ask(desk.channel.basic_ack(max(done), multiple=True, wait=False))
+        for tag in tags:
+            if tag not in done:
+                await ask(desk.channel.basic_ack(tag, wait=False))
+        if desk.replay is not None:
+            # The order itself is to be acknowledged with the last of what it brought, and not when somebody looks.
+            await self._sort(desk)
+
+    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0) -> None:
+        # They stay ours on the broker: another member gets them only with the partition.
+        for place, some in self._mine(deliveries).items():
+            self._hands.give_back(place, some, time.monotonic() + delay_s)
+        self._changed.set()
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        self._is_there([delivery])
+        if not self._mine([delivery]):
+            return
+        desk = self._desks[delivery.partition]
+        message = desk.held[delivery.position]
+        noted: dict[str, Any] = {
+            "mc-reason": reason[:1000],
+            "mc-topic": delivery.topic,
+            "mc-partition": str(delivery.partition),
+            "mc-position": delivery.position,
+        }
+        headers = headers_of(message)
+        if sum(len(name) + len(str(value)) for name, value in headers.items()) <= LARGE_HEADERS:
+            noted = headers | noted
+        else:
+            noted["mc-headers"] = "too many to be kept"
+        properties = Basic.Properties(
+            delivery_mode=2, headers=noted, content_type=message.header.properties.content_type
+        )
+        control = self._speaking()
+        kept = await ask(declare_dead_count(control, self.group))
+        await ask(
+            control.basic_publish(
+                delivery.raw, exchange=DEAD, routing_key=self.group, properties=properties, mandatory=True
+            )
+        )
+        self._met(Stats(lost=int(kept >= DEAD_KEEP)))
+        await self._settle(desk, [delivery])
+        self._changed.set()
+
+    async def seek(self, start: Start) -> None:
+        if self._hands.in_hand:
+            raise TransportError("Settle what is in hand before you seek.")
+        self._connected()
+        control = self._speaking()
+        for number in range(PARTITIONS):
+            await ask(control.queue_purge(queue_of(self.group, number)))
+            desk = self._desks.get(number)
+            if desk is not None:
+                if desk.replay is not None:
+                    await desk.replay.end()
+                    desk.replay = None
+                desk.inbox.clear()
+                desk.held.clear()
+                # Number 0 is all that this channel was given.
+                await ask(desk.channel.basic_ack(0, multiple=True))
+            if start != "latest":
+                await ask(order(control, self.group, number, secrets.token_hex(8), start))
+                await ask(order(control, self.group, number, secrets.token_hex(8), None))
+        self._hands.clear()
+        self._changed.set()
+
+
+async def declare_dead_count(channel: AbstractChannel, group: str) -> int:
+    """How much the group's dead queue holds."""
+    declared = await channel.queue_declare(f"mc.{group}.dead", passive=True)
+    return declared.message_count or 0

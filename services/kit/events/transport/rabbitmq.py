@@ -1,0 +1,174 @@
+"""Events on RabbitMQ (3.10 or newer; quorum queues and streams): ``rabbit_wire`` draws the topology.
+
+Published messages are persistent and confirmed. The attributes of an event are headers (``ce-``), its data the body:
+CloudEvents' binary mode. TLS by an ``amqps://`` URL; ``cafile``, ``certfile``, ``keyfile`` and ``heartbeat`` are
+options of its query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from pamqp.commands import Basic
+
+from .base import ANSWER_S, PARTITIONS, Outgoing, Rejected, Start, Stats, TransportAway, Wanted, partition_of
+from .bindings import CONTENT_TYPE, binary
+from .rabbit_log import AT
+from .rabbit_reading import Reading
+from .rabbit_wire import EXCHANGE, MEMBERS, TOPIC, Gone, ask, check_group, connect, declare, declare_topic, queue_of
+
+HEARTBEAT_S: Final = 10.0
+MEMBERS_S: Final = 0.5
+"""How long the members of a group have to say what they hold."""
+
+
+class RabbitMQ:
+    """The Transport on RabbitMQ."""
+
+    name = "rabbitmq"
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._connecting = asyncio.Lock()
+        self._exchanges: dict[str, str] = {}
+        self._readings: set[Reading] = set()
+        self._stats = Stats()
+
+    def stats(self) -> Stats:
+        return self._stats
+
+    def _met(self, more: Stats) -> None:
+        both = (getattr(self._stats, field.name) + getattr(more, field.name) for field in fields(Stats))
+        self._stats = Stats(*both)
+
+    async def close(self) -> None:
+        for reading in self._readings:
+            await reading.close()
+        self._readings.clear()
+        await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None and not connection.is_closed:
+            try:
+                await ask(connection.close())
+            except TransportAway:
+                pass  # It is gone either way.
+
+    # -- publishing ------------------------------------------------------------------------------
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[Rejected | None]:
+        if not batch:
+            return []
+        try:
+            return await ask(self._publish(batch))
+        except TransportAway:
+            # Of what is under way nothing is known, and nothing more is to come of it.
+            await self._drop()
+            raise
+
+    async def _publish(self, batch: Sequence[Outgoing]) -> list[Rejected | None]:
+        channel = await self._ready()
+        for topic in {out.topic for out in batch} - {""} - self._exchanges.keys():
+            self._exchanges[topic] = await declare_topic(channel, topic)
+        sends = [self._send(channel, out) for out in batch]
+        # Each begins in its turn, and so each is written in its turn; the answers are waited for together.
+        answers = await asyncio.gather(*sends, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, PublishError):
+                self._met(Stats(unrouted=1))
+                raise Gone("RabbitMQ has no queue for an event: its log is gone, and will be made again.")
+            if isinstance(answer, DeliveryError):
+                raise Gone(f"RabbitMQ takes nothing: {answer}")
+            if isinstance(answer, BaseException) and not isinstance(answer, Rejected):
+                raise answer
+        return [answer if isinstance(answer, Rejected) else None for answer in answers]
+
+    async def _send(self, channel: AbstractChannel, out: Outgoing) -> None:
+        event = out.event
+        named, body = binary(event)
+        content_type = named.pop(CONTENT_TYPE)
+        headers: dict[str, Any] = {f"ce-{name}": value for name, value in named.items()}
+        headers[AT] = int(time.time() * 1000)
+        await channel.basic_publish(
+            body,
+            exchange=self._exchanges.get(out.topic, EXCHANGE),
+            routing_key=f"{event.type}.p{partition_of(event)}",
+            properties=Basic.Properties(delivery_mode=2, content_type=content_type, headers=headers),
+            mandatory=True,
+        )
+
+    async def _ready(self) -> AbstractChannel:
+        """The channel to publish by."""
+        async with self._connecting:
+            if self._channel is None or self._channel.is_closed:
+                await self._drop()
+                self._exchanges.clear()
+                self._connection = await connect(self._url, HEARTBEAT_S)
+                self._channel = await self._connection.channel()
+                await declare(self._channel)
+            return self._channel
+
+    # -- subscribing -----------------------------------------------------------------------------
+
+    async def subscribe(
+        self,
+        patterns: Sequence[str],
+        group: str,
+        member: str,
+        *,
+        topics: Collection[str] = (),
+        start: Start = "earliest",
+        lease_s: float = 30.0,
+    ) -> Reading:
+        wanted = Wanted(patterns, topics)
+        reading = Reading(self._url, self._met, wanted, check_group(group), member, start, lease_s)
+        self._readings.add(reading)
+        await reading.begin()
+        return reading
+
+    async def lag(self, group: str) -> dict[str, int]:
+        """As the seam says, but of the past that a group has ordered it counts what is in hand."""
+        return await ask(self._lag(check_group(group)), 2 * ANSWER_S)
+
+    async def _lag(self, group: str) -> dict[str, int]:
+        channel = await (await self._ready()).connection.channel()
+        found: dict[str, int] = {}
+        try:
+            for at in range(PARTITIONS):
+                declared = await channel.queue_declare(queue_of(group, at), passive=True)
+                found[f"{TOPIC}/{at}"] = declared.message_count or 0
+        except ChannelNotFoundEntity:
+            return {}
+        for held in await self._ask_members(channel, group):
+            for number, count in held.items():
+                found[f"{TOPIC}/{number}"] += count
+        await channel.close()
+        return found
+
+    async def _ask_members(self, channel: AbstractChannel, group: str) -> list[dict[str, int]]:
+        """What each of the group's members has in hand, as far as they answer in time."""
+        answers: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        reply_to = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
+        await channel.basic_consume(reply_to, answers.put, no_ack=True)
+        await channel.basic_publish(json.dumps({"ask": reply_to}).encode(), exchange=MEMBERS, routing_key=group)
+        found: list[dict[str, int]] = []
+        expected = 1.0
+        try:
+            async with asyncio.timeout(MEMBERS_S):
+                while len(found) < expected:
+                    told = json.loads((await answers.get()).body)
+                    found.append(told["held"])
+                    expected = max(expected, float(told["members"]))
+        except TimeoutError:
+            pass
+        return found
