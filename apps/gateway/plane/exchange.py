@@ -425,13 +425,20 @@ class Exchange:
 
     # -- the answer ---------------------------------------------------------------------------------
 
-    @entry
     def upstream_received(self, attempt: Attempt) -> None:
         """The answer has begun, gone on or ended."""
-        connection = attempt.connection
-        if attempt is not self.tries.current or connection is None:
+        # An entry like the others, without the wrapper: every request comes through here. One that is done has no
+        # attempt any more.
+        if attempt is not self.tries.current:
             return
-        client = self.client
+        try:
+            self._pass_on(attempt)
+        except IllegalTransition as error:
+            self.collapse(error)
+
+    def _pass_on(self, attempt: Attempt) -> None:
+        client, connection = self.client, attempt.connection
+        assert connection is not None  # noqa: S101 - it is what was received by
         if self.state is not ANSWERING:
             head, status = connection.head, connection.status
             assert head is not None  # noqa: S101 - the connection calls when its head is there
