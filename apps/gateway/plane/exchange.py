@@ -511,13 +511,13 @@ class Exchange:
         state = self.state
         if self._way is None or state is ADMITTING:
             return
-        now = monotonic()
+        if self.body_size > self.route.max_body:
+            self.client_broke(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
+            return
         if state is ANSWERING:
             self._pass_body()
             return
-        if self.body_size > self.route.max_body:
-            self._refuse(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
-            return
+        now = monotonic()
         if state in (AWAITING_KEYS, AWAITING_LIMIT):
             if self.body_size > BODY_HIGH and not self.body_done:
                 self.client.pause()
@@ -562,7 +562,7 @@ class Exchange:
 
     @entry
     def client_broke(self, problem: Problem) -> None:
-        """The body turned out malformed half-way."""
+        """The body turned out malformed or too large half-way."""
         if self.state is ANSWERING:
             self._cut(problem.status, problem.failure)
         else:
@@ -577,7 +577,7 @@ class Exchange:
         if state is ANSWERING:
             self._stop_answering(now)
         elif state >= GATHERING and not self.body_done:
-            self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
+            self._stop_receiving(now)
         elif now < self._until:
             self._give_up_try(now)
         else:
@@ -594,6 +594,16 @@ class Exchange:
                 self._try(now)
         else:
             self.deadline = self._until
+
+    def _stop_receiving(self, now: float) -> None:
+        """The body has stopped: its client is slow, unless it is the instance that takes no more of it."""
+        connection = self.tries.connection
+        if connection is None or not connection.blocked:
+            self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
+            return
+        self.tries.failed(now)
+        self.tries.record(True, now, late=True)
+        self._refuse(Problem(504, "upstream_timeout", "The service stopped taking the request."))
 
     def _stop_answering(self, now: float) -> None:
         if not self.client.blocked:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from apps.gateway.core.forward import LAST_CHUNK, Outgoing, chunk, request_head
-from apps.gateway.core.framing import Body, response_body
+from apps.gateway.core.framing import Body, Endless, response_body
 from apps.gateway.core.headers import MAX_HEAD, FramingError, ResponseHead
 from apps.gateway.core.heads import Buffer, read_response, status_line
 from apps.gateway.plane.writes import Writes
@@ -64,6 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_parts",
         "_paused",
         "_transport",
+        "_turn",
         "blocked",
         "broken",
         "done",
@@ -90,6 +91,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._chunked = False
         self._first = b""
+        self._turn = -1
+        """In which the request was given to be sent, at the end of it."""
         self.head: ResponseHead | None = None
         self.head_only = False
         self.status = 0
@@ -127,7 +130,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._budget = MAX_HEAD
         self._parts = []
         self._first = data
-        self.pool.writes.add(self._transport, data)
+        writes = self.pool.writes
+        self._turn = writes.turn
+        writes.add(self._transport, data)
 
     def more(self, body: list[bytes], ended: bool) -> None:
         """More of the request's body, or its end."""
@@ -201,6 +206,10 @@ class UpstreamConnection(asyncio.Protocol):
             if holder is None:
                 self._transport.abort()
             return
+        if self._turn == self.pool.writes.turn:
+            # The request has not left yet. Servers that give up waiting for it say so, and that crosses with it.
+            self._fail("upstream_reset", f"{self.pool.key} spoke before it was asked.")
+            return
         self.heard = True
         at = 0
         try:
@@ -259,7 +268,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.done = not body
         else:
             self._body = body
-        self.keep = head.keep
+        # What a 204 promises may come later, and would be read as the next answer (RFC 9112 section 6.3).
+        promises = head.coding is not None or head.length is not None and head.length.strip(b"0") != b""
+        self.keep = head.keep and not (status == 204 and promises)
         self.head = head
         self.status = status
         return at
@@ -273,8 +284,8 @@ class UpstreamConnection(asyncio.Protocol):
         holder = self.holder
         if holder is None or self.done:
             return  # a whole answer is one, whatever became of the connection since
-        if self.head is not None and self.head.length is None and self.head.coding is None and error is None:
-            self.done = True  # a body without length or chunks ends with the connection (RFC 9112 section 6.3)
+        if self.status and isinstance(self._body, Endless) and error is None:
+            self.done = True
             holder.received()
         else:
             self._fail("upstream_reset", f"{self.pool.key} closed the connection before its answer was done.")
