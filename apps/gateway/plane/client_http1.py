@@ -35,6 +35,9 @@ LINGER_BYTES = 1_048_576
 WRITE_HIGH = 131_072
 """Bytes kept for a client at which the upstream is no longer read, nor the client's next request."""
 
+MOST_PARTS = 64
+"""Pieces in which a body is kept: of a body that comes in bytes, the pieces would weigh far more than it does."""
+
 _ADDRESS = Text("client.address")
 
 
@@ -223,6 +226,8 @@ class ClientConnection(asyncio.Protocol):
             exchange.body_size = body.size
             exchange.client_broke(problem)
             return -1
+        if len(exchange.body) > MOST_PARTS:
+            exchange.body[:] = (b"".join(exchange.body),)
         exchange.body_size = body.size
         if body.done:
             exchange.body_done = True
