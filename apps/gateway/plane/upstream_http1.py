@@ -268,9 +268,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.done = not body
         else:
             self._body = body
-        # What a 204 promises may come later, and would be read as the next answer (RFC 9112 section 6.3).
-        promises = head.coding is not None or head.length is not None and head.length.strip(b"0") != b""
-        self.keep = head.keep and not (status == 204 and promises)
+        self.keep = head.keep
+        if status == 204 and (head.coding is not None or (head.length or b"0").strip(b"0")):
+            self.keep = False  # the body it promises may come later, and would be read as the next answer
         self.head = head
         self.status = status
         return at
