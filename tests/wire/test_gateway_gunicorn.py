@@ -44,6 +44,7 @@ def gateway(
         instance = config.Instance("gunicorn", f"http://127.0.0.1:{port}")
         found.publish(services=found.service(instances=(instance,), breaker=config.Breaker(override="closed")))
         yield found
+        assert "Traceback" not in found.logs() and "fault" not in found.logs()
 
 
 def seen(gateway: Gateway) -> list[str]:

@@ -26,6 +26,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def started(tmp_path_factory: pytest.TempPathFactory, redis_process: str) -> Iterator[Gateway]:
     with running(tmp_path_factory.mktemp("gateway"), redis_process) as found:
         yield found
+        assert "Traceback" not in found.logs() and "fault" not in found.logs()
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, redis_process: str, strict
         quiet = config.Breaker(override="closed")
         found.publish(services=found.service(instances=(strict.instance,), breaker=quiet))
         yield found
+        assert "Traceback" not in found.logs() and "fault" not in found.logs()
 
 
 @pytest.fixture

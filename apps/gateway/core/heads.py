@@ -22,6 +22,7 @@ from apps.gateway.core.headers import (
 )
 
 _END = b"\r\n\r\n"
+_BLANK = re.compile(rb"(?:\r\n)+")
 _TEXT = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))
 """What a head may hold (RFC 9110 section 5.5): text, tabs, and line ends, which are looked at apart."""
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
@@ -67,10 +68,9 @@ class Buffer:
         searched = max(0, len(held) - 3)
         self._begun = True
         held += data[at:] if at else data
-        if held and held[0] in b"\r\n":
-            text = held.lstrip(b"\r\n")
-            self._blank += len(held) - len(text)
-            held[:] = text
+        if blank := _BLANK.match(held):
+            self._blank += blank.end()
+            del held[: blank.end()]
             searched = 0
         end = held.find(_END, searched)
         self.size = self._blank + (len(held) if end < 0 else end + 4)
@@ -89,8 +89,9 @@ class Buffer:
 
     def _look(self, held: bytearray, since: int) -> None:
         """Whether this can still become a head; up to ``since`` it could."""
-        fresh = held[max(0, since - 1) :]  # from before a line's end that may have been split
-        if fresh.translate(None, _TEXT) or fresh.count(b"\n", 1) != fresh.count(b"\r\n"):
+        since = max(0, since - 1)  # a line's end may have been split
+        fresh = held[since:]
+        if fresh.translate(None, _TEXT) or fresh.count(b"\n", since > 0) != fresh.count(b"\r\n"):
             raise FramingError("The head holds a control character or a bare line end.")
         if not self._checked and b"\r\n" in held:
             self._checked = True

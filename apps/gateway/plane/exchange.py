@@ -453,6 +453,8 @@ class Exchange:
             body = connection.take()
             if body:
                 client.more(body)
+                # At once: only what was written tells whether it is taken, and the loop goes on reading until then.
+                self.worker.writes.flush()
             if connection.done:
                 client.end()
         if connection.done:
@@ -537,6 +539,7 @@ class Exchange:
         connection = self.tries.connection
         if connection is not None:
             connection.more(self._body_so_far(), self.body_done)
+            self.worker.writes.flush()  # as with the answer: whether it is taken shows now
 
     @entry
     def client_blocked(self) -> None:

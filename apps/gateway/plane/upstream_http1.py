@@ -20,6 +20,10 @@ WRITE_HIGH = 131_072
 """Bytes waiting to be written upstream at which the client is no longer read."""
 
 
+FULL = 131_072
+"""Of as much in one read there is more to come, and the loop would go on reading this one connection for long."""
+
+
 class Holder(Protocol):
     """The attempt whose connection this is."""
 
@@ -163,6 +167,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
+    def _give_way(self) -> None:
+        """Let the others have their turn before more is read."""
+        if not self._paused:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on_reading)
+
+    def _go_on_reading(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def fit(self, oldest: float) -> bool:
         """Whether it can take a request now: idle since ``oldest`` at most, and not about to close."""
         return self.idle_since >= oldest and not self.broken and not self._transport.is_closing()
@@ -232,6 +246,8 @@ class UpstreamConnection(asyncio.Protocol):
             elif self._body is not None and not self.done:
                 at = self._body.feed(data, at, self._parts)
                 self.done = self._body.done
+                if len(data) >= FULL and not self.done:
+                    self._give_way()
         except FramingError as error:
             self._fail("upstream_protocol_error", f"{self.pool.key}: {error.detail}")
             return
