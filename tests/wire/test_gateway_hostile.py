@@ -132,15 +132,22 @@ def test_a_promise_of_a_body_where_none_may_be_ends_the_connection(
         assert used.closed(2), "sooner than the pool gives it up"
 
 
-def test_two_answers_to_one_request_are_one(gateway: Gateway, player: Puppet, client: Wire) -> None:
+@pytest.mark.parametrize("later", [False, True])
+def test_two_answers_to_one_request_are_one(gateway: Gateway, player: Puppet, client: Wire, later: bool) -> None:
     evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-    for later in (False, True):
-        client.raw(b"GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n")
-        used = player.accept(b"GET")
-        used.raw(OK if later else OK + evil)
-        assert client.read().body == b"ok"
+    bare = b"HTTP/1.1 304 Same\r\nContent-Length: 4\r\n\r\n"
+    for method, good, more in (
+        ("GET", OK, evil),
+        ("GET", bare, b"evil"),
+        ("HEAD", bare, b"evil"),
+        ("HEAD", bare, evil),
+    ):
+        client.raw(method.encode() + b" /open/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        used = player.accept(method.encode())
+        used.raw(good if later else good + more)
+        assert client.read(method).body == (b"ok" if good is OK else b"")
         if later:
-            used.raw(evil)
+            used.raw(more)
         assert used.closed(2), "sooner than the pool gives it up"
     client.raw(b"GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n")
     player.accept(b"GET").raw(OK)
@@ -275,6 +282,26 @@ def test_an_instance_that_stops_taking_a_body_is_to_blame_and_not_the_client(
     assert (answer.status, answer.failure) == (504, "upstream_timeout")
     client.sock.shutdown(socket.SHUT_RDWR)
     sending.join()
+
+
+def test_a_client_that_stops_sending_is_not_held_against_an_instance_that_answers_early(
+    gateway: Gateway, player: Puppet
+) -> None:
+    """Else whoever may upload could open the breaker before everybody."""
+    touchy = config.Breaker(sliding_window_size=4, minimum_calls=2)
+    gateway.publish(
+        services=gateway.service(breaker=touchy, outlier=config.Outlier(consecutive_failures=2)),
+        routes=(config.Route("open", "up", "/open", auth=(), idle_timeout=0.3),),
+    )
+    for _ in range(4):
+        with contextlib.closing(gateway.connect()) as client:
+            client.raw(b"POST /open/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 70_000)
+            player.accept(b"POST").raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nwaiting")
+            assert client.closed()
+    with contextlib.closing(gateway.connect()) as client:
+        client.raw(b"GET /open/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        player.accept(b"GET").raw(OK)
+        assert client.read().body == b"ok"
 
 
 def test_a_body_over_the_limit_ends_though_the_answer_has_begun(gateway: Gateway, player: Puppet, client: Wire) -> None:

@@ -34,7 +34,7 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 class Buffer:
     """Collects one head after another: what comes in pieces waits here, up to the bound on a head."""
 
-    __slots__ = ("_begun", "_blank", "_check", "_checked", "_held", "head", "size")
+    __slots__ = ("_blank", "_check", "_checked", "_held", "_open", "head", "size")
 
     def __init__(self, check: Callable[[bytes], object]) -> None:
         """``check`` reads the first line of a head that is still coming, so that nonsense is not waited for."""
@@ -43,19 +43,24 @@ class Buffer:
         self.size = 0
         """Its bytes, empty line included."""
         self._check = check
-        self._begun = False
-        """Something of the next head has come, if only an empty line."""
+        self._open = False
+        """Something has come since the last head, if only an empty line."""
         self._checked = False
         """The first line has."""
         self._held = bytearray()
         self._blank = 0
         """Bytes of empty lines that were passed over."""
 
+    @property
+    def begun(self) -> bool:
+        """A byte of the next head has come; empty lines are none."""
+        return bool(self._held)
+
     def feed(self, data: bytes, at: int) -> int:
         """Take from ``at`` to the end of the head, or of ``data``; where it stopped. ``head`` is None until it is
         whole. Empty lines ahead of it are passed over (RFC 9112 section 2.2)."""
         end = data.find(_END, at)
-        if self._begun or end <= at or data[at] < 32:
+        if self._open or end <= at or data[at] < 32:
             return self._hold(data, at)
         self.size = end + 4 - at
         if self.size > MAX_HEAD:
@@ -66,7 +71,7 @@ class Buffer:
     def _hold(self, data: bytes, at: int) -> int:
         held = self._held
         searched = max(0, len(held) - 3)
-        self._begun = True
+        self._open = True
         held += data[at:] if at else data
         if blank := _BLANK.match(held):
             self._blank += blank.end()
@@ -84,7 +89,7 @@ class Buffer:
         stop = len(data) - len(held) + end + 4
         held.clear()
         self._blank = 0
-        self._begun = self._checked = False
+        self._open = self._checked = False
         return stop
 
     def _look(self, held: bytearray, since: int) -> None:

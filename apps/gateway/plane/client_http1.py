@@ -187,7 +187,7 @@ class ClientConnection(asyncio.Protocol):
             self._spoil(refused.problem)
             return
         if head is None:
-            if self.state is IDLE:
+            if self.state is IDLE and buffer.begun:
                 self._move(BEGIN)
                 self.deadline = monotonic() + patience.HEAD_SECONDS
             return

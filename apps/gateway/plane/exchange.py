@@ -600,18 +600,25 @@ class Exchange:
 
     def _stop_receiving(self, now: float) -> None:
         """The body has stopped: its client is slow, unless it is the instance that takes no more of it."""
-        connection = self.tries.connection
-        if connection is None or not connection.blocked:
+        if self._owes_body():
             self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
             return
         self.tries.failed(now)
         self.tries.record(True, now, late=True)
         self._refuse(Problem(504, "upstream_timeout", "The service stopped taking the request."))
 
+    def _owes_body(self) -> bool:
+        """Whether it is the client that is waited for."""
+        connection = self.tries.connection
+        return not self.body_done and (connection is None or not connection.blocked)
+
     def _stop_answering(self, now: float) -> None:
         if not self.client.blocked:
-            self.tries.broke_off(now)
-            self._cut(504, "upstream_timeout")
+            if self._owes_body():
+                self._cut(408, "request_timeout")  # the answer may wait for it: that is not the instance's doing
+            else:
+                self.tries.broke_off(now)
+                self._cut(504, "upstream_timeout")
             return
         until = self.client.drain_by(self.route.idle_timeout)
         if until > now:
