@@ -107,7 +107,7 @@ def test_answers_that_nobody_reads_weigh_a_buffer_each(gateway: Gateway) -> None
 @pytest.mark.parametrize("whose", ["client", "instance"])
 def test_a_body_in_single_bytes_keeps_nobody_else_waiting(gateway: Gateway, whose: str) -> None:
     """What takes long to read is read a piece at a time, with everybody else's in between."""
-    bytes_each = b"1\r\nx\r\n" * 1_000_000
+    bytes_each = b"1\r\nx\r\n" * 1_500_000
     with contextlib.closing(gateway.connect(60)) as client, contextlib.closing(gateway.connect(60)) as other:
         if whose == "client":
             work = threading.Thread(target=pour, args=(client, CHUNKED + bytes_each, 1_000_000))
@@ -115,7 +115,7 @@ def test_a_body_in_single_bytes_keeps_nobody_else_waiting(gateway: Gateway, whos
             head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
             (gateway.folder / "one.answer").write_bytes(head + bytes_each + b"0\r\n\r\n")
             client.raw(b"GET /open/raw HTTP/1.0\r\nHost: a\r\n\r\n")
-            work = threading.Thread(target=client.skip, args=(1_000_000,))
+            work = threading.Thread(target=client.skip, args=(1_500_000,))
         work.start()
         waits = []
         while work.is_alive():
@@ -124,7 +124,7 @@ def test_a_body_in_single_bytes_keeps_nobody_else_waiting(gateway: Gateway, whos
             assert other.read().status == 200
             waits.append(time.monotonic() - started)
         work.join()
-        assert len(waits) > 6, waits
+        assert len(waits) > 4, waits  # read without a pause, it would be two
 
 
 STAGES: list[tuple[bytes, Callable[[Wire], object]]] = [
