@@ -1,4 +1,4 @@
-"""The keys by which our processes believe each other, and what is made of them (docs/decisions/0013-messages.md).
+"""The keys by which our processes believe each other, and what is made of them (docs/decisions/0014-messages.md).
 
 Three circles: whoever holds MC_REVISION_KEY publishes configuration, and whoever has the public key checks it;
 MC_WIRE_KEY is between the control plane and its gateways; what stays inside the control plane (tasks, frames of the

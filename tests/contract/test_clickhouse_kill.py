@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.clickhouse import Engine
+from tests.waiting import patient
 
 pytestmark = pytest.mark.solo
 
@@ -81,7 +82,7 @@ def test_no_acknowledged_row_is_lost(engine: Engine) -> None:
             engine.kill()
             started = time.monotonic()
             engine.start()
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < patient(10)
     acknowledged = set(writers.acknowledged)
     found = engine.query(f"SELECT intDiv(n, {ROWS}) AS b, count(), uniqExact(n) FROM kill.t GROUP BY b").splitlines()
     stored = {int(batch): (int(rows), int(distinct)) for batch, rows, distinct in (line.split("\t") for line in found)}

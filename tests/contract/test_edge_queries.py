@@ -29,7 +29,7 @@ class Teller:
         self, service: str, route: str, consumer: str, status: int, failure: str = "", *, n: int = 1, ms: float = 10
     ) -> None:
         for _ in range(n):
-            self._edge.add(Labels(service, route, consumer, status, failure), ms / 1e3)
+            self._edge.tally(Labels(service, route, consumer, status, failure)).add(ms / 1e3)
 
     def store(self, at: float | None = None) -> None:
         """What was said, or that nothing was."""

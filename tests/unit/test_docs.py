@@ -54,6 +54,16 @@ def code() -> dict[str, ast.Module]:
     }
 
 
+def test_a_page_that_the_code_names_is_there() -> None:
+    wrong = [
+        f"{path} names {name}"
+        for path in code()
+        for name in re.findall(r"docs/[\w/.-]+\.md", read(path))
+        if not (ROOT / name).exists()
+    ]
+    assert wrong == []
+
+
 @cache
 def nodes() -> tuple[tuple[str, ast.AST], ...]:
     """Everything in them, each with its file."""

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.fleet import Fleet
-from tests.waiting import until
+from tests.waiting import patient, until
 
 CALLERS = 3
 SAVES = 5
@@ -205,7 +205,7 @@ def test_a_route_added_in_admin_is_served_and_a_refused_one_changes_nothing(
         assert admin.save("/admin/gateway/route/add/", "route_form", **fields).status_code == 302
         saved = time.monotonic()
         until(lambda: all(requests.get(url, headers=headers, timeout=5).status_code == 200 for _ in range(8)), 5)
-        assert time.monotonic() - saved < 2
+        assert time.monotonic() - saved < patient(2)
         newest = api("GET", "revisions?page_size=1").json()["results"][0]
         refused = admin.save(
             "/admin/gateway/route/add/", "route_form", **fields | {"name": "mint-thrice", "timeout": "0"}
@@ -230,11 +230,11 @@ def test_a_key_lives_and_dies_within_two_seconds_of_the_word(fleet: Fleet, api: 
 
     started = time.monotonic()
     until(lambda: answers(200), 5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < patient(2)
     api("POST", f"keys/{made['id']}/revoke")
     started = time.monotonic()
     until(lambda: answers(401), 5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < patient(2)
     document = requests.get(url, headers={"X-API-Key": made["key"]}, timeout=5).json()
     assert document["failure"] == "key_revoked"
 
@@ -246,7 +246,7 @@ def test_a_drained_instance_gets_no_requests_within_two_seconds(fleet: Fleet, ap
         assert api("POST", f"instances/{instance['id']}/disable").status_code == 200
         started = time.monotonic()
         until(lambda: all(requests.get(url, headers=headers, timeout=5).status_code == 503 for _ in range(8)), 5)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < patient(2)
     finally:
         api("POST", f"instances/{instance['id']}/enable")
         api("POST", "breakers/mint/close", json={"reason": "test is over"})
@@ -265,7 +265,7 @@ def test_a_breaker_is_held_open_and_released_by_word(fleet: Fleet, api: Any) -> 
         assert api("POST", "breakers/mint/open", json={"reason": "a test"}).status_code == 200
         started = time.monotonic()
         until(lambda: answers(503), 5)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < patient(2)
         document = requests.get(url, headers=headers, timeout=5).json()
         assert document["failure"] == "breaker_open"
         shown = until(lambda: (now := api("GET", "breakers/mint").json())["state"] == "open" and now, 5)

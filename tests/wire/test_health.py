@@ -26,7 +26,7 @@ from missioncontrol.launch.engines import redis_server
 from tests.fleet import Fleet
 from tests.redis_server import RedisServer
 from tests.sealed import said
-from tests.waiting import free_port, listening, until
+from tests.waiting import free_port, listening, patient, until
 
 KEY = "covenant/covenant-1"
 SETUP = """
@@ -178,12 +178,12 @@ def test_an_instance_that_dies_and_comes_back(monitoring: Monitoring) -> None:
     monitoring.instance.stop()
     state, delay = next_news()
     assert state == "unhealthy"
-    assert time.monotonic() - start < 6, "two probes, one second apart"
-    assert delay < 1.0, "told within a second of the verdict"
+    assert time.monotonic() - start < patient(6), "two probes, one second apart"
+    assert delay < patient(1), "told within a second of the verdict"
     assert monitoring.verdict()["detail"] == "connection refused"
     monitoring.instance.start()
     state, delay = next_news()
-    assert (state, delay < 1.0) == ("healthy", True)
+    assert (state, delay < patient(1)) == ("healthy", True)
     monitoring.instance.status, monitoring.instance.body = 503, b'{"detail":"database is locked"}'
     assert next_news()[0] == "unhealthy"
     health, _ = monitoring.history()
@@ -198,7 +198,14 @@ def test_a_worker_that_is_killed_loses_and_invents_nothing(monitoring: Monitorin
     killed = time.time()
     monitoring.start("worker")
     until(lambda: monitoring.state() == "healthy" and monitoring.checked_since(killed), 20, what="probes go on")
-    assert monitoring.history()[0] == before
+    after = monitoring.history()[0]
+    assert after[: len(before)] == before
+    # Where the start took longer than a verdict lives, it is said that nobody looked, and nothing else.
+    gap = [
+        ["healthy", "unknown", "nobody checked: the monitor was not running"],
+        ["unknown", "healthy", "the monitor runs again"],
+    ]
+    assert after[len(before) :] in ([], gap)
 
 
 def test_the_monitors_sign_of_life_comes_from_its_rounds(monitoring: Monitoring) -> None:
@@ -248,7 +255,7 @@ def test_processes_show_life_by_working_and_end_cleanly(monitoring: Monitoring) 
     for name in names:
         start = time.monotonic()
         assert monitoring.kill(name, signal.SIGTERM) == 0
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < patient(10)
 
 
 def _without_error(call: Any) -> Any:

@@ -15,18 +15,20 @@ import jwt
 
 from apps.gateway.core.config import EVERYONE, Consumer, Document, Issuer, Key
 from apps.gateway.core.jws import MAX_TOKEN, Malformed, moment, read
+from apps.gateway.core.trace import Text
 from services.kit.problem import Problem, Refused
 
 REMEMBERED = 10_000
 """Most proven keys, and most proven tokens, a worker remembers."""
 
 BEARER = 'Bearer realm="mission-control"'
+_CONSUMER = Text("mc.consumer")
 
 
 class Identity:
     """A caller that proved who it is."""
 
-    __slots__ = ("consumer", "expires_at", "issuer", "line", "method", "names", "rate_limit", "scopes")
+    __slots__ = ("attribute", "consumer", "expires_at", "issuer", "line", "method", "names", "rate_limit", "scopes")
 
     def __init__(
         self,
@@ -51,6 +53,8 @@ class Identity:
         self.issuer = issuer
         """Whose token it was; empty for a key."""
         self.line = f"X-Consumer: {consumer}\r\n".encode("ascii")
+        self.attribute = _CONSUMER.encode(consumer.encode("ascii"))
+        """Of the request's span."""
 
 
 class Denied(Refused):

@@ -41,12 +41,22 @@ class Labels(NamedTuple):
 class Tally:
     """The requests of one series since the last ``take``."""
 
-    __slots__ = ("buckets", "count", "total")
+    __slots__ = ("buckets", "count", "shared", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         self.buckets: dict[int, int] = {}
         self.count = 0
         self.total = 0.0
+        self.shared = shared
+        """Of several series that were too many to be counted apart."""
+
+    def add(self, seconds: float) -> None:
+        """Count one request."""
+        index = bucket(seconds)
+        buckets = self.buckets
+        buckets[index] = buckets.get(index, 0) + 1
+        self.count += 1
+        self.total += seconds
 
 
 def bucket(seconds: float) -> int:
@@ -59,27 +69,26 @@ def bucket(seconds: float) -> int:
 class Edge:
     """The tallies of one worker."""
 
-    __slots__ = ("_tallies", "overflowed")
+    __slots__ = ("_tallies", "overflowed", "round")
 
     def __init__(self) -> None:
         self._tallies: dict[Labels, Tally] = {}
+        self.round = 0
+        """Of counting: the next begins with each ``take``, and a tally is good for its own."""
         self.overflowed = 0
         """Requests counted under OTHER since the start."""
 
     def __bool__(self) -> bool:
         return bool(self._tallies)
 
-    def add(self, labels: Labels, seconds: float) -> None:
-        """Count one request."""
-        tally = self._tallies.get(labels) or self._make(labels)
-        index = bucket(seconds)
-        tally.buckets[index] = tally.buckets.get(index, 0) + 1
-        tally.count += 1
-        tally.total += seconds
+    def tally(self, labels: Labels) -> Tally:
+        """Where to count the next request of this series. One that is not ``shared`` serves for the whole round."""
+        return self._tallies.get(labels) or self._make(labels)
 
     def take(self) -> dict[Labels, Tally]:
         """What was counted since the last time; counting begins anew."""
         taken, self._tallies = self._tallies, {}
+        self.round += 1
         return taken
 
     def _make(self, labels: Labels) -> Tally:
@@ -90,6 +99,7 @@ class Edge:
                 labels = labels._replace(consumer=OTHER)
             if len(tallies) >= 2 * MAX_SERIES and labels not in tallies:
                 labels = Labels(OTHER, OTHER, OTHER, labels.status // 100 * 100, "")
+            return tallies.setdefault(labels, Tally(shared=True))
         return tallies.setdefault(labels, Tally())
 
 

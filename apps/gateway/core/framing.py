@@ -169,12 +169,13 @@ def response_body(
     """How an answer's body is framed: so many bytes, 0 when it has none, or by what it says (RFC 9112 section 6.3)."""
     if coding is not None and length is not None:
         raise FramingError("The answer has both Content-Length and Transfer-Encoding.")
+    size = content_length(length) if length is not None else 0
     if head_only or status == 204 or status == 304:
         return 0
     if coding is not None:
         check_chunked(coding, old=old)
         return Chunked(budget)
-    return Endless() if length is None else content_length(length)
+    return Endless() if length is None else size
 
 
 def content_length(value: bytes) -> int:

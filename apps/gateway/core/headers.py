@@ -91,6 +91,8 @@ _REQUEST = {
     b"x-http-method": DROP,
     b"x-http-method-override": DROP,
     b"x-method-override": DROP,
+    # CGI makes HTTP_PROXY of it, which libraries take for the proxy of what the service asks others (httpoxy).
+    b"proxy": DROP,
 }
 _OURS = (b"x-consumer-", b"x-fleet-", b"x-forwarded-", b"x-original-")
 """How further names begin that only a gateway says: whose request it is, where it came in and as what."""

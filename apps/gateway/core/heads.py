@@ -22,6 +22,7 @@ from apps.gateway.core.headers import (
 )
 
 _END = b"\r\n\r\n"
+_BLANK = re.compile(rb"(?:\r\n)+")
 _TEXT = bytes((9, 10, 13, *range(32, 127), *range(128, 256)))
 """What a head may hold (RFC 9110 section 5.5): text, tabs, and line ends, which are looked at apart."""
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
@@ -33,7 +34,7 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 class Buffer:
     """Collects one head after another: what comes in pieces waits here, up to the bound on a head."""
 
-    __slots__ = ("_blank", "_check", "_checked", "_held", "head", "size")
+    __slots__ = ("_blank", "_check", "_checked", "_held", "_open", "head", "size")
 
     def __init__(self, check: Callable[[bytes], object]) -> None:
         """``check`` reads the first line of a head that is still coming, so that nonsense is not waited for."""
@@ -42,15 +43,24 @@ class Buffer:
         self.size = 0
         """Its bytes, empty line included."""
         self._check = check
+        self._open = False
+        """Something has come since the last head, if only an empty line."""
         self._checked = False
+        """The first line has."""
         self._held = bytearray()
         self._blank = 0
+        """Bytes of empty lines that were passed over."""
+
+    @property
+    def begun(self) -> bool:
+        """A byte of the next head has come; empty lines are none."""
+        return bool(self._held)
 
     def feed(self, data: bytes, at: int) -> int:
         """Take from ``at`` to the end of the head, or of ``data``; where it stopped. ``head`` is None until it is
         whole. Empty lines ahead of it are passed over (RFC 9112 section 2.2)."""
         end = data.find(_END, at)
-        if self._held or end <= at or data[at] < 32:
+        if self._open or end <= at or data[at] < 32:
             return self._hold(data, at)
         self.size = end + 4 - at
         if self.size > MAX_HEAD:
@@ -61,11 +71,11 @@ class Buffer:
     def _hold(self, data: bytes, at: int) -> int:
         held = self._held
         searched = max(0, len(held) - 3)
+        self._open = True
         held += data[at:] if at else data
-        if held and held[0] in b"\r\n":
-            text = held.lstrip(b"\r\n")
-            self._blank += len(held) - len(text)
-            held[:] = text
+        if blank := _BLANK.match(held):
+            self._blank += blank.end()
+            del held[: blank.end()]
             searched = 0
         end = held.find(_END, searched)
         self.size = self._blank + (len(held) if end < 0 else end + 4)
@@ -73,18 +83,20 @@ class Buffer:
             raise too_large("The head is")
         if end < 0:
             self.head = None
-            self._look(held)
+            self._look(held, searched)
             return len(data)
         self.head = bytes(held[:end])
         stop = len(data) - len(held) + end + 4
         held.clear()
         self._blank = 0
-        self._checked = False
+        self._open = self._checked = False
         return stop
 
-    def _look(self, held: bytearray) -> None:
-        """Whether this can still become a head."""
-        if held.translate(None, _TEXT) or held.count(b"\n") != held.count(b"\r\n"):
+    def _look(self, held: bytearray, since: int) -> None:
+        """Whether this can still become a head; up to ``since`` it could."""
+        since = max(0, since - 1)  # a line's end may have been split
+        fresh = held[since:]
+        if fresh.translate(None, _TEXT) or fresh.count(b"\n", since > 0) != fresh.count(b"\r\n"):
             raise FramingError("The head holds a control character or a bare line end.")
         if not self._checked and b"\r\n" in held:
             self._checked = True
@@ -119,10 +131,23 @@ def _lines(head: bytes) -> list[bytes]:
 
 
 class Methods(dict[bytes, bytes]):
-    """Methods that have been seen to be tokens, up to a bound."""
+    """Methods that may be asked for: those that everybody knows, and further ones as they come, up to a bound.
+
+    FramingError: 501 for CONNECT, whatever its target, because who answers it with a 2xx speaks no HTTP from there
+    on (RFC 9112 section 6.3). 400 for a known one that is not in capitals: that is another method (RFC 9110 section
+    9.1), but servers that mend the case would do what the route was not asked for.
+    """
+
+    KNOWN = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE")
+
+    def __init__(self) -> None:
+        super().__init__((method, method) for method in self.KNOWN)
 
     def __missing__(self, method: bytes) -> bytes:
-        if _TOKEN.fullmatch(method) is None:
+        capitals = method.upper()
+        if capitals == b"CONNECT":
+            raise FramingError("This gateway does not tunnel.", 501, "connect_unsupported")
+        if _TOKEN.fullmatch(method) is None or capitals in self.KNOWN:
             raise FramingError("The request line does not begin with a method.")
         if len(self) < 64:
             self[method] = method

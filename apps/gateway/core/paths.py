@@ -16,6 +16,8 @@ MAX_TARGET = 16_384
 
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PLAIN = bytes(UNRESERVED) + b"/!$&'()*+,;=:@"
+_NORMAL = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()*+,;=:@][A-Za-z0-9\-._~!$&'()*+,;=:@]*)+/?|/").fullmatch
+"""Nothing to do: plain characters, and no segment that is empty or begins with a dot."""
 _HEX = {(high + low).encode(): int(high + low, 16) for high in hexdigits for low in hexdigits}
 _FORBIDDEN = {0x00: "a NUL", 0x2F: "an encoded slash", 0x5C: "an encoded backslash"}
 
@@ -33,10 +35,10 @@ def normalise(raw: bytes) -> str:
     encoded slash, backslash or NUL, a broken escape, a raw octet outside RFC 3986's path characters,
     and a dot segment that hides behind a parameter (``/..;x/``).
     """
+    if _NORMAL(raw) is not None:
+        return raw.decode("ascii")
     if not raw.startswith(b"/"):
         raise refuse("The request target must be a path that starts with '/'.")
-    if not raw.translate(None, _PLAIN) and b"//" not in raw and b"/." not in raw:
-        return raw.decode("ascii")
     return _segments(_escapes(raw))
 
 

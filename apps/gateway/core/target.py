@@ -14,8 +14,10 @@ from apps.gateway.core.paths import MAX_TARGET
 from services.kit.problem import Problem, Refused
 
 _HOST = re.compile(
-    rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?",
+    rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?",
 )
+"""As RFC 3986 section 3.2.2 says, but without the comma, which no name has: whoever reads X-Forwarded-Host as a list
+would take one of two hosts, where the route was chosen by both as one."""
 
 
 class Hosts(dict[bytes, str]):
@@ -51,7 +53,7 @@ def _refused(detail: str, failure: str = "framing", status: int = 400) -> Refuse
 def read_target(head: RequestHead) -> None:
     """Set ``path``, ``query`` and ``host`` of ``head``; the path is ``*`` for the server as a whole.
 
-    Refused: 400 without a valid Host in HTTP/1.1, 414 for a target that is too long, 501 for CONNECT.
+    Refused: 400 without a valid Host in HTTP/1.1, 414 for a target that is too long.
     """
     method, target = head.method, head.target
     if len(target) > MAX_TARGET:
@@ -62,8 +64,6 @@ def read_target(head: RequestHead) -> None:
     elif not head.old:
         raise _refused("The request has no Host field.")
     if not target.startswith(b"/"):
-        if method == b"CONNECT":
-            raise _refused("This gateway does not tunnel.", "connect_unsupported", 501)
         if target == b"*" and method == b"OPTIONS":
             head.path = target  # the asterisk form (RFC 9112 section 3.2.4)
             return

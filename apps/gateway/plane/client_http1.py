@@ -35,6 +35,12 @@ LINGER_BYTES = 1_048_576
 WRITE_HIGH = 131_072
 """Bytes kept for a client at which the upstream is no longer read, nor the client's next request."""
 
+FULL = 131_072
+"""Of as much in one read there is more to come, and the loop would go on reading this one connection for long."""
+
+MOST_PARTS = 64
+"""Pieces in which a body is kept: of a body that comes in bytes, the pieces would weigh far more than it does."""
+
 _ADDRESS = Text("client.address")
 
 
@@ -126,6 +132,8 @@ class ClientConnection(asyncio.Protocol):
             self._read(data, 0)
         elif state is BODY:
             self._read_body(data)
+            if len(data) >= FULL:
+                self._give_way()
         else:
             self._linger -= len(data)
             if self._linger < 0:
@@ -179,7 +187,7 @@ class ClientConnection(asyncio.Protocol):
             self._spoil(refused.problem)
             return
         if head is None:
-            if self.state is IDLE:
+            if self.state is IDLE and buffer.begun:
                 self._move(BEGIN)
                 self.deadline = monotonic() + patience.HEAD_SECONDS
             return
@@ -223,6 +231,8 @@ class ClientConnection(asyncio.Protocol):
             exchange.body_size = body.size
             exchange.client_broke(problem)
             return -1
+        if len(exchange.body) > MOST_PARTS:
+            exchange.body[:] = (b"".join(exchange.body),)
         exchange.body_size = body.size
         if body.done:
             exchange.body_done = True
@@ -252,6 +262,16 @@ class ClientConnection(asyncio.Protocol):
         self._read(data, at)
         if self.state <= HEAD:
             self.resume()
+
+    def _give_way(self) -> None:
+        """Let the others have their turn before more is read."""
+        if not self._paused:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on_reading)
+
+    def _go_on_reading(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def pause(self) -> None:
         """Stop reading the client: what it sent has not gone on yet."""

@@ -425,13 +425,20 @@ class Exchange:
 
     # -- the answer ---------------------------------------------------------------------------------
 
-    @entry
     def upstream_received(self, attempt: Attempt) -> None:
         """The answer has begun, gone on or ended."""
-        connection = attempt.connection
-        if attempt is not self.tries.current or connection is None:
+        # An entry like the others, without the wrapper: every request comes through here. One that is done has no
+        # attempt any more.
+        if attempt is not self.tries.current:
             return
-        client = self.client
+        try:
+            self._pass_on(attempt)
+        except IllegalTransition as error:
+            self.collapse(error)
+
+    def _pass_on(self, attempt: Attempt) -> None:
+        client, connection = self.client, attempt.connection
+        assert connection is not None  # noqa: S101 - it is what was received by
         if self.state is not ANSWERING:
             head, status = connection.head, connection.status
             assert head is not None  # noqa: S101 - the connection calls when its head is there
@@ -446,6 +453,8 @@ class Exchange:
             body = connection.take()
             if body:
                 client.more(body)
+                # At once: only what was written tells whether it is taken, and the loop goes on reading until then.
+                self.worker.writes.flush()
             if connection.done:
                 client.end()
         if connection.done:
@@ -504,13 +513,13 @@ class Exchange:
         state = self.state
         if self._way is None or state is ADMITTING:
             return
-        now = monotonic()
+        if self.body_size > self.route.max_body:
+            self.client_broke(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
+            return
         if state is ANSWERING:
             self._pass_body()
             return
-        if self.body_size > self.route.max_body:
-            self._refuse(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
-            return
+        now = monotonic()
         if state in (AWAITING_KEYS, AWAITING_LIMIT):
             if self.body_size > BODY_HIGH and not self.body_done:
                 self.client.pause()
@@ -530,6 +539,7 @@ class Exchange:
         connection = self.tries.connection
         if connection is not None:
             connection.more(self._body_so_far(), self.body_done)
+            self.worker.writes.flush()  # as with the answer: whether it is taken shows now
 
     @entry
     def client_blocked(self) -> None:
@@ -555,7 +565,7 @@ class Exchange:
 
     @entry
     def client_broke(self, problem: Problem) -> None:
-        """The body turned out malformed half-way."""
+        """The body turned out malformed or too large half-way."""
         if self.state is ANSWERING:
             self._cut(problem.status, problem.failure)
         else:
@@ -570,7 +580,7 @@ class Exchange:
         if state is ANSWERING:
             self._stop_answering(now)
         elif state >= GATHERING and not self.body_done:
-            self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
+            self._stop_receiving(now)
         elif now < self._until:
             self._give_up_try(now)
         else:
@@ -588,10 +598,27 @@ class Exchange:
         else:
             self.deadline = self._until
 
+    def _stop_receiving(self, now: float) -> None:
+        """The body has stopped: its client is slow, unless it is the instance that takes no more of it."""
+        if self._owes_body():
+            self._refuse(Problem(408, "request_timeout", "The request's body came too slowly."))
+            return
+        self.tries.failed(now)
+        self.tries.record(True, now, late=True)
+        self._refuse(Problem(504, "upstream_timeout", "The service stopped taking the request."))
+
+    def _owes_body(self) -> bool:
+        """Whether it is the client that is waited for."""
+        connection = self.tries.connection
+        return not self.body_done and (connection is None or not connection.blocked)
+
     def _stop_answering(self, now: float) -> None:
         if not self.client.blocked:
-            self.tries.broke_off(now)
-            self._cut(504, "upstream_timeout")
+            if self._owes_body():
+                self._cut(408, "request_timeout")  # the answer may wait for it: that is not the instance's doing
+            else:
+                self.tries.broke_off(now)
+                self._cut(504, "upstream_timeout")
             return
         until = self.client.drain_by(self.route.idle_timeout)
         if until > now:

@@ -11,7 +11,7 @@ import logging
 from binascii import unhexlify
 from collections import deque
 
-from apps.gateway.core.edge import Labels
+from apps.gateway.core.edge import Edge, Labels, Tally
 from apps.gateway.core.metrics import METHODS, Histogram
 from apps.gateway.core.trace import KIND_SERVER, Envelope, Text, Value, attribute, span, span_shape
 from apps.gateway.plane.exchange import Exchange
@@ -33,19 +33,36 @@ SCOPE = "mission-control.gateway"
 MAX_SHAPES = 4000
 
 _PATH = Text("url.path")
-_CONSUMER = Text("mc.consumer")
-_INSTANCE = Text("mc.instance")
 _DEPENDENCY = Text("mc.failed_dependency")
 
 
 class Shape:
-    """What all requests of one route, method and outcome share: their span's bytes and their histogram."""
+    """What all requests of one route, method and outcome share: their span's bytes, where they are counted."""
 
-    __slots__ = ("histogram", "span")
+    __slots__ = ("_edge", "_labels", "_round", "_tallies", "histogram", "span")
 
-    def __init__(self, span_bytes: bytes, histogram: Histogram) -> None:
+    def __init__(self, span_bytes: bytes, histogram: Histogram, edge: Edge, labels: Labels) -> None:
         self.span = span_bytes
         self.histogram = histogram
+        self._edge = edge
+        self._labels = labels
+        self._tallies: dict[str, Tally] = {}
+        """By consumer, of this round; as many as there are series at most."""
+        self._round = edge.round
+
+    def count(self, consumer: str, seconds: float) -> None:
+        """One request, in both."""
+        self.histogram.add(seconds)
+        edge, tallies = self._edge, self._tallies
+        if self._round != edge.round:
+            self._round = edge.round
+            tallies.clear()
+        tally = tallies.get(consumer)
+        if tally is None:
+            tally = edge.tally(self._labels._replace(consumer=consumer))
+            if not tally.shared:
+                tallies[consumer] = tally
+        tally.add(seconds)
 
 
 class Reporter:
@@ -65,7 +82,6 @@ class Reporter:
         self._envelope = Envelope(resource, SCOPE, settings.version)
         self._resource = resource
         self._shapes: dict[tuple[str, str, bytes, int, str], Shape] = {}
-        self._values: dict[tuple[Text, str], bytes] = {}
         self._batch: list[bytes] = []
         self._size = 0
         self._queue: deque[tuple[bytes, int]] = deque()
@@ -89,19 +105,17 @@ class Reporter:
         name, service = (route.name, route.service) if route is not None else ("", "")
         key = (name, service, exchange.method, status, failure)
         shape = self._shapes.get(key) or self._shape(key, exchange)
-        shape.histogram.add(seconds)
-        consumer = identity.consumer if identity is not None else ""
-        self.ledger.edge.add(Labels(service, name, consumer, status, failure), seconds)
+        shape.count(identity.consumer if identity is not None else "", seconds)
         if not exchange.sampled:
             return
         if self._queued + self._size > BUFFER_BYTES:
             self.dropped += 1
             return
         more = _PATH.encode(exchange.path.encode()) + exchange.client.address_attribute
-        if consumer:
-            more += self._value(_CONSUMER, consumer)
+        if identity is not None:
+            more += identity.attribute
         if route is not None and (instance := exchange.tries.instance) is not None:
-            more += self._value(_INSTANCE, instance.key)
+            more += instance.attribute
             if exchange.tries.count > 1:
                 more += attribute("http.request.resend_count", exchange.tries.count - 1)
         if exchange.failed_dependency is not None:
@@ -122,15 +136,6 @@ class Reporter:
             self._close_batch()
             self._wake.set()
 
-    def _value(self, text: Text, value: str) -> bytes:
-        key = (text, value)
-        found = self._values.get(key)
-        if found is None:
-            found = text.encode(value.encode())
-            if len(self._values) < MAX_SHAPES:
-                self._values[key] = found
-        return found
-
     def _shape(self, key: tuple[str, str, bytes, int, str], exchange: Exchange) -> Shape:
         name, service, raw, status, failure = key
         method = raw.decode("latin-1") if raw.decode("latin-1") in METHODS else "_OTHER"
@@ -143,7 +148,8 @@ class Reporter:
         title = f"{method} {route.path}" if route is not None else method
         error = (failure or f"HTTP {status}") if status >= 500 else None
         histogram = self._worker.metrics.request((name, service, method, status))
-        shape = Shape(span_shape(title, KIND_SERVER, attributes, error), histogram)
+        labels = Labels(service, name, "", status, failure)
+        shape = Shape(span_shape(title, KIND_SERVER, attributes, error), histogram, self.ledger.edge, labels)
         if len(self._shapes) < MAX_SHAPES:
             self._shapes[key] = shape
         return shape

@@ -16,8 +16,11 @@ from typing import Protocol
 
 from apps.gateway.core import patience
 from apps.gateway.core.headers import ResponseHead
+from apps.gateway.core.trace import Text
 from apps.gateway.plane.upstream_http1 import UpstreamConnection
 from apps.gateway.plane.writes import Writes
+
+_INSTANCE = Text("mc.instance")
 
 Guard = Callable[[str, int], bool]
 """Whether this address and port may be spoken to; asked of each resolved address before it is connected to."""
@@ -146,6 +149,7 @@ class Instance:
         "_guard",
         "_loop",
         "_tls",
+        "attribute",
         "avoid_until",
         "connect_timeout",
         "connections",
@@ -173,6 +177,8 @@ class Instance:
         writes: Writes | None = None,
     ) -> None:
         self.key = key
+        self.attribute = _INSTANCE.encode(key.encode())
+        """Of the spans of requests that it was asked last."""
         self.host = host
         self.port = port
         self.weight = 1

@@ -11,13 +11,17 @@ from time import monotonic
 from typing import Any, Protocol
 
 from apps.gateway.core.forward import LAST_CHUNK, Outgoing, chunk, request_head
-from apps.gateway.core.framing import Body, response_body
+from apps.gateway.core.framing import Body, Endless, response_body
 from apps.gateway.core.headers import MAX_HEAD, FramingError, ResponseHead
 from apps.gateway.core.heads import Buffer, read_response, status_line
 from apps.gateway.plane.writes import Writes
 
 WRITE_HIGH = 131_072
 """Bytes waiting to be written upstream at which the client is no longer read."""
+
+
+FULL = 131_072
+"""Of as much in one read there is more to come, and the loop would go on reading this one connection for long."""
 
 
 class Holder(Protocol):
@@ -64,6 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_parts",
         "_paused",
         "_transport",
+        "_turn",
         "blocked",
         "broken",
         "done",
@@ -90,6 +95,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._chunked = False
         self._first = b""
+        self._turn = -1
+        """In which the request was given to be sent, at the end of it."""
         self.head: ResponseHead | None = None
         self.head_only = False
         self.status = 0
@@ -127,7 +134,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._budget = MAX_HEAD
         self._parts = []
         self._first = data
-        self.pool.writes.add(self._transport, data)
+        writes = self.pool.writes
+        self._turn = writes.turn
+        writes.add(self._transport, data)
 
     def more(self, body: list[bytes], ended: bool) -> None:
         """More of the request's body, or its end."""
@@ -156,6 +165,16 @@ class UpstreamConnection(asyncio.Protocol):
         """Read on."""
         if self._paused:
             self._paused = False
+            self._transport.resume_reading()
+
+    def _give_way(self) -> None:
+        """Let the others have their turn before more is read."""
+        if not self._paused:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on_reading)
+
+    def _go_on_reading(self) -> None:
+        if not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def fit(self, oldest: float) -> bool:
@@ -201,6 +220,10 @@ class UpstreamConnection(asyncio.Protocol):
             if holder is None:
                 self._transport.abort()
             return
+        if self._turn == self.pool.writes.turn:
+            # The request has not left yet. Servers that give up waiting for it say so, and that crosses with it.
+            self._fail("upstream_reset", f"{self.pool.key} spoke before it was asked.")
+            return
         self.heard = True
         at = 0
         try:
@@ -223,6 +246,8 @@ class UpstreamConnection(asyncio.Protocol):
             elif self._body is not None and not self.done:
                 at = self._body.feed(data, at, self._parts)
                 self.done = self._body.done
+                if len(data) >= FULL and not self.done:
+                    self._give_way()
         except FramingError as error:
             self._fail("upstream_protocol_error", f"{self.pool.key}: {error.detail}")
             return
@@ -260,6 +285,8 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._body = body
         self.keep = head.keep
+        if status == 204 and (head.coding is not None or (head.length or b"0").strip(b"0")):
+            self.keep = False  # the body it promises may come later, and would be read as the next answer
         self.head = head
         self.status = status
         return at
@@ -273,8 +300,8 @@ class UpstreamConnection(asyncio.Protocol):
         holder = self.holder
         if holder is None or self.done:
             return  # a whole answer is one, whatever became of the connection since
-        if self.head is not None and self.head.length is None and self.head.coding is None and error is None:
-            self.done = True  # a body without length or chunks ends with the connection (RFC 9112 section 6.3)
+        if self.status and isinstance(self._body, Endless) and error is None:
+            self.done = True
             holder.received()
         else:
             self._fail("upstream_reset", f"{self.pool.key} closed the connection before its answer was done.")

@@ -13,11 +13,13 @@ from typing import Any
 class Writes:
     """What one worker will send at the end of this turn."""
 
-    __slots__ = ("_loop", "_pending")
+    __slots__ = ("_loop", "_pending", "turn")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Any, bytes]] = []
+        self.turn = 0
+        """Counts on with every flush: what was added in this one has not been sent."""
 
     def add(self, transport: Any, data: bytes) -> None:
         """Send ``data`` this turn, after what was added before."""
@@ -37,6 +39,7 @@ class Writes:
     def flush(self) -> None:
         """Send now: before closing a transport that may have data here."""
         pending, self._pending = self._pending, []
+        self.turn += 1
         for transport, data in pending:
             if not transport.is_closing():
                 transport.write(data)

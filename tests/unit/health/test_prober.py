@@ -17,7 +17,7 @@ from apps.health.probes import Finding, Request
 from apps.health.rounds import Target
 from apps.lib.addresses import Guard, Policy
 from tests.serving import serving
-from tests.waiting import free_port, until
+from tests.waiting import free_port, patient, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -131,7 +131,7 @@ def test_stopping_waits_no_longer_than_it_is_told(book: Book, mute: str) -> None
     until(lambda: bool(prober._running), 2)
     start = time.monotonic()
     prober.stop(0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < patient(3)
     assert not prober.alive
 
 

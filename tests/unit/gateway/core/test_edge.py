@@ -40,8 +40,8 @@ def test_a_duration_falls_into_its_otlp_bucket(seconds: float, index: int) -> No
 
 def test_what_is_taken_is_counted_once() -> None:
     edge = Edge()
-    edge.add(OK, 0.5)
-    edge.add(OK, 0.25)
+    edge.tally(OK).add(0.5)
+    edge.tally(OK).add(0.25)
     (taken,) = edge.take().values()
     assert (taken.count, taken.total) == (2, 0.75)
     assert not edge and edge.take() == {}
@@ -50,8 +50,8 @@ def test_what_is_taken_is_counted_once() -> None:
 def test_a_point_is_an_exponential_histogram_with_its_names() -> None:
     edge = Edge()
     for seconds in (0.001, 0.001, 3.0):
-        edge.add(OK, seconds)
-    edge.add(Labels("", "", "", 404, "no_route"), 0.0001)
+        edge.tally(OK).add(seconds)
+    edge.tally(Labels("", "", "", 404, "no_route")).add(0.0001)
     encoder = Encoder({"service.name": "gateway"}, "scope")
     body = encoder.encode(edge.take(), 5, 2**62)
     names, first = point(body)
@@ -74,9 +74,9 @@ def test_no_traffic_is_a_point_that_says_so() -> None:
 def test_a_flood_of_names_is_bounded_and_loses_names_and_no_count() -> None:
     edge = Edge()
     for number in range(MAX_SERIES + 50):
-        edge.add(OK._replace(consumer=f"c{number}"), 0.1)
+        edge.tally(OK._replace(consumer=f"c{number}")).add(0.1)
     for number in range(2 * MAX_SERIES):
-        edge.add(OK._replace(route=f"r{number}", status=503, failure="breaker_open"), 0.1)
+        edge.tally(OK._replace(route=f"r{number}", status=503, failure="breaker_open")).add(0.1)
     taken = edge.take()
     assert len(taken) <= 2 * MAX_SERIES + 10
     assert sum(tally.count for tally in taken.values()) == 3 * MAX_SERIES + 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import httptools
@@ -172,11 +173,50 @@ def test_heads_are_bounded_in_bytes_and_fields() -> None:
         b"GET / HTTP/1.1\r\nX: \x00",
         b"GET / HTTP/1.1\r\nX: a\nb",
         b"\x00",
+        b"\n",
+        b"\r\n\nGET / HTTP/1.1\r\n",
     ],
 )
-def test_nonsense_is_not_waited_for(data: bytes) -> None:
+@pytest.mark.parametrize("step", [1, 2, 1000])
+def test_nonsense_is_not_waited_for(data: bytes, step: int) -> None:
+    buffer = Buffer(request_line)
     with pytest.raises(FramingError):
-        Buffer(request_line).feed(data, 0)
+        for at in range(0, len(data), step):
+            buffer.feed(data[at : at + step], 0)
+
+
+def test_empty_lines_between_requests_are_paid_by_the_next_and_forgotten() -> None:
+    buffer = Buffer(request_line)
+    for _ in range(MAX_HEAD // 4):
+        for data in (b"\r\n", b"\r", b"\n", HEAD):
+            assert buffer.feed(data, 0) == len(data)
+        assert buffer.head == HEAD[:-4] and buffer.size == len(HEAD) + 4
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_looked_at_again_each_time() -> None:
+    """65,536 bytes, one at a time: each look is at a few bytes."""
+    buffer = Buffer(request_line)
+    started = time.process_time()
+    for byte in b"GET / HTTP/1.1\r\nX: " + b"y" * 65_000:
+        buffer.feed(bytes((byte,)), 0)
+    assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize("target", [b"/a", b"a:443", b"*", b"http://a/"])
+@pytest.mark.parametrize("method", [b"CONNECT", b"connect"])
+def test_a_tunnel_is_501_whatever_its_target(method: bytes, target: bytes) -> None:
+    for _ in range(2):
+        with pytest.raises(FramingError) as refused:
+            request_line(method + b" " + target + b" HTTP/1.1")
+        assert (refused.value.status, refused.value.failure) == (501, "connect_unsupported")
+
+
+def test_a_known_method_in_small_letters_is_none_and_an_unknown_one_is_its_own() -> None:
+    for _ in range(2):
+        with pytest.raises(FramingError):
+            request_line(b"trace / HTTP/1.1")
+        assert request_line(b"brew / HTTP/1.1")[0] == b"brew"
+        assert request_line(b"BREW / HTTP/1.1")[0] == b"BREW"
 
 
 def test_a_connection_persists_as_rfc_9112_section_9_3_says() -> None:

@@ -58,12 +58,14 @@ async def test_a_head_that_does_not_arrive_is_408_and_an_idle_connection_just_cl
     async with worker(tmp_path) as (_, port):
         slow, slow_writer = await say(port, b"GET / HTTP/1.1\r\nHost: a\r\nX-Sl")
         idle, idle_writer = await say(port, b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n")
+        # An empty line begins no request: a 408 to it would be read as the answer to the next one.
+        blank, blank_writer = await say(port, b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n\r\n")
         async with asyncio.timeout(5):
             told = await slow.read()
-            quiet = await idle.read()
+            quiet = [await idle.read(), await blank.read()]
         assert told.startswith(b"HTTP/1.1 408 ") and b"request_timeout" in told
-        assert quiet.startswith(b"HTTP/1.1 200 ") and quiet.count(b"HTTP/1.1") == 1
-        for writer in (slow_writer, idle_writer):
+        assert all(each.startswith(b"HTTP/1.1 200 ") and each.count(b"HTTP/1.1") == 1 for each in quiet)
+        for writer in (slow_writer, idle_writer, blank_writer):
             await hang_up(writer)
 
 
