@@ -51,6 +51,8 @@ PURE = (
     "services/kit/events/cloudevent.py",
     "services/kit/events/patterns.py",
     "services/kit/events/retry.py",
+    "services/kit/events/schema.py",
+    "apps/events/schemas/compat.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}
 
