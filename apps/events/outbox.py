@@ -8,31 +8,18 @@ was not marked, so the bus may see an event twice and never out of turn for long
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F, Min, Q, QuerySet
 
-from apps.events.models import SHARDS, Event, OutboxMessage, OutboxShard
-from services.kit.events.retry import Backoff
+from apps.events.models import SHARDS, OutboxMessage, OutboxShard
+from services.kit.events.outbox import Backlog, Settlement
 
 LEASE_S = 30.0
 """Longer than a batch can take with a broker that answers late: publishing gives up after 5 s."""
 LOOK_AHEAD = 2000
 """How far into the backlog a claim looks for shards with work."""
-RETRY = Backoff(first_s=1.0, most_s=300.0)
-"""Of an event that the bus refuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """How much waits, and since when (wall-clock second of the oldest)."""
-
-    waiting: int
-    oldest: float | None
 
 
 def prepare() -> None:
@@ -43,7 +30,7 @@ def prepare() -> None:
     )
 
 
-def claim(holder: str, now: float, limit: int) -> list[Event]:
+def claim(holder: str, now: float, limit: int) -> list[OutboxMessage]:
     """Lease what shards have events due and send nobody else's; up to ``limit`` events, in order."""
     at = datetime.fromtimestamp(now, UTC)
     rows = waiting()
@@ -66,26 +53,20 @@ def claim(holder: str, now: float, limit: int) -> list[Event]:
     messages = list(ready.select_related("event").order_by("event_id")[:limit])
     if not messages:
         release(holder)
-    return [message.event for message in messages]
+    return messages
 
 
-def settle(holder: str, sent: Sequence[int], refused: Mapping[int, str], now: float) -> None:
+def settle(holder: str, settlement: Settlement, now: float) -> None:
     """Mark what the bus took, put off what it refused, and give the shards back."""
     at = datetime.fromtimestamp(now, UTC)
     with transaction.atomic():
-        for start in range(0, len(sent), 500):
-            OutboxMessage.objects.filter(pk__in=sent[start : start + 500], sent_at__isnull=True).update(
-                sent_at=at, attempts=F("attempts") + 1, last_error=""
+        for start in range(0, len(settlement.sent), 500):
+            rows = OutboxMessage.objects.filter(pk__in=settlement.sent[start : start + 500], sent_at__isnull=True)
+            rows.update(sent_at=at, attempts=F("attempts") + 1, last_error="")
+        for row in settlement.put_off:
+            OutboxMessage.objects.filter(pk=row.position, sent_at__isnull=True).update(
+                attempts=row.tries, next_at=datetime.fromtimestamp(row.due, UTC), last_error=row.reason
             )
-        for pk, why in refused.items():
-            message = OutboxMessage.objects.filter(pk=pk, sent_at__isnull=True).first()
-            if message is None:
-                continue
-            message.attempts += 1
-            message.last_error = why[:500]
-            pause = RETRY.pause(message.attempts, random.random())  # noqa: S311 - jitter, not a secret
-            message.next_at = at + timedelta(seconds=pause)
-            message.save(update_fields=["attempts", "last_error", "next_at"])
         release(holder)
 
 

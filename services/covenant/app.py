@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from services.covenant.api import router
 from services.covenant.store import MIGRATIONS
 from services.kit.app import create_app
-from services.kit.bus import Bus
+from services.kit.broker import Broker
 from services.kit.checks import Check
 from services.kit.outbox import Outbox
 from services.kit.settings import Settings
@@ -17,13 +17,13 @@ from services.kit.store import Store
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
     store = Store(settings.database_url, MIGRATIONS)
-    bus = Bus(settings.redis_url)
-    outbox = Outbox(store, bus, source=settings.name)
+    broker = Broker(settings)
+    outbox = Outbox(store, broker.transport, settings.name, member=settings.instance, keep_days=settings.outbox_days)
     return create_app(
         settings,
         title="covenant",
         description="An append-only ledger. Every entry carries the hash of the one before it.",
-        parts=[store, bus, outbox],
+        parts=[store, broker, outbox],
         checks=[
             Check("database", store.probe),
             # It serves without the bus: what it accepts waits in the outbox.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from services.covenant.ledger import GENESIS, Draft, Entry, seal
 from services.kit.accounts import NAMES
-from services.kit.outbox import OUTBOX
+from services.kit.outbox import OUTBOX, SENT
 from services.kit.store import Migration
 
 MIGRATIONS = (
@@ -44,6 +44,7 @@ MIGRATIONS = (
         ),
     ),
     NAMES,
+    SENT,
 )
 
 CHUNK = 2000

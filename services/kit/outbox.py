@@ -1,29 +1,27 @@
-"""Events that leave exactly when the business transaction commits.
+"""The outbox of a service: events that leave exactly when the business transaction commits.
 
-``record`` writes the event into the service's own database inside the caller's transaction; the
-pump publishes rows in their order and deletes each once the bus has it. A crash between the two
-publishes again, so consumers dedupe by event id. With the bus away the service still serves: rows
-wait, and the pump tries again with growing pauses.
+``record`` writes the event into the service's own database inside the caller's transaction; the pump takes rows
+to the broker in their order. A crash in between sends again, so consumers tell events apart by id. With the bus
+away the service still serves, and rows wait. What was sent stays for a day: the publisher's own log.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
-from opentelemetry import metrics, trace
-from opentelemetry.trace import SpanKind
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from redis.exceptions import RedisError
 from sqlalchemy import Connection, bindparam, text
 
-from .bus import Bus
 from .checks import Unwell
-from .events.cloudevent import CloudEvent, check_data, check_type, encode
-from .store import Migration, Store, StoreAway
+from .events import tracing
+from .events.cloudevent import CloudEvent, check_data, check_type, decode, encode
+from .events.outbox import Backlog, Row, Settlement
+from .events.pump import Pump
+from .events.transport.base import Transport
+from .store import Migration, Store
 
 OUTBOX = Migration(
     (
@@ -32,39 +30,49 @@ OUTBOX = Migration(
     )
 )
 
-BATCH = 256
-POLL_SECONDS = 2.0
-"""Between looks without a nudge: rows that an earlier process left, or a twin recorded."""
-LATE_SECONDS = 5.0
-
-_PROPAGATOR = TraceContextTextMapPropagator()
-_log = logging.getLogger("services.outbox")
-_tracer = trace.get_tracer("services.kit.outbox")
-_published = metrics.get_meter("services.kit.outbox").create_counter(
-    "mc.outbox.published", description="Events that the bus has taken."
+SENT = Migration(
+    (
+        "ALTER TABLE outbox ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN tries INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN due DOUBLE PRECISION NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN sent_at DOUBLE PRECISION",
+        "CREATE INDEX outbox_waiting ON outbox (id) WHERE sent_at IS NULL",
+        "CREATE INDEX outbox_put_off ON outbox (due) WHERE sent_at IS NULL AND due > 0",
+        "CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL",
+        "CREATE TABLE outbox_keys (key TEXT PRIMARY KEY, last BIGINT NOT NULL)",
+        "CREATE TABLE outbox_lease (one INTEGER PRIMARY KEY CHECK (one = 1), holder TEXT NOT NULL, "
+        "until DOUBLE PRECISION NOT NULL)",
+        "INSERT INTO outbox_lease (one, holder, until) VALUES (1, '', 0)",
+    )
 )
+"""What was sent is marked and stays; keys are numbered; one of a service's twins pumps at a time."""
+
+LEASE_S: Final = 15.0
+"""Longer than a batch can take with a broker that answers late."""
+LATE_S: Final = 5.0
+DAY_S: Final = 86_400.0
 
 
 class Outbox:
-    """The outbox of one service; ``source`` is the CloudEvents source of what it publishes."""
+    """The outbox of one service; ``source`` is the CloudEvents source of what it publishes, ``member`` this process
+    among its twins. Sent rows stay for ``keep_days``."""
 
-    def __init__(self, store: Store, bus: Bus, source: str) -> None:
-        self._store = store
-        self._bus = bus
+    def __init__(
+        self, store: Store, transport: Transport, source: str, *, member: str = "", keep_days: float = 1.0
+    ) -> None:
         self._source = source
-        self._wake = asyncio.Event()
-        self._stopping = False
+        self._rows = SqlOutbox(store, member or source)
+        self._pump = Pump(self._rows, transport, keep_s=keep_days * DAY_S)
         self._task: asyncio.Task[None] | None = None
-        self._oldest: float | None = None
 
     async def start(self) -> None:
         """Begin to pump, in a task that lives until ``stop``."""
-        self._task = asyncio.create_task(self._run(), name="outbox")
+        self._task = asyncio.create_task(self._pump.run(), name="outbox")
 
     async def stop(self) -> None:
         """One last look for rows, then end; what the bus does not take now waits for the next start."""
-        self._stopping = True
-        self._wake.set()
+        self._pump.stop()
         if self._task is not None:
             await self._task
             self._task = None
@@ -83,17 +91,15 @@ class Outbox:
     ) -> CloudEvent:
         """Write an event in the caller's transaction; it is published after the commit, or not at all.
 
-        The event carries the trace of the PRODUCER span made here, under the span of the caller. EventError,
-        before anything is written, for a type or data that can't be an event's.
+        ``partition_key`` (default: the subject, else the source) keeps events in order; ``sequence`` is its number
+        within the key (default: the next). The event carries the trace of the PRODUCER span made here, under the span
+        of the caller. EventError, before anything is written, for a type or data that can't be an event's.
         """
         check_type(type)
         check_data(data)
-        attributes = {"messaging.system": "redis", "messaging.operation.type": "send", "cloudevents.event_type": type}
-        with _tracer.start_as_current_span(f"publish {type}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
-            carrier: dict[str, str] = {}
-            _PROPAGATOR.inject(carrier)
-            identity = str(uuid.uuid4())
-            span.set_attribute("messaging.message.id", identity)
+        identity = str(uuid.uuid4())
+        key = partition_key or subject or self._source
+        with tracing.recording(type, identity) as traceparent:
             event = CloudEvent(
                 id=identity,
                 source=self._source,
@@ -101,62 +107,103 @@ class Outbox:
                 time=time.time(),
                 data=data,
                 subject=subject,
-                partition_key=partition_key,
-                sequence=sequence,
+                partition_key=key,
+                sequence=sequence or self._rows.number(connection, key),
                 correlation_id=correlation_id or identity,
                 causation_id=causation_id,
-                traceparent=carrier.get("traceparent", ""),
+                traceparent=traceparent,
             )
-        connection.execute(
-            text("INSERT INTO outbox (type, body, recorded_at) VALUES (:type, :body, :now)"),
-            {"type": type, "body": encode(event).decode(), "now": event.time},
-        )
+        self._rows.add(connection, event)
         return event
 
     def nudge(self) -> None:
         """Say, from the event loop and after the commit, that there is something to publish."""
-        self._wake.set()
+        self._pump.bell.set()
 
     async def probe(self) -> None:
         """Unwell when events have waited for the bus a while. Not critical: nothing accepted is lost."""
         if self._task is not None and self._task.done():
             raise Unwell("the outbox pump has ended")
-        if self._oldest is not None and (late := time.time() - self._oldest) > LATE_SECONDS:
+        oldest = self._pump.oldest
+        if oldest is not None and (late := time.time() - oldest) > LATE_S:
             raise Unwell(f"events have waited for the bus for {late:.0f} s")
 
-    async def _run(self) -> None:
-        pause = 0.2
-        while True:
-            self._wake.clear()
-            try:
-                while await self._pump() == BATCH:
-                    pass
-                pause, wait = 0.2, POLL_SECONDS
-            except (RedisError, OSError, StoreAway) as error:
-                _log.warning("events wait for the bus: %s: %s", type(error).__name__, error)
-                pause = wait = min(pause * 2, 5.0)
-            if self._stopping:
-                return
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
 
-    async def _pump(self) -> int:
-        """Publish the oldest rows; how many."""
-        rows = await self._store.read(
-            lambda connection: connection.execute(
-                text("SELECT id, type, body, recorded_at FROM outbox ORDER BY id LIMIT :count"), {"count": BATCH}
-            ).all()
+class SqlOutbox:
+    """The OutboxStore in a service's own database."""
+
+    def __init__(self, store: Store, holder: str) -> None:
+        self._store = store
+        self._holder = holder
+
+    def number(self, connection: Connection, key: str) -> int:
+        """The next number of ``key``. Its row stays locked until the commit, so numbers are in the order of commits."""
+        query = (
+            "INSERT INTO outbox_keys (key, last) VALUES (:key, 1) "
+            "ON CONFLICT (key) DO UPDATE SET last = outbox_keys.last + 1 RETURNING last"
         )
-        self._oldest = rows[0].recorded_at if rows else None
-        if not rows:
-            return 0
-        await self._bus.publish((row.type, row.body) for row in rows)
-        gone = [row.id for row in rows]
-        statement = text("DELETE FROM outbox WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
-        await self._store.write(lambda connection: connection.execute(statement, {"ids": gone}).rowcount)
-        self._oldest = None
-        _published.add(len(gone))
-        return len(gone)
+        return int(connection.execute(text(query), {"key": key}).scalar_one())
+
+    def add(self, connection: Connection, event: CloudEvent) -> None:
+        """Write the row."""
+        connection.execute(
+            text("INSERT INTO outbox (type, body, recorded_at, key) VALUES (:type, :body, :now, :key)"),
+            {"type": event.type, "body": encode(event).decode(), "now": event.time, "key": event.partition_key},
+        )
+
+    async def claim(self, now: float, most: int) -> Sequence[Row]:
+        due = text("SELECT 1 FROM outbox WHERE sent_at IS NULL AND due <= :now LIMIT 1")
+        if not await self._store.read(lambda connection: connection.execute(due, {"now": now}).first()):
+            return []
+        return await self._store.write(lambda connection: self._claim(connection, now, most))
+
+    def _claim(self, connection: Connection, now: float, most: int) -> list[Row]:
+        lease = text(
+            "UPDATE outbox_lease SET holder = :holder, until = :until WHERE holder IN ('', :holder) OR until < :now"
+        )
+        held = connection.execute(lease, {"holder": self._holder, "until": now + LEASE_S, "now": now})
+        if held.rowcount == 0:
+            return []
+        rows = connection.execute(
+            text(
+                "SELECT id, body, tries FROM outbox WHERE sent_at IS NULL AND key NOT IN (SELECT key FROM outbox "
+                "WHERE sent_at IS NULL AND due > 0 AND due > :now) ORDER BY id LIMIT :most"
+            ),
+            {"now": now, "most": most},
+        )
+        return [Row(row.id, decode(row.body), row.tries) for row in rows]
+
+    async def settle(self, settlement: Settlement, now: float) -> None:
+        marked = text("UPDATE outbox SET sent_at = :now, reason = '' WHERE id IN :ids AND sent_at IS NULL").bindparams(
+            bindparam("ids", expanding=True)
+        )
+        put_off = text(
+            "UPDATE outbox SET tries = :tries, due = :due, reason = :reason WHERE id = :id AND sent_at IS NULL"
+        )
+
+        def work(connection: Connection) -> None:
+            if settlement.sent:
+                connection.execute(marked, {"ids": settlement.sent, "now": now})
+            for row in settlement.put_off:
+                connection.execute(
+                    put_off, {"id": row.position, "tries": row.tries, "due": row.due, "reason": row.reason}
+                )
+            self._release(connection)
+
+        await self._store.write(work)
+
+    async def release(self) -> None:
+        await self._store.write(self._release)
+
+    def _release(self, connection: Connection) -> None:
+        connection.execute(text("UPDATE outbox_lease SET holder = '' WHERE holder = :holder"), {"holder": self._holder})
+
+    async def backlog(self) -> Backlog:
+        query = text("SELECT COUNT(*) AS waiting, MIN(recorded_at) AS oldest FROM outbox WHERE sent_at IS NULL")
+        row = await self._store.read(lambda connection: connection.execute(query).one())
+        return Backlog(row.waiting, row.oldest)
+
+    async def forget(self, before: float, most: int) -> int:
+        query = text("DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE sent_at < :before LIMIT :most)")
+        what = {"before": before, "most": most}
+        return int(await self._store.write(lambda connection: connection.execute(query, what).rowcount))

@@ -24,12 +24,16 @@ class Settings:
     """This process among its twins, as the registry calls it: ``covenant-1``."""
     home: Path
     database_url: str
-    redis_url: str
+    bus_url: str
     otlp_url: str
     gateway_url: str
     log_level: str
     fleet_token: str
     version: str = VERSION
+    bus_keep: int = 100_000
+    """About as many events a topic keeps on a bus that is trimmed by its publishers."""
+    outbox_days: int = 1
+    """How long what was sent stays in the outbox."""
 
     def __repr__(self) -> str:
         return f"Settings({self.name}, {self.host}:{self.port})"
@@ -52,7 +56,9 @@ def read(name: str, default_port: int) -> Settings:
         instance=env.text(f"MC_{upper}_INSTANCE", f"{name}-1"),
         home=home,
         database_url=env.text(f"{upper}_DATABASE_URL", f"sqlite:///{home / 'services' / name}.sqlite3"),
-        redis_url=env.redis_url(),
+        bus_url=env.redis_url(),
+        bus_keep=env.integer("MC_BUS_KEEP", 100_000, low=1000),
+        outbox_days=env.integer("MC_OUTBOX_DAYS", 1, low=1),
         otlp_url=env.otlp_url(),
         gateway_url=env.text("MC_GATEWAY_URL", gateway).rstrip("/"),
         log_level=env.text("MC_LOG_LEVEL", "INFO").upper(),

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from .checks import Unwell
+from .events.retry import Away
 from .problem import Problem, Refused
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Migration:
     postgresql: tuple[str, ...] = ()
 
 
-class StoreAway(Refused):
+class StoreAway(Refused, Away):
     """The database can't do it now; nothing was changed and the caller may try again."""
 
     def __init__(self, detail: str) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.kit.accounts import parse_account
+from services.kit.events.retry import Permanent
 from services.kit.money import parse_amount, parse_currency
 
 
-class BadTransaction(ValueError):
-    """The event does not describe a transaction; the message says why."""
+class BadTransaction(Permanent):
+    """The event does not describe a transaction that can be; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

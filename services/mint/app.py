@@ -5,8 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from services.kit.app import create_app
-from services.kit.bus import Bus, Consumer
+from services.kit.broker import Broker
 from services.kit.checks import Check
+from services.kit.events.consumer import Consumer
+from services.kit.inbox import SqlInbox
 from services.kit.settings import Settings
 from services.kit.store import Store
 from services.mint.api import router
@@ -18,17 +20,20 @@ RECORDED = "business.transaction.recorded"
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
     store = Store(settings.database_url, MIGRATIONS)
-    bus = Bus(settings.redis_url)
-    consumer = Consumer(bus, store, group=settings.name, member=settings.instance, type=RECORDED, handler=apply)
+    broker = Broker(settings)
+    # The ledger's key carries nothing else, so a height that never comes is a transaction that is missing here.
+    inbox = SqlInbox(store, settings.name, apply, system=broker.transport.name, gapless=True)
+    consumer = Consumer(broker.transport, inbox, [RECORDED], group=settings.name, member=settings.instance)
     return create_app(
         settings,
         title="mint",
         description="Balances, kept by double entry from the transactions that covenant records.",
-        parts=[store, bus, consumer],
+        parts=[store, broker, consumer],
         checks=[
             Check("database", store.probe),
             # Without the bus its balances grow stale, so it says that it is unwell.
             Check("bus", consumer.probe),
+            Check("events", consumer.probe_whole, critical=False),
         ],
         routers=[router(store)],
     )

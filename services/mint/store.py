@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from services.kit.accounts import NAMES, claim
-from services.kit.bus import INBOX
+from services.kit.accounts import NAMES, Lookalike, claim
 from services.kit.events.cloudevent import CloudEvent
+from services.kit.inbox import INBOX, PARKED
 from services.kit.money import MAX_BALANCE, format_amount
 from services.kit.store import Migration
 from services.mint.accounts import BadTransaction, postings
@@ -28,6 +28,14 @@ MIGRATIONS = (
         )
     ),
     NAMES,
+    PARKED,
+    # What was posted before numbers were kept was heard.
+    Migration(
+        (
+            "INSERT INTO heard (consumer, source, key, last, holes, missing) SELECT 'mint', 'covenant', 'ledger', "
+            "MAX(height), '[]', 0 FROM postings HAVING MAX(height) IS NOT NULL",
+        )
+    ),
 )
 
 RECENT = 20
@@ -36,7 +44,7 @@ RECENT = 20
 def apply(connection: Connection, event: CloudEvent) -> None:
     """Post both sides of the event's transaction; nothing when they are posted already.
 
-    Raises BadTransaction, or Lookalike, for what the ledger should not have let in: it is parked, and nothing moves.
+    Raises BadTransaction for what the ledger should not have let in: it is parked, and nothing moves.
     """
     for posting in postings(event.data):
         known = connection.execute(
@@ -45,7 +53,10 @@ def apply(connection: Connection, event: CloudEvent) -> None:
         ).first()
         if known is not None:
             continue
-        claim(connection, posting.account)
+        try:
+            claim(connection, posting.account)
+        except Lookalike as error:
+            raise BadTransaction(str(error)) from None
         balance = connection.execute(
             text(
                 "INSERT INTO balances (account, currency, minor, updated_at) VALUES (:account, :currency, :minor, :at) "

@@ -38,6 +38,6 @@ def test_a_counter_grows_by_what_it_counted_since_then(clickhouse: Client) -> No
         report(clickhouse, "gateway", "started since", "mc.gateway.dropped", now - 400, at, value)
     report(clickhouse, "worker", "w", "mc.redis.refused", now - 60, now - 5, 2)
     report(clickhouse, "relay", "r", "mc.redis.refused", long_ago, now - 5, 40)
-    report(clickhouse, "relay", "r", "mc.relay.events", now - 60, now - 5, 9)
+    report(clickhouse, "relay", "r", "mc.outbox.events", now - 60, now - 5, 9)
     found = [(one.service, one.metric, one.grown) for one in queries.counter_growth(NAMES, since)]
     assert found == [("gateway", "mc.gateway.dropped", 12), ("worker", "mc.redis.refused", 2)]

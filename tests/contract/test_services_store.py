@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,12 @@ from services.kit.checks import Unwell
 from services.kit.events.cloudevent import CloudEvent
 from services.kit.store import Migration, Store, StoreAway
 from services.mint import store as balances
-from tests.postgres import cluster
+from services.mint.accounts import BadTransaction
+from tests.stores import postgres, url
+
+__all__ = ["postgres", "url"]
 
 NOTES = Migration(("CREATE TABLE notes (id {serial}, body TEXT NOT NULL UNIQUE)",))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with cluster() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'new folder' / 'store.sqlite3'}"
-    server = request.getfixturevalue("postgres").replace("postgres://", "postgresql+psycopg://")
-    name = f"t{abs(hash(tmp_path)):x}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return str(request.getfixturevalue("postgres")).removesuffix("/postgres") + f"/{name}"
 
 
 @pytest.fixture
@@ -248,7 +232,7 @@ async def test_what_the_ledger_should_not_have_let_in_moves_nothing(url: str, ch
     first = CloudEvent(id="e1", source="covenant", type="business.transaction.recorded", time=0.0, data=data)
     await store.write(lambda c: balances.apply(c, first))
     odd = CloudEvent(id="e2", source="covenant", type=first.type, time=0.0, data=data | {"id": "t2"} | changes)
-    with pytest.raises(ValueError, match=r"letters of one script|looks like|no currency|plain decimal"):
+    with pytest.raises(BadTransaction, match=r"letters of one script|looks like|no currency|plain decimal"):
         await store.write(lambda c: balances.apply(c, odd))
     found = await store.read(lambda c: balances.accounts(c, after="", limit=9))
     assert [(one["account"], one["balances"]) for one in found] == [
@@ -268,7 +252,7 @@ async def test_no_balance_passes_its_limit(url: str) -> None:
     ]
     for step in steps[:100]:
         await store.write(lambda c, event=step: balances.apply(c, event))
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(BadTransaction, match="limit"):
         await store.write(lambda c: balances.apply(c, steps[100]))
     assert await store.read(balances.totals) == {"AZR": "0.00"}
     await store.stop()

@@ -51,6 +51,9 @@ PURE = (
     "services/kit/events/cloudevent.py",
     "services/kit/events/patterns.py",
     "services/kit/events/retry.py",
+    "services/kit/events/lanes.py",
+    "services/kit/events/gaps.py",
+    "services/kit/events/outbox.py",
     "services/kit/events/schema.py",
     "apps/events/schemas/compat.py",
 )

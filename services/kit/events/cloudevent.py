@@ -26,6 +26,11 @@ CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontentty
 EXTENSION = re.compile(r"[a-z0-9]+")
 """What an attribute may be called (CloudEvents section 3.1)."""
 
+MAX_TEXT = 256
+"""Characters of an attribute: what a database can index, whoever chose it."""
+NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+"""What no attribute may hold (CloudEvents section 3.2)."""
+
 Extension = str | bool | int
 """The types of attributes that JSON tells apart; a binary mode has their canonical text (section 3.2)."""
 
@@ -180,6 +185,9 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
     for name in ("subject", "correlationid", "causationid", "traceparent", "partitionkey", "datacontenttype"):
         if not isinstance(body.get(name, ""), str):
             raise EventError(f"The event's {name} must be text.")
+    for name, value in body.items():
+        if isinstance(value, str) and (len(value) > MAX_TEXT or NO_TEXT.search(value)):
+            raise EventError(f"The event's {name} must be at most {MAX_TEXT} characters and hold none of control.")
     check_type(body["type"])
     extensions = {name: _extension(name, value) for name, value in body.items() if name not in CORE | OURS}
     sequence = _read_sequence(body.get("sequence", 0))

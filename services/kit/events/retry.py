@@ -16,6 +16,10 @@ class Permanent(Exception):
     """The work can't succeed however often it is tried; the message says why. It skips all retries."""
 
 
+class Away(Exception):
+    """Something that the work needs does not answer now. Nothing was changed, and it costs the work no attempt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """A policy of retries. Pauses double from ``first_s`` up to ``most_s`` seconds."""

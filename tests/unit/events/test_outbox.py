@@ -10,6 +10,7 @@ import pytest
 from apps.events import outbox, sequencer, tasks
 from apps.events.actions import publish
 from apps.events.models import Event, OutboxMessage, OutboxShard, shard_of
+from services.kit.events.outbox import Backlog, PutOff, Settlement
 
 pytestmark = pytest.mark.django_db
 
@@ -35,7 +36,7 @@ def test_events_are_claimed_in_order_and_once_settled_never_again() -> None:
     published = [publish(TYPE, {}, stream=f"k{n % 5}").pk for n in range(20)]
     claimed = [event.pk for event in outbox.claim("one", now(), 100)]
     assert claimed == published
-    outbox.settle("one", claimed, {}, now())
+    outbox.settle("one", Settlement(claimed, []), now())
     assert outbox.claim("one", now(), 100) == []
     assert not OutboxShard.objects.exclude(holder="").exists()
 
@@ -51,9 +52,9 @@ def test_a_shard_belongs_to_one_relay() -> None:
 def test_two_relays_share_the_work_by_shards() -> None:
     a, b = two_keys_in_different_shards()
     publish(TYPE, {}, stream=a)
-    assert [event.stream for event in outbox.claim("one", now(), 100)] == [a]
+    assert [message.partition_key for message in outbox.claim("one", now(), 100)] == [a]
     publish(TYPE, {}, stream=b)
-    assert [event.stream for event in outbox.claim("two", now(), 100)] == [b]
+    assert [message.partition_key for message in outbox.claim("two", now(), 100)] == [b]
 
 
 def test_a_dead_relays_shards_come_free_when_the_lease_lapses() -> None:
@@ -68,7 +69,8 @@ def test_a_refused_event_waits_and_holds_back_its_key_but_no_other() -> None:
     first, later, other = (publish(TYPE, {}, stream=key).pk for key in (a, a, b))
     claimed = outbox.claim("one", now(), 100)
     assert [event.pk for event in claimed] == [first, later, other]
-    outbox.settle("one", [other], {first: "too odd", later: "not tried"}, now())
+    put_off = [PutOff(first, 1, now() + 1, "too odd"), PutOff(later, 1, now() + 1, "not tried")]
+    outbox.settle("one", Settlement([other], put_off), now())
     OutboxMessage.objects.filter(pk=later).update(next_at=datetime.now(UTC))
     row = OutboxMessage.objects.get(pk=first)
     assert (row.attempts, row.last_error, row.sent_at) == (1, "too odd", None)
@@ -81,8 +83,8 @@ def test_an_overtaken_relay_does_not_unsend() -> None:
     event = publish(TYPE, {}, stream="k").pk
     outbox.claim("slow", now(), 100)
     outbox.claim("fast", now() + 40, 100)
-    outbox.settle("fast", [event], {}, now())
-    outbox.settle("slow", [], {event: "late"}, now())
+    outbox.settle("fast", Settlement([event], []), now())
+    outbox.settle("slow", Settlement([], [PutOff(event, 1, now(), "late")]), now())
     row = OutboxMessage.objects.get(pk=event)
     assert row.sent_at is not None
     assert row.last_error == ""
@@ -95,16 +97,16 @@ def test_the_limit_bounds_a_batch() -> None:
 
 
 def test_the_backlog_is_counted() -> None:
-    assert outbox.backlog() == outbox.Backlog(0, None)
+    assert outbox.backlog() == Backlog(0, None)
     event = publish(TYPE, {})
-    assert outbox.backlog() == outbox.Backlog(1, event.time.timestamp())
+    assert outbox.backlog() == Backlog(1, event.time.timestamp())
 
 
 def test_retention_forgets_what_was_sent_and_keeps_what_waits() -> None:
     long_ago = datetime.now(UTC) - timedelta(days=400)
     sent, waiting, fresh = (publish(TYPE, {}).pk for _ in range(3))
     sequencer.number()
-    outbox.settle("one", [sent, fresh], {}, time.time())
+    outbox.settle("one", Settlement([sent, fresh], []), time.time())
     OutboxMessage.objects.filter(pk=sent).update(sent_at=long_ago)
     Event._base_manager.filter(pk__in=[sent, waiting]).update(time=long_ago)
     tasks.prune()

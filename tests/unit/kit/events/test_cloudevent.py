@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from apps.events.ids import uuid7
 from services.kit.events.cloudevent import (
     MAX_DATA,
+    MAX_TEXT,
+    NO_TEXT,
     CloudEvent,
     EventError,
     attributes,
@@ -26,6 +28,7 @@ from services.kit.events.cloudevent import (
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ATTRIBUTE = TEXT.filter(lambda text: not NO_TEXT.search(text))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
@@ -35,10 +38,10 @@ JSON = st.recursive(
 
 @given(
     data=JSON,
-    subject=TEXT,
+    subject=ATTRIBUTE,
     sequence=st.integers(0, 2**60),
     time=st.floats(0, 4e9),
-    key=TEXT,
+    key=ATTRIBUTE,
 )
 def test_an_event_comes_out_as_it_went_in(data: Any, subject: str, sequence: int, time: float, key: str) -> None:
     event = CloudEvent(
@@ -90,6 +93,11 @@ GOOD = {"specversion": "1.0", "id": "1", "type": "a.b.c", "source": "s", "data":
         ({"sequence": True}, "sequence"),
         ({"sequence": 1.5}, "sequence"),
         ({"traceparent": ["x"]}, "traceparent"),
+        ({"id": "x" * (MAX_TEXT + 1)}, "id must be at most"),
+        ({"id": "a\0b"}, "id must be"),
+        ({"partitionkey": "a\nb"}, "partitionkey must be"),
+        ({"source": "\ud800"}, "source must be|JSON"),
+        ({"tenant": "\x7f"}, "tenant must be"),
         ({"tenant": {"name": "x"}}, "tenant"),
         ({"tenant": 1.5}, "tenant"),
         ({"Tenant": "x"}, "lower-case"),

@@ -1,0 +1,168 @@
+"""The pump: takes events from an outbox to the broker, in order, until it is told to stop.
+
+Knows the outbox's store and the Transport seam, and neither a database nor a broker. While one of them is
+away it waits, with growing pauses, and every row stays; it says so once when that begins and once when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from opentelemetry import metrics
+
+from .outbox import OutboxStore, judge
+from .retry import Away, Backoff
+from .transport.base import Transport, TransportAway
+
+log = logging.getLogger(__name__)
+meter = metrics.get_meter(__name__)
+offered = meter.create_counter("mc.outbox.events", description="Events offered to the broker, by outcome")
+waiting = meter.create_gauge("mc.outbox.waiting", description="Events that wait in the outbox")
+oldest_s = meter.create_gauge("mc.outbox.oldest", unit="s", description="Age of the oldest event that waits")
+trimmed = meter.create_gauge("mc.bus.trimmed", description="Events that left the bounded log since the start")
+lost = meter.create_gauge("mc.bus.lost", description="Events that left the log before some group had read them")
+unrouted = meter.create_gauge("mc.bus.unrouted", description="Published events that no queue took")
+
+BATCH: Final = 500
+POLL_S: Final = 1.0
+"""How long a lost nudge can cost."""
+PAUSES: Final = Backoff(first_s=1.0, most_s=15.0)
+MEASURE_EVERY_S: Final = 10.0
+FORGET_EVERY_S: Final = 60.0
+FORGET_MOST: Final = 5000
+
+
+class Trouble:
+    """Something is away: since when is said once, and pauses grow until it is back."""
+
+    def __init__(self, what: str, then: str) -> None:
+        self._what, self._then = what, then
+        self.tries = 0
+
+    def begins(self, error: Exception) -> float:
+        """Seconds to wait now."""
+        if not self.tries:
+            log.warning("%s is away (%s): %s.", self._what, error, self._then)
+        self.tries += 1
+        return PAUSES.pause(self.tries, random.random())  # noqa: S311 - jitter, not a secret
+
+    def is_over(self) -> None:
+        """It answers again."""
+        if self.tries:
+            log.warning("%s is back.", self._what)
+        self.tries = 0
+
+
+class Pump:
+    """One pump. ``run`` returns after ``stop``, when the batch in hand is settled.
+
+    ``each`` is called after every turn, and at least every ``each_s`` seconds while there is nothing to do: where a
+    process shows that it lives by its work. Sent rows are forgotten after ``keep_s`` seconds; None leaves that to
+    somebody else.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        transport: Transport,
+        *,
+        each: Callable[[], Awaitable[None]] | None = None,
+        each_s: float = 3.0,
+        keep_s: float | None = None,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._each = each
+        self._each_s = each_s
+        self._keep_s = keep_s
+        self._stopping = asyncio.Event()
+        self.bell = asyncio.Event()
+        """Rung when there may be something to send. It looks by itself too, so a ring may be lost."""
+        self._bus = Trouble("The bus", "events wait in the outbox")
+        self._database = Trouble("The database", "the outbox can't be read")
+        self._measure_at = self._forget_at = 0.0
+        self.oldest: float | None = None
+        """When the oldest event was written that waited at the last look (wall clock)."""
+
+    def stop(self) -> None:
+        """End after the batch in hand."""
+        self._stopping.set()
+        self.bell.set()
+
+    async def run(self) -> None:
+        """Pump until stopped; what waits then is looked for once more."""
+        last = False
+        while not last:
+            last = self._stopping.is_set()
+            self.bell.clear()
+            try:
+                pause = 0.0 if await self._turn() else POLL_S
+                await self._measure()
+                self._database.is_over()
+            except Away as error:
+                pause = self._database.begins(error)
+            except TransportAway as error:
+                pause = self._bus.begins(error)
+            if self._each is not None:
+                await self._each()
+            await self._sleep(pause)
+
+    async def _turn(self) -> int:
+        """Send one batch; how many events it held."""
+        rows = await self._store.claim(time.time(), BATCH)
+        if not rows:
+            self.oldest = None
+            return 0
+        self.oldest = rows[0].event.time
+        try:
+            answers = await self._transport.publish([row.outgoing for row in rows])
+        except TransportAway:
+            offered.add(len(rows), {"outcome": "away"})
+            await self._store.release()
+            raise
+        self._bus.is_over()
+        settlement = judge(rows, answers, time.time(), random.random)
+        await self._store.settle(settlement, time.time())
+        offered.add(len(settlement.sent), {"outcome": "sent"})
+        if settlement.put_off:
+            offered.add(len(settlement.put_off), {"outcome": "refused"})
+            log.warning(
+                "The bus refused %d events, the first because: %s",
+                len(settlement.put_off),
+                settlement.put_off[0].reason,
+            )
+        return len(rows)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not past a stop; while all is well also not past a nudge, nor past the next turn of ``each``."""
+        trouble = self._bus.tries or self._database.tries
+        event = self._stopping if trouble else self.bell
+        deadline = time.monotonic() + seconds
+        while not self._stopping.is_set() and not event.is_set() and (left := deadline - time.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(min(left, self._each_s)):
+                    await event.wait()
+            except TimeoutError:
+                if self._each is not None:
+                    await self._each()
+
+    async def _measure(self) -> None:
+        now = time.monotonic()
+        if now >= self._measure_at:
+            self._measure_at = now + MEASURE_EVERY_S
+            backlog = await self._store.backlog()
+            self.oldest = backlog.oldest
+            waiting.set(backlog.waiting)
+            oldest_s.set(max(time.time() - backlog.oldest, 0.0) if backlog.oldest else 0.0)
+            stats = self._transport.stats()
+            trimmed.set(stats.trimmed)
+            lost.set(stats.lost)
+            unrouted.set(stats.unrouted)
+        if self._keep_s is not None and now >= self._forget_at:
+            gone = await self._store.forget(time.time() - self._keep_s, FORGET_MOST)
+            self._forget_at = now if gone == FORGET_MOST else now + FORGET_EVERY_S
