@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
 
 from apps.events.models import Event
-from apps.events.queries import matching
+from apps.events.queries import head, matching
 from apps.events.serializers import EventSerializer
 from apps.lib.rest import Pages
 from services.kit.events.patterns import PatternError
@@ -39,6 +39,8 @@ class Events(filters.FilterSet):
     )
     subject = filters.CharFilter(max_length=255)
     source = filters.CharFilter(max_length=255)
+    stream = filters.CharFilter(max_length=255)
+    tag = filters.CharFilter(field_name="tags__tag", max_length=255)
     correlation_id = filters.CharFilter(max_length=64)
     since = filters.IsoDateTimeFilter(field_name="time", lookup_expr="gte")
     until = filters.IsoDateTimeFilter(field_name="time", lookup_expr="lt")
@@ -57,7 +59,8 @@ class Events(filters.FilterSet):
     def by_pattern(self, rows: Any, name: str, value: str) -> Any:
         """400 beside the field for what is no pattern."""
         try:
-            return matching(rows, [value])
+            # The end first: a type that is new by the time of the query must not be passed by.
+            return matching(rows.filter(position__lte=head()), [value])
         except PatternError as error:
             raise serializers.ValidationError({name: [str(error)]}) from None
 
@@ -72,7 +75,7 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     What was published a moment ago is listed when it has its position in the log.
     """
 
-    queryset = Event.objects.select_related("outbox")
+    queryset = Event.objects.select_related("outbox").prefetch_related("tags")
     pagination_class = Positions
     serializer_class = EventSerializer
     filterset_class = Events

@@ -41,7 +41,7 @@ class EventQuerySet(models.QuerySet["Event"]):
         raise Immutable("Events are append-only: they leave by retention alone.")
 
     def prune(self) -> int:
-        """Retention's door: delete what the filter holds, outbox rows first. Returns how many events went.
+        """Retention's door: delete what the filter holds, with its outbox rows and tags. Returns how many events went.
 
         Only what has a position goes: the sequencer may be numbering the others now.
         """
@@ -50,6 +50,7 @@ class EventQuerySet(models.QuerySet["Event"]):
         for start in range(0, len(chosen), 500):
             part = chosen[start : start + 500]
             OutboxMessage.objects.filter(event_id__in=part).delete()
+            EventTag.objects.filter(event_id__in=part).delete()
             gone += int(models.QuerySet(self.model, using=self.db).filter(pk__in=part)._raw_delete(self.db))
         return gone
 
@@ -92,6 +93,8 @@ class Event(models.Model):
             models.Index(fields=["id"], name="event_without_position", condition=models.Q(position__isnull=True)),
             models.Index(fields=["type", "position"], name="event_by_type"),
             models.Index(fields=["subject", "position"], name="event_by_subject"),
+            models.Index(fields=["source", "position"], name="event_by_source"),
+            models.Index(fields=["correlation_id", "position"], name="event_by_correlation"),
             models.Index(fields=["time"], name="event_by_time"),
         ]
 
@@ -132,6 +135,31 @@ class Stream(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name or 'all'} at {self.version}"
+
+
+class EventTag(models.Model):
+    """One thing that an event is about, such as ``student:7``: what boundaries and queries find it by."""
+
+    event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="tags")
+    tag = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tag", "event"], name="tag_once_per_event")]
+
+    def __str__(self) -> str:
+        return self.tag
+
+
+class PublishedKey(models.Model):
+    """An idempotency key, and the events that were published under it. Kept as long as they are."""
+
+    key = models.CharField(max_length=255, primary_key=True)
+    content = models.CharField(max_length=64, help_text="SHA-256 of what was to be published.")
+    events = models.JSONField(default=list, help_text="Their ids.")
+    time = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class OutboxMessage(models.Model):

@@ -1,16 +1,36 @@
-"""What pages and the API read of the event store."""
+"""What pages, the API and readers of the log read of the event store."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.db.models import Q, QuerySet
+from django.db import connection
+from django.db.models import QuerySet
 
-from apps.events.models import Event
+from apps.events.models import ALL, Event, Stream
 from services.kit.events import patterns
 
 MOST = 1000
+
+# From one type to the next by the index: as many probes as there are types, however many events.
+TYPES = f"""
+WITH RECURSIVE kind (type) AS (
+    SELECT min(type) FROM {Event._meta.db_table}
+    UNION ALL
+    SELECT (SELECT min(type) FROM {Event._meta.db_table} WHERE type > kind.type) FROM kind WHERE kind.type IS NOT NULL
+)
+SELECT type FROM kind WHERE type IS NOT NULL
+"""  # noqa: S608 - the table's own name
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Some events in the order of the log, and the ``position`` from which to go on reading."""
+
+    events: list[Event]
+    position: int
 
 
 def recent(types: Sequence[str] = ("#",), since: float | None = None, limit: int = 100) -> list[Event]:
@@ -25,26 +45,41 @@ def recent(types: Sequence[str] = ("#",), since: float | None = None, limit: int
     return list(rows.order_by("-pk")[: max(min(limit, MOST), 0)])
 
 
-def following(position: int, types: Sequence[str] = ("#",), limit: int = 100) -> list[Event]:
+def following(position: int, types: Sequence[str] = ("#",), limit: int = 100) -> Reading:
     """Events after ``position`` (0 is the beginning) whose type matches one of ``types``, in the order of the log.
 
-    A reader that goes on from the last position it was given sees every event, once, whoever writes meanwhile.
-    PatternError for a broken pattern. At most 1,000 at once.
+    A reader that goes on from the position it is given sees every event, once, whoever writes meanwhile, and
+    does not look again at what is not for it. PatternError for a broken pattern. 1 to 1,000 at once.
     """
-    rows = matching(Event.objects.filter(position__gt=position), types)
-    return list(rows.order_by("position")[: max(min(limit, MOST), 0)])
+    limit = max(min(limit, MOST), 1)
+    # First, so that whatever is up to here is seen by all that is asked afterwards, new types too.
+    end = head()
+    rows = matching(Event.objects.filter(position__gt=position, position__lte=end), types)
+    events = list(rows.order_by("position")[:limit])
+    last = events[-1].position if len(events) == limit else end
+    return Reading(events, max(position, last or 0))
+
+
+def head() -> int:
+    """The newest position in the log; 0 before there is one."""
+    return Stream.objects.filter(name=ALL).values_list("version", flat=True).first() or 0
+
+
+def history(stream: str, after: int = 0, until: int | None = None) -> QuerySet[Event]:
+    """The events of one stream in order, from the version behind ``after`` up to and with version ``until``."""
+    rows = Event.objects.filter(stream=stream, version__gt=after)
+    return (rows if until is None else rows.filter(version__lte=until)).order_by("version")
 
 
 def matching(rows: QuerySet[Event], types: Sequence[str]) -> QuerySet[Event]:
-    """Narrow ``rows`` to those whose type matches one of the patterns."""
-    wanted = Q(pk__in=[])
+    """Narrow ``rows`` to those whose type matches one of the patterns. PatternError for what is none."""
     for pattern in types:
-        prefix = patterns.literal_prefix(pattern)
-        if prefix == pattern:
-            wanted |= Q(type=pattern)
-            continue
-        one = Q(type__regex=patterns.to_regex(pattern))
-        if prefix:
-            one &= Q(type__startswith=prefix)
-        wanted |= one
-    return rows.filter(wanted)
+        patterns.segments(pattern)
+    if "#" in types:
+        return rows
+    if all(patterns.literal_prefix(pattern) == pattern for pattern in types):
+        return rows.filter(type__in=sorted(set(types)))
+    with connection.cursor() as cursor:
+        cursor.execute(TYPES)
+        known = [name for (name,) in cursor.fetchall()]
+    return rows.filter(type__in=[name for name in known if any(patterns.matches(one, name) for one in types)])

@@ -13,6 +13,9 @@ class EventSerializer(serializers.ModelSerializer):
         allow_null=True, help_text="The place in the log, without gaps; null for the moment until it has one."
     )
     data = serializers.DictField()
+    tags = serializers.SlugRelatedField(
+        "tag", many=True, read_only=True, help_text="What boundaries and queries find it by"
+    )
     sent_at = serializers.DateTimeField(
         source="outbox.sent_at",
         default=None,
@@ -33,6 +36,7 @@ class EventSerializer(serializers.ModelSerializer):
             "data",
             "stream",
             "version",
+            "tags",
             "correlation_id",
             "causation_id",
             "traceparent",

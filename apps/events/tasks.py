@@ -8,10 +8,11 @@ from celery import shared_task
 from django.conf import settings
 
 from apps.events import outbox
-from apps.events.models import Event
+from apps.events.models import Event, PublishedKey
 from apps.lib import clock
 
 CHUNK = 5000
+KEYS = 500
 ROUNDS = 20
 """Chunks a run deletes at most, so that a first run over years of events does not hold the database up."""
 
@@ -26,6 +27,9 @@ def prune() -> None:
         if outbox.prune(now - settings.OUTBOX_DAYS * DAY_S, CHUNK) < CHUNK:
             break
     cut = datetime.fromtimestamp(now, UTC) - timedelta(days=settings.EVENT_DAYS)
+    # Before their events: a key answers with all of them or is unknown.
+    while old_keys := list(PublishedKey.objects.filter(time__lt=cut).values_list("pk", flat=True)[:KEYS]):
+        PublishedKey.objects.filter(pk__in=old_keys).delete()
     for _ in range(ROUNDS):
         # An event that still waits in the outbox stays, however old: it was accepted.
         old = Event.objects.filter(time__lt=cut).exclude(outbox__in=outbox.waiting())

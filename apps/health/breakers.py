@@ -18,7 +18,8 @@ from django.conf import settings
 from django.db import transaction
 from opentelemetry import metrics
 
-from apps.events.actions import Draft, publish_all
+from apps.events.actions import publish_all
+from apps.events.storing import Draft
 from apps.health.models import BreakerSpellNow, BreakerTransition, Cursor
 from apps.health.spells import worst_breaker
 from apps.lib import kv

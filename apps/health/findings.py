@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from django.db import connection, transaction
 from opentelemetry import metrics
 
-from apps.events.actions import Draft, publish_all
+from apps.events.actions import publish_all
+from apps.events.storing import Draft
 from apps.health.announce import Announcer
 from apps.health.core import Standing, State, after
 from apps.health.models import HealthTransition, InstanceHealth

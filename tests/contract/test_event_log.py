@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, transaction
 
 from apps.events import queries, sequencer
-from apps.events.actions import publish
-from apps.events.models import Event
+from apps.events.actions import BoundaryConflict, Conflict, VersionConflict, publish
+from apps.events.boundary import Match
+from apps.events.deciding import decide_on
+from apps.events.models import Event, OutboxMessage
 from tests.waiting import patient, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,11 +43,13 @@ def test_a_reader_that_follows_positions_misses_nothing_while_eight_write_and_tw
 
     def follow() -> list[Event]:
         seen: list[Event] = []
+        cursor = 0
         while True:
             over = done.is_set() and not sequencer.unnumbered().exists()
-            more = queries.following(seen[-1].position or 0 if seen else 0)
-            seen += more
-            if over and not more:
+            reading = queries.following(cursor, types=["#.done", "test.*.never"])
+            cursor = reading.position
+            seen += reading.events
+            if over and not reading.events:
                 return seen
 
     with ThreadPoolExecutor(WRITERS + 3) as pool:
@@ -77,7 +82,8 @@ def _write(chance: random.Random, name: str) -> list[str]:
     try:
         with transaction.atomic():
             for each, stream in zip(names, streams, strict=True):
-                publish(TYPE, {"name": each}, stream=f"s{stream:02}")
+                # Most types are new, so that a reader of a pattern meets types that it has not heard of.
+                publish(f"test.t{each.replace('/', '-')}.done", {"name": each}, stream=f"s{stream:02}")
                 time.sleep(chance.random() * 0.003)
             if chance.random() < 0.1:
                 raise LookupError
@@ -100,6 +106,58 @@ def _alone(work: Callable[[], T]) -> Callable[[], T]:
             connection.close()
 
     return run
+
+
+def test_of_eight_who_expect_the_same_version_one_is_stored() -> None:
+    for version in range(10):
+        outcomes = _at_once(lambda _, version=version: publish(TYPE, {}, stream="s", expected_version=version))
+        assert [type(one) for one in outcomes if not isinstance(one, Event)] == [VersionConflict] * (WRITERS - 1)
+    assert [event.version for event in queries.history("s")] == list(range(1, 11))
+
+
+def test_of_eight_with_the_same_boundary_one_is_stored() -> None:
+    for place in range(10):
+        _, boundary = decide_on(Match(("seat.#",), tags=("show:1",)))
+        outcomes = _at_once(
+            lambda n, boundary=boundary: publish(
+                "seat.place.taken", {}, stream=f"visitor-{n}", tags=["show:1"], boundary=boundary
+            )
+        )
+        assert sum(isinstance(one, Event) for one in outcomes) == 1, outcomes
+        assert Event.objects.count() == place + 1
+
+
+def test_no_event_within_a_boundary_stands_before_what_was_appended_under_it() -> None:
+    """Also none of those who publish without looking, whose transaction began first and ends last."""
+    appended: list[tuple[int, int]] = []
+
+    def work(n: int) -> None:
+        chance = random.Random(n)
+        for _ in range(25):
+            if n < WRITERS // 2:
+                _, boundary = decide_on(Match(("seat.#",)))
+                with contextlib.suppress(BoundaryConflict):
+                    event = publish("seat.place.taken", {}, stream=f"v-{n}", boundary=boundary)
+                    appended.append((boundary.after, event.pk))
+            else:
+                with contextlib.suppress(OperationalError), transaction.atomic():
+                    publish("seat.place.held", {}, stream=f"v-{n}")
+                    time.sleep(chance.random() * 0.005)
+                time.sleep(chance.random() * 0.01)
+
+    assert _at_once(work) == [None] * WRITERS
+    while sequencer.number():
+        pass
+    places = dict(Event.objects.values_list("pk", "position"))
+    assert appended
+    for after, pk in appended:
+        assert places[pk] == after + 1, "every event here is within the boundary"
+
+
+def test_eight_who_publish_under_one_key_get_the_same_events() -> None:
+    outcomes = _at_once(lambda _: publish(TYPE, {"n": 1}, idempotency_key="k"))
+    assert len({one.pk for one in outcomes}) == 1
+    assert Event.objects.count() == OutboxMessage.objects.count() == 1
 
 
 def test_numbering_goes_on_from_where_it_was_when_retention_took_everything() -> None:
@@ -146,11 +204,26 @@ async def test_the_relay_process_numbers_what_is_published_within_a_moment(redis
     try:
         await sync_to_async(publish)(TYPE, {})
         async with asyncio.timeout(patient(5)):
-            while not await sync_to_async(queries.following)(0):  # noqa: ASYNC110 - a row tells nobody
+            while not (await sync_to_async(queries.following)(0)).events:  # noqa: ASYNC110 - a row tells nobody
                 await asyncio.sleep(0.01)
     finally:
         running.stop()
         await task
+
+
+def _at_once(work: Callable[[int], Any]) -> list[Any]:
+    """What ``work`` answers, or raises as a conflict, in as many threads as there are writers, all at once."""
+    gate = threading.Barrier(WRITERS)
+
+    def run(n: int) -> Any:
+        gate.wait(20)
+        try:
+            return work(n)
+        except Conflict as error:
+            return error
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return [each.result() for each in [pool.submit(_alone(lambda n=n: run(n))) for n in range(WRITERS)]]
 
 
 def _publish(count: int) -> list[Event]:

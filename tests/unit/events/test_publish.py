@@ -8,8 +8,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from apps.events import actions, queries
-from apps.events.actions import Draft, publish, publish_all
+from apps.events.actions import publish, publish_all
 from apps.events.models import Event, Immutable, OutboxMessage, shard_of
+from apps.events.storing import Draft
 from services.kit.events.cloudevent import MAX_DATA, EventError
 
 pytestmark = pytest.mark.django_db
