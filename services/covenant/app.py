@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastapi import FastAPI
 
 from services.covenant.api import router
@@ -9,16 +11,26 @@ from services.covenant.store import MIGRATIONS
 from services.kit.app import create_app
 from services.kit.broker import Broker
 from services.kit.checks import Check
+from services.kit.events import contracts
 from services.kit.outbox import Outbox
 from services.kit.settings import Settings
 from services.kit.store import Store
+
+SCHEMAS = Path(__file__).parent / "schemas"
 
 
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
     store = Store(settings.database_url, MIGRATIONS)
     broker = Broker(settings)
-    outbox = Outbox(store, broker.transport, settings.name, member=settings.instance, keep_days=settings.outbox_days)
+    outbox = Outbox(
+        store,
+        broker.transport,
+        settings.name,
+        member=settings.instance,
+        keep_days=settings.outbox_days,
+        contracts=contracts.read(SCHEMAS),
+    )
     return create_app(
         settings,
         title="covenant",

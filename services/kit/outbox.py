@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, text
 from .checks import Unwell
 from .events import tracing
 from .events.cloudevent import CloudEvent, check_data, check_type, decode, encode
+from .events.contracts import NOTHING, Contracts
 from .events.outbox import Backlog, Row, Settlement
 from .events.pump import Pump
 from .events.transport.base import Transport
@@ -56,12 +57,20 @@ DAY_S: Final = 86_400.0
 
 class Outbox:
     """The outbox of one service; ``source`` is the CloudEvents source of what it publishes, ``member`` this process
-    among its twins. Sent rows stay for ``keep_days``."""
+    among its twins. Sent rows stay for ``keep_days``. What ``contracts`` promise of a type is held at ``record``."""
 
     def __init__(
-        self, store: Store, transport: Transport, source: str, *, member: str = "", keep_days: float = 1.0
+        self,
+        store: Store,
+        transport: Transport,
+        source: str,
+        *,
+        member: str = "",
+        keep_days: float = 1.0,
+        contracts: Contracts = NOTHING,
     ) -> None:
         self._source = source
+        self._contracts = contracts
         self._rows = SqlOutbox(store, member or source)
         self._pump = Pump(self._rows, transport, keep_s=keep_days * DAY_S)
         self._task: asyncio.Task[None] | None = None
@@ -93,10 +102,11 @@ class Outbox:
 
         ``partition_key`` (default: the subject, else the source) keeps events in order; ``sequence`` is its number
         within the key (default: the next). The event carries the trace of the PRODUCER span made here, under the span
-        of the caller. EventError, before anything is written, for a type or data that can't be an event's.
+        of the caller. EventError, before anything is written, for a type or data that can't be an event's; Violation,
+        which is one, for data that isn't what the service promises of this type.
         """
         check_type(type)
-        check_data(data)
+        dataschema = self._contracts.promised(type, data, len(check_data(data)))
         identity = str(uuid.uuid4())
         key = partition_key or subject or self._source
         with tracing.recording(type, identity) as traceparent:
@@ -112,6 +122,7 @@ class Outbox:
                 correlation_id=correlation_id or identity,
                 causation_id=causation_id,
                 traceparent=traceparent,
+                dataschema=dataschema,
             )
         self._rows.add(connection, event)
         return event

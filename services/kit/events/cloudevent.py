@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from ..problem import Problem
+
 SPEC_VERSION = "1.0"
 MAX_DATA = 1024 * 1024
 """Bytes of ``data`` as JSON. CloudEvents promises 64 KB everywhere; our own brokers carry sixteen times that."""
@@ -22,7 +24,8 @@ MAX_TYPE = 128
 TYPE = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}")
 
 OURS = {"correlationid", "causationid", "traceparent", "partitionkey", "sequence"}
-CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"}
+CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "dataschema", "data"}
+TEXTS = OURS - {"sequence"} | {"subject", "datacontenttype", "dataschema"}
 EXTENSION = re.compile(r"[a-z0-9]+")
 """What an attribute may be called (CloudEvents section 3.1)."""
 
@@ -37,6 +40,10 @@ Extension = str | bool | int
 
 class EventError(ValueError):
     """The event can't be accepted; the message says what to change."""
+
+    def problem(self) -> Problem:
+        """The refusal as a publisher gets it."""
+        return Problem(422, "event_refused", str(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class CloudEvent:
     causation_id: str = ""
     traceparent: str = ""
     datacontenttype: str = "application/json"
+    dataschema: str = ""
+    """Names the schema that ``data`` keeps to (``schema.uri``); empty when the publisher has none."""
     extensions: dict[str, Extension] = field(default_factory=dict)
 
     @property
@@ -140,6 +149,7 @@ def _attributes(event: CloudEvent) -> dict[str, str]:
     }
     optional = {
         "subject": event.subject,
+        "dataschema": event.dataschema,
         "correlationid": event.correlation_id,
         "causationid": event.causation_id,
         "traceparent": event.traceparent,
@@ -182,7 +192,7 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
     for name in ("id", "type", "source"):
         if not isinstance(body.get(name), str) or not body[name]:
             raise EventError(f"The event has no {name}.")
-    for name in ("subject", "correlationid", "causationid", "traceparent", "partitionkey", "datacontenttype"):
+    for name in TEXTS:
         if not isinstance(body.get(name, ""), str):
             raise EventError(f"The event's {name} must be text.")
     for name, value in body.items():
@@ -207,6 +217,7 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
         causation_id=body.get("causationid", ""),
         traceparent=body.get("traceparent", ""),
         datacontenttype=body.get("datacontenttype", "application/json"),
+        dataschema=body.get("dataschema", ""),
         extensions=extensions,
     )
 

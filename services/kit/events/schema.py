@@ -93,8 +93,8 @@ class Schema:
 
     type: str
     version: int
-    document: dict[str, Any]
-    digest: str
+    document: dict[str, Any] = field(repr=False)
+    digest: str = field(repr=False)
     """SHA-256 of the document, whatever the order of its members."""
     validator: jsonschema_rs.Validator = field(repr=False, compare=False)
 
