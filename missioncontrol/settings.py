@@ -233,6 +233,8 @@ BUS_KEEP = env.integer("MC_BUS_KEEP", 100_000, low=1000)
 """About how many events each stream of the embedded bus keeps."""
 OUTBOX_DAYS = env.integer("MC_OUTBOX_DAYS", 1, low=1)
 """How long the outbox remembers what was sent."""
+STRICT_DOMAINS = frozenset(env.words("MC_STRICT_DOMAINS"))
+"""Domains (first segments of types) in which nothing is published without a schema."""
 EVENT_DAYS = env.integer("MC_EVENT_DAYS", 90, low=1)
 HISTORY_DAYS = env.integer("MC_HISTORY_DAYS", 90, low=1)
 """How long health and breaker transitions are kept."""

@@ -72,6 +72,7 @@ def publish(
     causation_id: str = "",
     tags: Sequence[str] = (),
     expected_version: int | None = None,
+    schema_version: int = 0,
     idempotency_key: str = "",
     boundary: Boundary | None = None,
 ) -> Event:
@@ -79,9 +80,10 @@ def publish(
 
     ``type`` reads ``domain.noun.verb``; ``data`` is a JSON object of at most 1 MB. Events of one
     ``stream`` (default: the subject, else the source) reach the bus in order. EventError,
-    before anything is written, for an event that can't be accepted. The conditions are those of ``publish_all``.
+    before anything is written, for an event that can't be accepted; Violation, which is one, with the path of what
+    the type's schema (its newest version, or ``schema_version``) refuses. The conditions are those of ``publish_all``.
     """
-    draft = Draft(type, data, subject, source, stream, causation_id, tuple(tags))
+    draft = Draft(type, data, subject, source, stream, causation_id, tuple(tags), schema_version)
     [event] = publish_all(
         [draft], expected_version=expected_version, idempotency_key=idempotency_key, boundary=boundary
     )
@@ -177,7 +179,7 @@ def _check_draft(draft: Draft) -> None:
 
 def _known(key: str, drafts: Sequence[Draft], now: float) -> tuple[PublishedKey, bool]:
     """What was published under ``key``, and whether that is to be now. Who comes second waits here for the first."""
-    said = [(d.type, d.data, d.subject, d.source, d.place, d.causation_id, d.tags) for d in drafts]
+    said = [(d.type, d.data, d.subject, d.source, d.place, d.causation_id, d.tags, d.schema_version) for d in drafts]
     content = hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
     known, new = PublishedKey.objects.get_or_create(
         key=key, defaults={"content": content, "time": datetime.fromtimestamp(now, UTC)}

@@ -12,7 +12,12 @@ from zlib import crc32
 
 from django.db import models
 
+from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
 from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
+from services.kit.events.schema import uri
+
+__all__ = ["EventType", "SchemaReader", "SchemaVersion"]
+"""Django looks for models here."""
 
 SHARDS = 16
 """How many relays can publish at once, at most. A key's shard never moves while this stands."""
@@ -69,6 +74,8 @@ class Event(models.Model):
     time = models.DateTimeField()
     datacontenttype = models.CharField(max_length=100, default="application/json")
     data = models.JSONField()
+    schema_version = models.PositiveSmallIntegerField(default=0)
+    """Which version of its type's schema ``data`` is written in; 0 when it has none and the publisher named none."""
     stream = models.CharField(max_length=255)
     """What keeps its events in order with each other: an aggregate's history, the wire's ``partitionkey``."""
     version = models.BigIntegerField()
@@ -124,6 +131,7 @@ class Event(models.Model):
             causation_id=self.causation_id,
             traceparent=self.traceparent,
             datacontenttype=self.datacontenttype,
+            dataschema=uri(self.type, self.schema_version) if self.schema_version else "",
         )
 
 

@@ -34,6 +34,7 @@ class EventSerializer(serializers.ModelSerializer):
             "time",
             "datacontenttype",
             "data",
+            "schema_version",
             "stream",
             "version",
             "tags",

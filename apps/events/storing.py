@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from apps.events.ids import RANDOM_BITS, uuid7
 from apps.events.models import ALL, Event, EventTag, OutboxMessage, Stream, shard_of
+from apps.events.schemas.checking import check
 
 AT_ONCE = 500
 """Streams in one statement: each takes two of its parameters."""
@@ -31,6 +32,7 @@ class Draft:
     """An event before it has an identity. An empty ``stream`` means the subject, else the source.
 
     ``tags`` are what boundaries and queries find it by, whatever its stream, such as ``student:7``.
+    ``schema_version`` is the version of its type's schema that ``data`` is written in; 0 means the newest.
     """
 
     type: str
@@ -40,6 +42,7 @@ class Draft:
     stream: str = ""
     causation_id: str = ""
     tags: tuple[str, ...] = ()
+    schema_version: int = 0
 
     @property
     def place(self) -> str:
@@ -48,7 +51,11 @@ class Draft:
 
 
 def store(drafts: Sequence[Draft], now: float, context: trace.SpanContext) -> list[Event]:
-    """Write ``drafts`` in the transaction that is open; they are the next versions of their streams."""
+    """Write ``drafts`` in the transaction that is open; they are the next versions of their streams.
+
+    EventError, and nothing is written, for data that its type's schema refuses.
+    """
+    schemas = check((draft.type, draft.schema_version, draft.data) for draft in drafts)
     at = datetime.fromtimestamp(now, UTC)
     traceparent = correlation = ""
     if context.is_valid:
@@ -56,7 +63,7 @@ def store(drafts: Sequence[Draft], now: float, context: trace.SpanContext) -> li
         traceparent = f"00-{correlation}-{context.span_id:016x}-{int(context.trace_flags):02x}"
     versions = _reserve(drafts)
     events = []
-    for draft in drafts:
+    for draft, schema_version in zip(drafts, schemas, strict=True):
         versions[draft.place] += 1
         if ALL in versions:
             versions[ALL] += 1
@@ -69,6 +76,7 @@ def store(drafts: Sequence[Draft], now: float, context: trace.SpanContext) -> li
                 subject=draft.subject,
                 time=at,
                 data=draft.data,
+                schema_version=schema_version,
                 position=versions.get(ALL),
                 stream=draft.place,
                 version=versions[draft.place],

@@ -17,6 +17,7 @@ from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 
 from apps.lib import database, refused
+from services.kit.events.cloudevent import EventError
 from services.kit.problem import CONTENT_TYPE, Problem, Refused
 
 SLUGS = {
@@ -128,6 +129,8 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     headers: dict[str, str] = {}
     if isinstance(error, Refused):
         problem = error.problem
+    elif isinstance(error, EventError):
+        problem = error.problem()
     elif isinstance(error, Http404):
         problem = Problem(404, "not_found", str(error) or "There is nothing at this address.")
     elif isinstance(error, PermissionDenied):

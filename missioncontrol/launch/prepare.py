@@ -14,6 +14,8 @@ from django.core.management import call_command
 STEPS: tuple[tuple[str, dict[str, object]], ...] = (
     ("migrate", {"interactive": False, "verbosity": 0}),
     ("collectstatic", {"interactive": False, "verbosity": 0}),
+    # Before the seed, whose events they are about.
+    ("schemas", {}),
     ("seed", {}),
 )
 

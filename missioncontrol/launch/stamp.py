@@ -13,8 +13,8 @@ from pathlib import Path
 
 from missioncontrol.launch.settings import Settings
 
-FOLDERS = ("apps", "missioncontrol", "static")
-"""What migrations, static files and the seed are made from."""
+FOLDERS = ("apps", "missioncontrol", "services", "static")
+"""What migrations, static files, schemas and the seed are made from."""
 
 VARIABLES = ("AEGIS_ISSUER", "CLICKHOUSE_URL", "DATABASE_URL", "MC_GATEWAY_URL", "MC_HOST", "REDIS_URL")
 

@@ -106,7 +106,8 @@ class Outbox:
         which is one, for data that isn't what the service promises of this type.
         """
         check_type(type)
-        dataschema = self._contracts.promised(type, data, len(check_data(data)))
+        check_data(data)
+        dataschema = self._contracts.promised(type, data)
         identity = str(uuid.uuid4())
         key = partition_key or subject or self._source
         with tracing.recording(type, identity) as traceparent:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .cloudevent import MAX_DATA, CloudEvent, EventError
+from .cloudevent import CloudEvent, EventError
 from .retry import Permanent
 from .schema import Schema, SchemaError, Violation, named, parse
 
@@ -29,14 +29,14 @@ class Contracts:
         self._publishes = _by_type(self.publishes)
         self._consumes = _by_type(one.for_reading() for one in self.consumes)
 
-    def promised(self, type: str, data: Any, size: int) -> str:
-        """The ``dataschema`` of an event that is to be published with ``data`` of ``size`` bytes as JSON: the newest
-        version of its type, or nothing when the service has none. Violation when the data is not what it promises."""
+    def promised(self, type: str, data: Any) -> str:
+        """The ``dataschema`` of an event that is to be published with ``data``: the newest version of its type, or
+        nothing when the service has none. Violation when the data is not what it promises."""
         versions = self._publishes.get(type)
         if not versions:
             return ""
         newest = versions[max(versions)]
-        newest.check(data, size)
+        newest.check(data)
         return newest.uri
 
     def check_consumed(self, event: CloudEvent) -> None:
@@ -47,8 +47,7 @@ class Contracts:
             return
         found = named(event.dataschema)
         version = found[1] if found and found[0] == event.type and found[1] in versions else max(versions)
-        # Whoever reads it later wants one fault and its place; the publisher is told all of them.
-        versions[version].check(event.data, MAX_DATA)
+        versions[version].check(event.data)
 
     def guard(self, handler: Callable[[C, CloudEvent], None]) -> Callable[[C, CloudEvent], None]:
         """``handler`` for events that hold what the service needs; any other fails for good, with the place."""

@@ -41,10 +41,10 @@ def event(data: Any, version: int | None = None) -> CloudEvent:
 
 
 def test_the_newest_version_is_what_is_promised(contracts: Contracts) -> None:
-    assert contracts.promised(TYPE, {"id": "x", "total": 1}, 20) == uri(TYPE, 2)
+    assert contracts.promised(TYPE, {"id": "x", "total": 1}) == uri(TYPE, 2)
     with pytest.raises(Violation):
-        contracts.promised(TYPE, {"id": "x"}, 20)
-    assert contracts.promised("business.order.paid", {"anything": 1}, 20) == ""
+        contracts.promised(TYPE, {"id": "x"})
+    assert contracts.promised("business.order.paid", {"anything": 1}) == ""
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_event_is_held_to_the_version_that_it_names_or_else_to_the_newest_kno
 
 def test_a_service_without_schemas_is_asked_nothing(tmp_path: Path) -> None:
     found = read(tmp_path / "none")
-    assert found.promised(TYPE, {}, 2) == ""
+    assert found.promised(TYPE, {}) == ""
     found.check_consumed(event({"anything": 1}))
 
 

@@ -41,9 +41,9 @@ ORDER = {
 }
 
 
-def faults(document: Any, data: Any, size: int = 0) -> list[tuple[str, str]]:
+def faults(document: Any, data: Any) -> list[tuple[str, str]]:
     with pytest.raises(Violation) as refused:
-        schema(TYPE, 1, document).check(data, size)
+        schema(TYPE, 1, document).check(data)
     return [(fault.pointer, fault.rule) for fault in refused.value.faults]
 
 
@@ -99,7 +99,7 @@ def test_many_faults_cost_no_more_than_few() -> None:
     assert len(faults(rows, list(range(1000)))) == MAX_FAULTS
     many = list(range(200_000))
     started = time.perf_counter()
-    assert faults(rows, many, len(msgspec.json.encode(many))) == [("/0", "type")]
+    assert faults(rows, many) == [("/0", "type")]
     assert time.perf_counter() - started < 1
 
 
@@ -143,7 +143,7 @@ def test_what_is_not_json_is_refused(raw: bytes) -> None:
         parse(TYPE, 1, raw)
 
 
-@pytest.mark.parametrize("version", [0, -1, 2**31])
+@pytest.mark.parametrize("version", [0, -1, 32_768])
 def test_versions_count_from_one(version: int) -> None:
     with pytest.raises(SchemaError):
         schema(TYPE, version, {})
