@@ -28,6 +28,7 @@ tracer = trace.get_tracer(__name__)
 
 MAX_TEXT = 255
 MAX_TAGS = 32
+MAX_SCHEMA = 2**15 - 1
 APPENDING = 0x6D63_6C6F_67
 """PostgreSQL's advisory lock: whoever publishes shares it, whoever publishes within a boundary has it alone."""
 
@@ -171,6 +172,8 @@ def _check_draft(draft: Draft) -> None:
         value = getattr(draft, name)
         if len(value) > MAX_TEXT or not value.isprintable():
             raise EventError(f"The event's {name} must be printable text of at most {MAX_TEXT} characters.")
+    if not 0 <= draft.schema_version <= MAX_SCHEMA:
+        raise EventError(f"The event's schema version must be from 0 to {MAX_SCHEMA:,}.")
     if not draft.source:
         raise EventError("The event must name its source.")
     if len(draft.tags) > MAX_TAGS or any(not 0 < len(tag) <= MAX_TEXT or not tag.isprintable() for tag in draft.tags):

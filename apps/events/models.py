@@ -140,6 +140,8 @@ class Stream(models.Model):
 
     name = models.CharField(max_length=255, primary_key=True)
     version = models.BigIntegerField()
+    kept = models.BooleanField(default=False, db_default=False)
+    """Whether its events are an aggregate's memory, which retention leaves alone."""
 
     def __str__(self) -> str:
         return f"{self.name or 'all'} at {self.version}"
@@ -165,6 +167,62 @@ class PublishedKey(models.Model):
     content = models.CharField(max_length=64, help_text="SHA-256 of what was to be published.")
     events = models.JSONField(default=list, help_text="Their ids.")
     time = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Snapshot(models.Model):
+    """An aggregate's state at a version of its stream: a shortcut, which may be deleted at any time."""
+
+    stream = models.CharField(max_length=255, primary_key=True)
+    version = models.BigIntegerField()
+    shape = models.PositiveSmallIntegerField(help_text="Of the state; another one than the code's is passed over.")
+    state = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{self.stream} at {self.version}"
+
+
+class Build(models.Model):
+    """One build of a projection: how far into the log it has come, and whether it is what people see."""
+
+    class Role(models.TextChoices):
+        LIVE = "live"
+        BUILDING = "building"
+        OLD = "old"
+
+    projection = models.CharField(max_length=64)
+    generation = models.PositiveIntegerField()
+    role = models.CharField(max_length=8, choices=Role)
+    position = models.BigIntegerField(default=0)
+    """The last position that its rows have in them, written in the same transaction as they."""
+    fault = models.CharField(max_length=500, blank=True, help_text="Why it stands still.")
+    started_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["projection", "generation"], name="build_generation_once"),
+            models.UniqueConstraint(
+                fields=["projection", "role"],
+                name="build_one_live_one_building",
+                condition=models.Q(role__in=["live", "building"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.projection} {self.generation} ({self.role}) at {self.position}"
+
+
+class BuildRow(models.Model):
+    """One row of a build."""
+
+    build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="rows")
+    key = models.CharField(max_length=255)
+    state = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["build", "key"], name="build_row_once_per_key")]
 
     def __str__(self) -> str:
         return self.key

@@ -45,15 +45,16 @@ def recent(types: Sequence[str] = ("#",), since: float | None = None, limit: int
     return list(rows.order_by("-pk")[: max(min(limit, MOST), 0)])
 
 
-def following(position: int, types: Sequence[str] = ("#",), limit: int = 100) -> Reading:
+def following(position: int, types: Sequence[str] = ("#",), limit: int = 100, until: int | None = None) -> Reading:
     """Events after ``position`` (0 is the beginning) whose type matches one of ``types``, in the order of the log.
 
+    ``until`` is the last position of interest; the newest when it is None.
     A reader that goes on from the position it is given sees every event, once, whoever writes meanwhile, and
     does not look again at what is not for it. PatternError for a broken pattern. 1 to 1,000 at once.
     """
     limit = max(min(limit, MOST), 1)
     # First, so that whatever is up to here is seen by all that is asked afterwards, new types too.
-    end = head()
+    end = head() if until is None else min(head(), until)
     rows = matching(Event.objects.filter(position__gt=position, position__lte=end), types)
     events = list(rows.order_by("position")[:limit])
     last = events[-1].position if len(events) == limit else end

@@ -8,9 +8,7 @@ of ids; its own commit shows a whole run of positions at once. Why that loses no
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.db import DatabaseError, close_old_connections, connection, transaction
@@ -20,9 +18,8 @@ from apps.events import nudges
 from apps.events.models import ALL, Event, EventQuerySet, Stream
 from apps.lib import clock
 from apps.lib.aio import in_thread
-from services.kit.events.retry import Backoff
+from services.kit.events.pump import Trouble
 
-log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
 numbered = meter.create_counter("mc.sequencer.events", description="Events that were given their position in the log")
 waiting = meter.create_gauge("mc.sequencer.waiting", description="Committed events that have no position yet")
@@ -32,7 +29,6 @@ LEASE_S = 10.0
 """How long a sequencer that hangs holds up the others: its database then ends its transaction."""
 POLL_S = 1.0
 """How long a lost nudge can cost."""
-PAUSES = Backoff(first_s=1.0, most_s=15.0)
 MEASURE_EVERY_S = 10.0
 
 # One statement is one snapshot, also where a transaction sees what others commit meanwhile.
@@ -77,13 +73,14 @@ def unnumbered() -> EventQuerySet:
 
 
 class Sequencer:
-    """Numbers events until told to stop. Any number may run: they take turns."""
+    """Numbers events until told to stop; ``then`` is called when some may be new. Any number may run, in turns."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, then: Callable[[], object] = lambda: None) -> None:
         self._redis_url = redis_url
+        self._then = then
         self._stopping = False
         self._bell = asyncio.Event()
-        self._tries = 0
+        self._database = Trouble("The database", "events get no positions")
         self._measure_at = 0.0
 
     def stop(self) -> None:
@@ -108,13 +105,9 @@ class Sequencer:
             count = await in_thread(self._number)
             await self._measure()
         except DatabaseError as error:
-            if not self._tries:
-                log.warning("The database is away (%s): events get no positions.", error)
-            self._tries += 1
-            return PAUSES.pause(self._tries, random.random())  # noqa: S311 - jitter, not a secret
-        if self._tries:
-            log.warning("The database is back: events get positions.")
-        self._tries = 0
+            return self._database.begins(error)
+        self._database.is_over()
+        self._then()
         numbered.add(count)
         return 0.0 if count == BATCH else POLL_S
 
@@ -136,6 +129,6 @@ class Sequencer:
                     await self._bell.wait()
             except TimeoutError:
                 return
-            if not self._tries:
+            if not self._database.tries:
                 return
             self._bell.clear()

@@ -8,7 +8,7 @@ from celery import shared_task
 from django.conf import settings
 
 from apps.events import outbox
-from apps.events.models import Event, PublishedKey
+from apps.events.models import Event, PublishedKey, Stream
 from apps.lib import clock
 
 CHUNK = 5000
@@ -30,9 +30,10 @@ def prune() -> None:
     # Before their events: a key answers with all of them or is unknown.
     while old_keys := list(PublishedKey.objects.filter(time__lt=cut).values_list("pk", flat=True)[:KEYS]):
         PublishedKey.objects.filter(pk__in=old_keys).delete()
+    memory = Stream.objects.filter(kept=True).values("name")
     for _ in range(ROUNDS):
         # An event that still waits in the outbox stays, however old: it was accepted.
-        old = Event.objects.filter(time__lt=cut).exclude(outbox__in=outbox.waiting())
+        old = Event.objects.filter(time__lt=cut).exclude(outbox__in=outbox.waiting()).exclude(stream__in=memory)
         chosen = list(old.order_by("pk").values_list("pk", flat=True)[:CHUNK])
         if not chosen or Event.objects.filter(pk__in=chosen).prune() < CHUNK:
             break

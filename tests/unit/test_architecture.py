@@ -56,6 +56,8 @@ PURE = (
     "services/kit/events/outbox.py",
     "services/kit/events/schema.py",
     "apps/events/schemas/compat.py",
+    "apps/events/boundary.py",
+    "apps/events/upcast.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}
 

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from apps.events.projector import Projector
 from apps.events.relay import Relay
 from apps.events.sequencer import Sequencer
 from apps.lib import aio
@@ -32,19 +33,22 @@ class Command(BaseCommand):
     async def _relay(self) -> None:
         loop = asyncio.get_running_loop()
         transport = RedisStreams(settings.REDIS_URL, keep=settings.BUS_KEEP)
-        relay, sequencer = Relay(transport, settings.REDIS_URL), Sequencer(settings.REDIS_URL)
+        relay, projector = Relay(transport, settings.REDIS_URL), Projector()
+        sequencer = Sequencer(settings.REDIS_URL, then=projector.bell.set)
 
         def stop(number: int) -> None:
             # The next one is the system's own again: it kills.
             loop.remove_signal_handler(number)
             relay.stop()
             sequencer.stop()
+            projector.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
         try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(sequencer.run(), name="sequencer")
-                both.create_task(relay.run(), name="relay")
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(sequencer.run(), name="sequencer")
+                parts.create_task(projector.run(), name="projector")
+                parts.create_task(relay.run(), name="relay")
         finally:
             await transport.close()
