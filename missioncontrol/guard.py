@@ -22,10 +22,14 @@ ENGINES = {
     "DATABASE_URL": {"postgres": 5432, "postgresql": 5432},
     "REDIS_URL": {"redis": 6379, "rediss": 6379},
     "CELERY_BROKER_URL": {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671},
+    "AMQP_URL": {"amqp": 5672, "amqps": 5671},
+    "KAFKA_BOOTSTRAP_SERVERS": {"": 9092, "kafka": 9092, "kafkas": 9092},
     "CLICKHOUSE_URL": {"http": 8123, "https": 8443},
     "OTEL_EXPORTER_OTLP_ENDPOINT": {"http": 80, "https": 443},
 }
-"""Engines by URL, and the port of each scheme when the URL names none."""
+"""Engines by URL, and the port of each scheme when the URL names none. Kafka may be several hosts without one."""
+SEVERAL = frozenset({"KAFKA_BOOTSTRAP_SERVERS"})
+"""Of these, the ones that name several hosts."""
 RESOLVE_S = 2.0
 """What the start waits for the names of engines; one that is not found by then is not known by address."""
 
@@ -64,13 +68,15 @@ def _engines() -> list[tuple[str, int]]:
     """Address and port of every engine that a URL names."""
     named: list[tuple[str, int]] = []
     for variable, defaults in ENGINES.items():
-        parts = urlsplit(os.environ.get(variable, "").strip())
-        try:
-            port = parts.port or defaults.get(parts.scheme)
-        except ValueError:
-            continue  # whoever connects there says so
-        if parts.hostname and port:
-            named.append((parts.hostname, port))
+        scheme, _, rest = os.environ.get(variable, "").strip().rpartition("://")
+        for place in rest.split(",") if variable in SEVERAL else (rest,):
+            parts = urlsplit(f"//{place.strip()}")
+            try:
+                port = parts.port or defaults.get(scheme)
+            except ValueError:
+                continue  # whoever connects there says so
+            if parts.hostname and port:
+                named.append((parts.hostname, port))
     found = [(address, port) for host, port in named if (address := literal(host)) is not None]
     names = [(host, port) for host, port in named if literal(host) is None]
     return found + _resolved(names) if names else found

@@ -138,7 +138,7 @@ def check_ports(settings: Settings) -> None:
 def open_engines() -> list[str]:
     """The variables whose URL names a server on another machine and no password: who reaches it may do all we may."""
     found = []
-    for name in ("REDIS_URL", "CLICKHOUSE_URL", "DATABASE_URL", "CELERY_BROKER_URL"):
+    for name in ("REDIS_URL", "CLICKHOUSE_URL", "DATABASE_URL", "CELERY_BROKER_URL", "AMQP_URL"):
         parts = urlsplit(env.text(name, ""))
         if parts.hostname and not parts.password and not _loopback(parts.hostname):
             found.append(name)

@@ -112,6 +112,23 @@ def redis_url() -> str:
     return text("REDIS_URL", "") or f"redis://{_login('MC_REDIS_PASSWORD')}127.0.0.1:{port('MC_REDIS_PORT', 6390)}/0"
 
 
+BROKERS = {"redis": "REDIS_URL", "rabbitmq": "AMQP_URL", "kafka": "KAFKA_BOOTSTRAP_SERVERS"}
+"""Kind of broker, as MC_BUS_DEFAULT says it → the variable that says where it is."""
+
+
+def bus_url() -> str:
+    """Where events travel: ``MC_BUS_DEFAULT`` is redis, rabbitmq or kafka. EnvError when its place is not said."""
+    chosen = text("MC_BUS_DEFAULT", "redis")
+    if chosen not in BROKERS:
+        raise EnvError(f"MC_BUS_DEFAULT must be {', '.join(BROKERS)}, not {chosen!r}.")
+    if chosen == "redis":
+        return redis_url()
+    place = text(BROKERS[chosen], "")
+    if not place:
+        raise EnvError(f"MC_BUS_DEFAULT is {chosen}, but {BROKERS[chosen]} is not set.")
+    return place if "://" in place else f"{'kafka' if chosen == 'kafka' else 'amqp'}://{place}"
+
+
 def clickhouse_url() -> str:
     """``CLICKHOUSE_URL``, else the embedded ClickHouse on loopback with its password (MC_CLICKHOUSE_PASSWORD)."""
     at = f"127.0.0.1:{port('MC_CLICKHOUSE_PORT', 8123)}"

@@ -56,7 +56,7 @@ def read(name: str, default_port: int) -> Settings:
         instance=env.text(f"MC_{upper}_INSTANCE", f"{name}-1"),
         home=home,
         database_url=env.text(f"{upper}_DATABASE_URL", f"sqlite:///{home / 'services' / name}.sqlite3"),
-        bus_url=env.redis_url(),
+        bus_url=env.bus_url(),
         bus_keep=env.integer("MC_BUS_KEEP", 100_000, low=1000),
         outbox_days=env.integer("MC_OUTBOX_DAYS", 1, low=1),
         otlp_url=env.otlp_url(),

@@ -7,13 +7,16 @@ import signal
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+import redis
 import requests
 
-from tests.fleet import Fleet
+from tests.fleet import Fleet, new_fleet
+from tests.rabbitmq_server import RabbitServer
 from tests.waiting import until
 
 CHAIN = [
@@ -27,8 +30,15 @@ CHAIN = [
 ]
 
 
+Call = Callable[..., requests.Response]
+
+
 @pytest.fixture
-def call(fleet: Fleet) -> Callable[..., requests.Response]:
+def call(fleet: Fleet) -> Call:
+    return caller(fleet)
+
+
+def caller(fleet: Fleet) -> Call:
     """A request to the gateway with the demo key."""
 
     def ask(method: str, path: str, **rest: Any) -> requests.Response:
@@ -38,16 +48,38 @@ def call(fleet: Fleet) -> Callable[..., requests.Response]:
     return ask
 
 
-def say(call: Callable[..., requests.Response], text: str, **headers: str) -> requests.Response:
+def say(call: Call, text: str, **headers: str) -> requests.Response:
     return call("POST", "/nexus/v1/intents", json={"text": text}, headers=headers)
 
 
-def held(call: Callable[..., requests.Response], account: str) -> Decimal:
+def held(call: Call, account: str) -> Decimal:
     answer = call("GET", f"/mint/v1/accounts/{account}")
     return Decimal(answer.json()["balances"]["AZR"]) if answer.status_code == 200 else Decimal(0)
 
 
-def test_one_sentence_moves_money_and_leaves_one_trace(fleet: Fleet, call: Callable[..., requests.Response]) -> None:
+def test_one_sentence_moves_money_and_leaves_one_trace(fleet: Fleet, call: Call) -> None:
+    crosses(fleet, call)
+
+
+@pytest.mark.solo
+@pytest.mark.rabbitmq
+def test_rabbitmq_carries_it_where_it_is_the_default(tmp_path: Path) -> None:
+    broker = RabbitServer(tmp_path)
+    system = new_fleet(MC_BUS_DEFAULT="rabbitmq", AMQP_URL=broker.url)
+    try:
+        broker.start()
+        system.start()
+        crosses(system, caller(system))
+        with redis.Redis.from_url(system.redis_url) as bundled:
+            assert not list(bundled.scan_iter("mc:events:business*")), "nothing of it went over Redis"
+        assert system.stop() == 0
+    finally:
+        system.end()
+        broker.end()
+
+
+def crosses(fleet: Fleet, call: Call) -> None:
+    """The main job, from the sentence to the balance, in one trace."""
     before = held(call, "thandi")
     answer = say(call, "send 25 AZR to thandi")
     assert answer.status_code == 200, answer.text
@@ -129,9 +161,7 @@ def test_services_do_not_answer_strangers(fleet: Fleet) -> None:
 
 @pytest.mark.solo
 @pytest.mark.parametrize("victim", ["covenant", "mint", "nexus"])
-def test_killing_a_part_loses_and_doubles_nothing(
-    fleet: Fleet, call: Callable[..., requests.Response], victim: str
-) -> None:
+def test_killing_a_part_loses_and_doubles_nothing(fleet: Fleet, call: Call, victim: str) -> None:
     """Clients that repeat themselves under one key get there, and the money has moved once for each."""
     payee = f"payee-{victim}"
     pid = until(lambda: fleet.pid(victim), 20)

@@ -14,7 +14,7 @@ from apps.events.relay import Relay
 from apps.events.sequencer import Sequencer
 from apps.lib import aio
 from missioncontrol import observe
-from services.kit.events.transport.redis_streams import RedisStreams
+from services.kit.events.transport.connect import connect
 
 
 class Command(BaseCommand):
@@ -32,7 +32,7 @@ class Command(BaseCommand):
 
     async def _relay(self) -> None:
         loop = asyncio.get_running_loop()
-        transport = RedisStreams(settings.REDIS_URL, keep=settings.BUS_KEEP)
+        transport = connect(settings.BUS_URL, keep=settings.BUS_KEEP)
         relay, projector = Relay(transport, settings.REDIS_URL), Projector()
         sequencer = Sequencer(settings.REDIS_URL, then=projector.bell.set)
 

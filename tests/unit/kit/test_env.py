@@ -55,3 +55,20 @@ def test_a_collector_elsewhere_is_shown_the_fleet_token(monkeypatch: pytest.Monk
     assert env.otlp_headers("https://collector.example:4318") == {"Authorization": "Bearer made at the first start"}
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=north%20one, x-key=k")
     assert env.otlp_headers("https://collector.example:4318") == {"x-tenant": "north one", "x-key": "k"}
+
+
+def test_the_default_broker_is_the_one_that_is_named_and_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MC_BUS_DEFAULT", *env.BROKERS.values()):
+        monkeypatch.delenv(name, raising=False)
+    assert env.bus_url() == env.redis_url()
+    monkeypatch.setenv("MC_BUS_DEFAULT", "kafka")
+    with pytest.raises(env.EnvError, match="MC_BUS_DEFAULT is kafka, but KAFKA_BOOTSTRAP_SERVERS is not set"):
+        env.bus_url()
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "one:9092,two:9092")
+    assert env.bus_url() == "kafka://one:9092,two:9092"
+    monkeypatch.setenv("MC_BUS_DEFAULT", "rabbitmq")
+    monkeypatch.setenv("AMQP_URL", "amqps://u:p@rabbit/")
+    assert env.bus_url() == "amqps://u:p@rabbit/"
+    monkeypatch.setenv("MC_BUS_DEFAULT", "pigeons")
+    with pytest.raises(env.EnvError, match="must be redis, rabbitmq, kafka, not 'pigeons'"):
+        env.bus_url()

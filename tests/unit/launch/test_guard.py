@@ -46,7 +46,10 @@ def test_engines_by_url_are_closed_where_they_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DATABASE_URL", "postgres://u:p@localhost/name")
     monkeypatch.setenv("REDIS_URL", "rediss://:p@10.0.0.9")
     monkeypatch.setenv("CLICKHOUSE_URL", "https://no-such-host.invalid:8443")
+    monkeypatch.setenv("AMQP_URL", "amqp://u:p@10.0.0.7/")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "10.0.0.5:9093, 10.0.0.6")
     found = here(guard.read())
+    assert found.refusal("10.0.0.7", 5672) and found.refusal("10.0.0.5", 9093) and found.refusal("10.0.0.6", 9092)
     assert found.refusal("192.168.1.4", 5432), "PostgreSQL here listens on more than loopback"
     assert found.refusal("10.0.0.9", 6379) and not found.refusal("10.0.0.8", 6379)
     assert not found.refusal("127.0.0.1", 6390), "no embedded Redis"

@@ -37,20 +37,3 @@ def connect(url: str, *, keep: int = 0) -> Transport:
         raise BrokerError(f"The bus is at a {scheme}:// URL, but the package {error.name} isn't installed.") from None
     options = {"keep": keep} if keep and module == "redis_streams" else {}
     return cast(Transport, made(url, **options))
-
-
-def default_url(chosen: str, *, redis_url: str, amqp_url: str, kafka_servers: str) -> str:
-    """The URL of the default broker: ``chosen`` is ``redis``, ``rabbitmq`` or ``kafka`` (``MC_BUS_DEFAULT``), and the
-    others say where each is (``REDIS_URL``, ``AMQP_URL``, ``KAFKA_BOOTSTRAP_SERVERS``: a URL, or hosts and ports).
-    BrokerError when the chosen one's place is not said."""
-    places = {
-        "redis": ("REDIS_URL", redis_url),
-        "rabbitmq": ("AMQP_URL", amqp_url),
-        "kafka": ("KAFKA_BOOTSTRAP_SERVERS", kafka_servers),
-    }
-    if chosen not in places:
-        raise BrokerError(f"MC_BUS_DEFAULT is redis, rabbitmq or kafka, not {chosen!r}.")
-    name, url = places[chosen]
-    if not url:
-        raise BrokerError(f"MC_BUS_DEFAULT is {chosen}, but {name} is not set.")
-    return url if "://" in url else f"kafka://{url}"
