@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from threading import Thread
 
+import requests
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,7 +22,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from apps.lib import clock
+from apps.lib import clock, proof
+from missioncontrol import keys
 
 EXPORT_TIMEOUT_S = 10
 """For one export, retries included; the collector answers when it has stored, which takes its time under load."""
@@ -70,7 +72,7 @@ def setup(service_name: str, *, endpoint: str, version: str) -> Callable[[], Non
     )
     base = endpoint.rstrip("/")
     reader = PeriodicExportingMetricReader(
-        OTLPMetricExporter(endpoint=f"{base}/v1/metrics", timeout=EXPORT_TIMEOUT_S),
+        OTLPMetricExporter(endpoint=f"{base}/v1/metrics", timeout=EXPORT_TIMEOUT_S, session=_session()),
         export_interval_millis=METRICS_EVERY_MS,
         export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
     )
@@ -79,7 +81,7 @@ def setup(service_name: str, *, endpoint: str, version: str) -> Callable[[], Non
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracers.add_span_processor(
         BatchSpanProcessor(
-            OTLPSpanExporter(endpoint=f"{base}/v1/traces", timeout=EXPORT_TIMEOUT_S),
+            OTLPSpanExporter(endpoint=f"{base}/v1/traces", timeout=EXPORT_TIMEOUT_S, session=_session()),
             schedule_delay_millis=SPANS_EVERY_MS,
             max_queue_size=SPANS_QUEUED,
             max_export_batch_size=512,
@@ -98,3 +100,10 @@ def setup(service_name: str, *, endpoint: str, version: str) -> Callable[[], Non
             thread.join(max(0.0, until - clock.monotonic()))
 
     return stop
+
+
+def _session() -> requests.Session:
+    """One that shows whose export it is, beside whatever OTEL_EXPORTER_OTLP_HEADERS says."""
+    session = requests.Session()
+    session.headers[proof.FIELD] = keys.telemetry()
+    return session
