@@ -13,6 +13,7 @@ from apps.lib import clock
 from apps.lib.problem import Problem, Refused
 from apps.people import actions, logins
 from apps.people.models import ApiToken
+from apps.people.throttle import source_of
 
 SCHEMES = {b"bearer", b"token"}
 LONGEST = 255
@@ -58,7 +59,7 @@ class Token(BaseAuthentication):
     @staticmethod
     def _failed(request: Any, detail: str) -> Exception:
         """401; 429 once the address has sent more wrong tokens than a mistake explains."""
-        address, now = request.META.get("REMOTE_ADDR", ""), clock.monotonic()
+        address, now = source_of(request.META.get("REMOTE_ADDR", "")), clock.monotonic()
         wait = logins.tokens.wait(address, now)
         if wait > 0:
             seconds = math.ceil(wait)
