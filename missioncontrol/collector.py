@@ -14,7 +14,7 @@ from granian.server import Server
 from apps.telemetry.collector.asgi import Collector, Limits
 from apps.telemetry.collector.buffer import PATIENCE
 from apps.telemetry.collector.store import Store, Target
-from missioncontrol import VERSION
+from missioncontrol import VERSION, keys
 from services.kit import env
 
 KEEP_DAYS = 7
@@ -39,7 +39,12 @@ def build() -> Collector:
         patience=env.number("MC_OTLP_PATIENCE", PATIENCE),
     )
     return Collector(
-        Store(target), fleet_token=env.secret("MC_FLEET_TOKEN"), version=VERSION, keep_days=KEEP_DAYS, limits=limits
+        Store(target),
+        fleet_token=env.secret("MC_FLEET_TOKEN"),
+        proof=keys.telemetry(),
+        version=VERSION,
+        keep_days=KEEP_DAYS,
+        limits=limits,
     )
 
 
@@ -49,6 +54,7 @@ def main() -> int:
         port = env.port("MC_OTLP_HTTP_PORT", 4318)
         host = env.text("MC_HOST", "127.0.0.1")
         env.secret("MC_FLEET_TOKEN")
+        keys.telemetry()
     except env.EnvError as error:
         print(error, file=sys.stderr)
         return 2

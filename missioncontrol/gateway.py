@@ -21,6 +21,7 @@ from apps.gateway.plane import handover
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
 from apps.gateway.plane.worker import Settings
+from apps.lib import proof
 from apps.lib.addresses import networks
 from missioncontrol import guard, keys
 from services.kit import env
@@ -48,7 +49,7 @@ def settings() -> Settings:
         workers=env.integer("MC_GATEWAY_WORKERS", 2, low=1, high=256),
         max_connections=env.integer("MC_GATEWAY_CONNECTIONS", 10_000, low=1),
         trusted_proxies=trusted,
-        otlp_headers=tuple(env.otlp_headers(otlp_url).items()),
+        otlp_headers=(*env.otlp_headers(otlp_url).items(), (proof.FIELD, keys.telemetry())),
         tls=tls(),
     )
 

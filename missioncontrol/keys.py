@@ -9,6 +9,7 @@ live feed) goes under a key that follows from DJANGO_SECRET_KEY, which no gatewa
 
 from __future__ import annotations
 
+import hmac
 import sys
 
 from apps.lib.seal import Seal
@@ -19,6 +20,11 @@ from services.kit import env
 def wire() -> Seal:
     """Between the control plane and its gateways."""
     return Seal(env.secret("MC_WIRE_KEY"))
+
+
+def telemetry() -> str:
+    """What the exports of our own processes carry (apps.lib.proof); it does not give its key away."""
+    return hmac.new(env.secret("MC_WIRE_KEY").encode(), b"mission-control telemetry", "sha256").hexdigest()
 
 
 def inner() -> Seal:

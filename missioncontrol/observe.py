@@ -1,4 +1,4 @@
-"""Telemetry of the processes that run Django: the kit's, as Django's settings say."""
+"""Telemetry of the processes that run Django: the kit's, as Django's settings say, with the proof that it is ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from django.conf import settings
 
+from apps.lib import proof
+from missioncontrol import keys
 from services.kit import env, telemetry
 
 
@@ -14,6 +16,6 @@ def start(service: str) -> Callable[[], None]:
     return telemetry.start(
         service,
         endpoint=settings.OTLP_URL,
-        headers=env.otlp_headers(settings.OTLP_URL),
+        headers=env.otlp_headers(settings.OTLP_URL) | {proof.FIELD: keys.telemetry()},
         version=settings.VERSION,
     )

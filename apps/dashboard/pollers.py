@@ -7,7 +7,6 @@ Django's thread, the engines in a small pool of our own.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,6 @@ from apps.dashboard import sources
 from apps.dashboard.judge.readings import Reading, Readings
 from apps.lib.aio import in_thread
 from apps.lib.clock import monotonic, wall
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -59,10 +56,7 @@ class Poller(Generic[T]):
             self.reading = Reading(task.result(), self._asked_at)
             return ""
         if not self.reading.error:
-            if isinstance(error, sources.AWAY):
-                log.warning("%s (%s)", sources.sentence(error), error)
-            else:
-                log.error("A source of the live feed failed", exc_info=error)
+            sources.note(error)
         self.reading = Reading(self.reading.value, self.reading.at, sources.sentence(error))
         return "failed"
 

@@ -6,6 +6,7 @@ beyond the titles of what changed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -30,6 +31,8 @@ from apps.lib.messages import Alive
 from apps.lib.wire import HEARTBEAT_PREFIX, MONITOR
 from apps.registry.models import Service
 from apps.telemetry import queries as telemetry
+
+log = logging.getLogger(__name__)
 
 HOUR = 3600.0
 BAR_BUCKETS = 60
@@ -180,6 +183,14 @@ def change(event: Any) -> dict[str, Any]:
     }
 
 
+def note(error: BaseException) -> None:
+    """Log why a source can't be read: a line while it is away, all of it when the fault is ours."""
+    if isinstance(error, AWAY):
+        log.warning("%s (%s)", sentence(error), error)
+    else:
+        log.error("A source of the live feed failed", exc_info=error)
+
+
 def sentence(error: BaseException) -> str:
     """What the page says about a source that is away."""
     return next((text for kind, text in SENTENCES.items() if isinstance(error, kind)), "it can't be read")
@@ -220,13 +231,16 @@ def read_all() -> Readings:
             asked[name] = pool.submit(call)
         for name, call in sources.database.items():
             asked[name] = _done(call)
-    readings: dict[str, Any] = {}
-    for name, future in asked.items():
-        try:
-            readings[name] = Reading(future.result(), at)
-        except AWAY as error:
-            readings[name] = Reading(nothing(name), 0.0, sentence(error))
-    return Readings(**readings)
+    # A page is drawn whatever became of one source: a fault of ours greys what depends on it, and is logged.
+    return Readings(**{name: _reading(name, future, at) for name, future in asked.items()})
+
+
+def _reading(name: str, asked: Future[Any], at: float) -> Reading[Any]:
+    error = asked.exception()
+    if error is None:
+        return Reading(asked.result(), at)
+    note(error)
+    return Reading(nothing(name), 0.0, sentence(error))
 
 
 def _done(call: Callable[[], Any]) -> Future[Any]:

@@ -61,9 +61,9 @@ def issue(
         expires_at = min(expires_at, by.expires_at)
     grant = grant or Grant(held(user))
     if RANK[grant.role] > rank(user):
-        raise _refused(f"You are no {grant.role}: a token can do no more than its owner.")
+        raise refused(f"You are no {grant.role}: a token can do no more than its owner.")
     if by is not None and not by.grant.covers(grant):
-        raise _refused("A token makes only tokens that can do no more than itself.")
+        raise refused("A token makes only tokens that can do no more than itself.")
     with transaction.atomic():
         mine = ApiToken.objects.filter(user=user)
         mine.filter(Q(ended_at__lt=now - KEPT) | Q(expires_at__lt=now - KEPT)).delete()
@@ -83,7 +83,8 @@ def issue(
     return row, token
 
 
-def _refused(detail: str) -> Refused:
+def refused(detail: str) -> Refused:
+    """403: more was asked than the owner, or the token that asks, may do."""
     return Refused(Problem(403, "beyond_token", detail))
 
 

@@ -57,7 +57,12 @@ class TokenViewSet(
 
     @extend_schema(summary="End a token")
     def destroy(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        """For good and at once; it stays listed for 90 days. Ending it again changes nothing."""
-        row = self.get_object()
+        """For good and at once; it stays listed for 90 days. Ending it again changes nothing.
+
+        A token that asks ends none that can do more than itself: who found a small one can't end them all.
+        """
+        row, by = self.get_object(), self._asking_token()
+        if by is not None and not by.grant.covers(row.grant):
+            raise actions.refused("A token ends only tokens that can do no more than itself.")
         actions.end(self.get_queryset().filter(pk=row.pk), f"{request.user.get_username()} ended it")
         return Response(status=204)

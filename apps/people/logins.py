@@ -12,6 +12,7 @@ from typing import Any
 
 from auditlog.models import LogEntry
 from django.conf import settings
+from django.contrib.auth.forms import UsernameField
 from django.core import signing
 from django.http import HttpRequest, HttpResponse
 from opentelemetry import metrics
@@ -110,4 +111,5 @@ def _device(request: HttpRequest, name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.strip().lower()[:150]
+    """The name that the login will look for, whatever compatible characters it was spelt with."""
+    return str(UsernameField(max_length=150).to_python(name)).strip().lower()[:150]

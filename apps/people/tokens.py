@@ -12,6 +12,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from apps.lib import clock
 from apps.people import actions, logins
 from apps.people.models import ApiToken
+from apps.people.throttle import source_of
 from services.kit.problem import Problem, Refused
 
 SCHEMES = {b"bearer", b"token"}
@@ -58,7 +59,7 @@ class Token(BaseAuthentication):
     @staticmethod
     def _failed(request: Any, detail: str) -> Exception:
         """401; 429 once the address has sent more wrong tokens than a mistake explains."""
-        address, now = request.META.get("REMOTE_ADDR", ""), clock.monotonic()
+        address, now = source_of(request.META.get("REMOTE_ADDR", "")), clock.monotonic()
         wait = logins.tokens.wait(address, now)
         if wait > 0:
             seconds = math.ceil(wait)

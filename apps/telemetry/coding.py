@@ -19,6 +19,10 @@ else:
     from backports import zstd
 
 STEP = 1024 * 1024
+SLICE = 64 * 1024
+"""Bytes given to zlib at once: what a member leaves unread is copied at its end."""
+MOST_MEMBERS = 4096
+"""Streams in one body; each costs what many bytes of one do."""
 
 
 class CodingError(ValueError):
@@ -75,23 +79,29 @@ _ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 
 def _inflate(data: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    machine = zlib.decompressobj(window)
+    size, members, read = 0, 1, 0
+    machine, waiting = zlib.decompressobj(window), b""
     while True:
-        part = machine.decompress(data, STEP)
+        if not waiting:
+            waiting = data[read : read + SLICE]
+            read += len(waiting)
+        part = machine.decompress(waiting, STEP)
         size += len(part)
         if size > limit:
             raise TooLarge(f"The body unpacks to more than {limit} bytes.")
         parts.append(part)
-        if machine.eof:
-            data = machine.unused_data
-            if not data:
-                return b"".join(parts)
-            machine = zlib.decompressobj(window)  # RFC 1952 section 2.2: members follow one another.
-        elif part or machine.unconsumed_tail:
-            data = machine.unconsumed_tail
-        else:
-            raise EOFError("it ends too early")
+        if not machine.eof:
+            waiting = machine.unconsumed_tail
+            if not part and not waiting and read == len(data):
+                raise EOFError("it ends too early")
+            continue
+        waiting = machine.unused_data
+        if not waiting and read == len(data):
+            return b"".join(parts)
+        members += 1
+        if members > MOST_MEMBERS:
+            raise TooLarge(f"The body has more than {MOST_MEMBERS} streams.")
+        machine = zlib.decompressobj(window)  # RFC 1952 section 2.2: members follow one another.
 
 
 def _drain(machine: Any, data: bytes, limit: int) -> bytes:

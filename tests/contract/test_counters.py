@@ -39,5 +39,7 @@ def test_a_counter_grows_by_what_it_counted_since_then(clickhouse: Client) -> No
     report(clickhouse, "worker", "w", "mc.redis.refused", now - 60, now - 5, 2)
     report(clickhouse, "relay", "r", "mc.redis.refused", long_ago, now - 5, 40)
     report(clickhouse, "relay", "r", "mc.outbox.events", now - 60, now - 5, 9)
+    for process, value in enumerate((float("inf"), float("-inf"), float("nan"), -7.0, 1e300)):
+        report(clickhouse, "worker", f"odd {process}", "mc.redis.refused", now - 60, now - 5, value)
     found = [(one.service, one.metric, one.grown) for one in queries.counter_growth(NAMES, since)]
     assert found == [("gateway", "mc.gateway.dropped", 12), ("worker", "mc.redis.refused", 2)]

@@ -34,7 +34,9 @@ class Teller:
     def store(self, at: float | None = None) -> None:
         """What was said, or that nothing was."""
         now = int((time.time() if at is None else at) * 1e9)
-        for block in MetricDecoder().decode(self._encoder.encode(self._edge.take(), now, now), time.time()).blocks:
+        for block in (
+            MetricDecoder().decode(self._encoder.encode(self._edge.take(), now, now), time.time(), True).blocks
+        ):
             self._client.raw_insert(block.table, insert_block=block.data, fmt="Native")
 
 

@@ -62,6 +62,17 @@ def ident(number: int) -> str:
     return format(number, "032x")
 
 
+def test_what_a_clock_ahead_says_of_times_to_come_is_not_of_this_minute(clickhouse: Client) -> None:
+    now = time.time()
+    store(
+        clickhouse,
+        span(ident(1), "s", now - 1, 10),
+        *(span(ident(2), f"a{ahead}", now + 120 + ahead, 10) for ahead in range(60)),
+    )
+    assert queries.red_by_service(60)["gateway"].requests == 1
+    assert [row.requests for row in queries.red_by_operation("gateway", 600)] == [1]
+
+
 def test_rate_errors_and_quantiles_of_the_last_minute(clickhouse: Client) -> None:
     now = time.time()
     store(

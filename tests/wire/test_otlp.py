@@ -20,6 +20,10 @@ from opentelemetry import trace as api
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -30,6 +34,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from apps.gateway.core.edge import Encoder, Labels, Tally
+from apps.lib import proof
+from missioncontrol import keys
 from tests.clickhouse import TOKEN, CollectorProcess
 from tests.waiting import patient, until
 
@@ -122,6 +129,38 @@ def test_the_sdk_exports_spans_with_everything_on_them(collector: CollectorProce
     assert child_row[10:12] == [[root_row[12]], [{"l": "v"}]]
     assert root_row[13] == ""
     assert child_row[13] == root_row[14]
+
+
+def counted(metric: str, service: str) -> bytes:
+    """One point of a counter, as ``service`` would say it of itself."""
+    request = ExportMetricsServiceRequest()
+    group = request.resource_metrics.add()
+    group.resource.attributes.add(key="service.name").value.string_value = service
+    total = group.scope_metrics.add().metrics.add(name=metric).sum
+    total.aggregation_temporality, total.is_monotonic = 2, True
+    total.data_points.add(time_unix_nano=time.time_ns(), as_int=7)
+    return bytes(request.SerializeToString())
+
+
+def test_nobody_but_mission_control_reports_in_its_name(collector: CollectorProcess, ask: Any) -> None:
+    def tell(body: bytes, **fields: str) -> int:
+        answer = requests.post(f"{collector.url}/v1/metrics", data=body, headers=PROTOBUF | fields, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return int(ExportMetricsServiceResponse.FromString(answer.content).partial_success.rejected_data_points)
+
+    edge = Encoder({"service.name": "gateway"}, "scope")
+    forged = edge.encode({Labels("mint", "mint", "demo", 500, ""): Tally()}, time.time_ns(), time.time_ns())
+    for fields in ({}, {"Authorization": f"Bearer {TOKEN}"}, {proof.FIELD: TOKEN}, {proof.FIELD: ""}):
+        assert tell(forged, **fields) == 1
+        assert tell(counted("mc.gateway.faults", "gateway"), **fields) == 1
+    assert tell(counted("mc.bus.handled", "covenant")) == 0, "what the services' kit counts is the services' own"
+    assert tell(counted("mine", "gateway")) == 0
+    true = {proof.FIELD: keys.telemetry()}
+    assert tell(forged, **true) == tell(counted("mc.gateway.faults", "gateway"), **true) == 0, (
+        "those bytes are no repeat"
+    )
+    assert ask("SELECT count() FROM otel_metrics_exponential_histogram") == [[1]]
+    assert ask("SELECT count() FROM otel_metrics_sum WHERE MetricName = 'mc.gateway.faults'") == [[1]]
 
 
 def test_the_sdk_exports_metrics_of_every_kind(collector: CollectorProcess, ask: Any) -> None:

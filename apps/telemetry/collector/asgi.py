@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from apps.lib import clock
+from apps.lib import clock, proof
 from apps.telemetry.collector.buffer import PATIENCE, Buffer
 from apps.telemetry.collector.exports import Export
 from apps.telemetry.collector.ingest import Ingest
@@ -57,10 +57,13 @@ class HungUp(Exception):
 class Collector:
     """The ASGI app. The store's schema is applied in the background; until then it is alive but not ready."""
 
-    def __init__(self, store: Store, *, fleet_token: str, version: str, keep_days: int, limits: Limits) -> None:
+    def __init__(
+        self, store: Store, *, fleet_token: str, proof: str, version: str, keep_days: int, limits: Limits
+    ) -> None:
         self.limits = limits
         self._store = store
         self._token = fleet_token.encode()
+        self._proof = proof.encode()
         self._version = version
         self._keep_days = keep_days
         self._started = clock.monotonic()
@@ -158,12 +161,12 @@ class Collector:
         try:
             if scope["method"] != "POST":
                 raise Refused(Problem(405, "method_not_allowed", "Send OTLP by POST."))
-            self._authenticate(scope, headers)
+            ours = self._authenticate(scope, headers)
             _check_media_type(headers)
             if self._ingest is None:
                 raise Refused(Problem(503, "starting", "The collector is starting.", retry_after=1))
             self._ingest.counts.requests += 1
-            answer = await self._ingest.outcome(await self._take(self._ingest, signal, headers, receive))
+            answer = await self._ingest.outcome(await self._take(self._ingest, signal, ours, headers, receive))
         except HungUp:
             return
         except Refused as error:
@@ -176,26 +179,28 @@ class Collector:
         else:
             await _respond(send, 200, answer, PROTOBUF)
 
-    async def _take(self, ingest: Ingest, signal: str, headers: dict[str, str], receive: Receive) -> Export:
+    async def _take(self, ingest: Ingest, signal: str, ours: bool, headers: dict[str, str], receive: Receive) -> Export:
         """Read the body and hand its rows over; no byte of it is held afterwards."""
         hold = _Hold(self)
         try:
             body = await self._body(headers, receive, hold)
             ingest.counts.received_bytes += len(body)
             packing = headers.get("content-encoding", "").strip().lower()
-            return ingest.take(signal, body, packing, self.limits.in_flight - self._in_flight + len(body))
+            return ingest.take(signal, ours, body, packing, self.limits.in_flight - self._in_flight + len(body))
         finally:
             hold.release()
 
-    def _authenticate(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Loopback may send without a token; a wrong token is refused from anywhere."""
+    def _authenticate(self, scope: Scope, headers: dict[str, str]) -> bool:
+        """Whether one of our own processes sends. Loopback needs no token; a wrong one is refused from anywhere."""
+        ours = hmac.compare_digest(headers.get(proof.FIELD, "").encode(), self._proof)
         given = headers.get("authorization", "")
         if given:
             kind, _, token = given.partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token):
                 raise Refused(Problem(401, "bad_token", "The bearer token is not this fleet's token."))
-        elif not _loopback(scope):
+        elif not ours and not _loopback(scope):
             raise Refused(Problem(401, "no_token", "Send the fleet token as 'Authorization: Bearer <token>'."))
+        return ours
 
     async def _body(self, headers: dict[str, str], receive: Receive, hold: _Hold) -> bytes:
         limit = self.limits.body

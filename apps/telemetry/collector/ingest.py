@@ -45,16 +45,17 @@ class Ingest:
         self.traces = TraceDecoder(keep_days=keep_days)
         self.metrics = MetricDecoder(keep_days=keep_days)
 
-    def take(self, signal: str, body: bytes, packing: str, room: int) -> Export:
+    def take(self, signal: str, ours: bool, body: bytes, packing: str, room: int) -> Export:
         """Read one request and hand its rows over; ``outcome`` tells what becomes of them. Raises Refused.
 
+        ``ours``: one of our own processes sent it, and may say what pages take for the truth.
         ``room`` is how many bytes it may unpack to now; the body is not needed afterwards.
         """
         plain = self._unpack(body, packing, room)
-        export = self.exports.open(digest(signal, plain), clock.monotonic())
+        export = self.exports.open(digest(f"{signal} {ours}", plain), clock.monotonic())
         if not export.complete and not export.waiting:
             try:
-                self._begin(export, signal, plain)
+                self._begin(export, signal, ours, plain)
             finally:
                 self.exports.drop(export)
         return export
@@ -80,11 +81,11 @@ class Ingest:
                 )
         return export.answer
 
-    def _begin(self, export: Export, signal: str, plain: bytes) -> None:
+    def _begin(self, export: Export, signal: str, ours: bool, plain: bytes) -> None:
         """Read it, and hand over what is not stored yet."""
-        decoder = self.traces if signal == "traces" else self.metrics
+        now = clock.wall()
         try:
-            decoded = decoder.decode(plain, clock.wall())
+            decoded = self.traces.decode(plain, now) if signal == "traces" else self.metrics.decode(plain, now, ours)
         except Malformed as error:
             raise Refused(Problem(400, "malformed_otlp", f"This is not OTLP protobuf: {error}.")) from None
         try:

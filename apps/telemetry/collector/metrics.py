@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from apps.lib import proof
 from apps.telemetry.collector import native
 from apps.telemetry.collector.attributes import LONGEST_KEY, Counter, Malformed, Pair, Pairs
 from apps.telemetry.collector.decode import DAY, MAP, Block, Decoded
@@ -61,8 +62,11 @@ class MetricDecoder:
         self._keep = keep_days * DAY
         self._pairs = Pairs(self.counter)
 
-    def decode(self, body: bytes, now: float) -> Decoded:
-        """Read one ExportMetricsServiceRequest; Malformed when it isn't one. ``now``: wall-clock seconds."""
+    def decode(self, body: bytes, now: float, ours: bool) -> Decoded:
+        """Read one ExportMetricsServiceRequest; Malformed when it isn't one. ``now``: wall-clock seconds.
+
+        What only Mission Control may report is rejected unless the request is ``ours``.
+        """
         try:
             request = ExportMetricsServiceRequest.FromString(body)
         except DecodeError:
@@ -74,6 +78,11 @@ class MetricDecoder:
             for scoped in group.scope_metrics:
                 origin = self._origin(group, scoped)
                 for metric in scoped.metrics:
+                    if not ours and proof.ours(metric.name):
+                        kind = metric.WhichOneof("data")
+                        count = len(getattr(metric, kind).data_points) if kind else 0
+                        decoded.reject(count, "names that begin with mc. are Mission Control's own")
+                        continue
                     self._points(tables, origin, metric, oldest, newest, decoded)
         for kind, rows in tables.items():
             if rows.points:

@@ -21,7 +21,8 @@ def counter_growth(metrics: Sequence[str], since: float) -> list[Growth]:
     """By how much each of ``metrics`` (cumulative sums) went up since then, where it did.
 
     A process that started since then counts from nothing; of one that runs on, what it had counted before is left
-    out. A process is known by its ``service.instance.id``.
+    out. A process is known by its ``service.instance.id``. What no counter can
+    have counted (NaN, infinity) is no count.
     """
     found = rows(
         """
@@ -34,6 +35,7 @@ def counter_growth(metrics: Sequence[str], since: float) -> list[Growth]:
                     0, min(Value)))) AS Grown
             FROM otel_metrics_sum
             WHERE MetricName IN {metrics:Array(String)} AND TimeUnix >= fromUnixTimestamp64Nano({since:Int64})
+                AND Value BETWEEN 0 AND 1e15
             GROUP BY ServiceName, MetricName, Attributes, ResourceAttributes['service.instance.id']
         )
         GROUP BY ServiceName, MetricName

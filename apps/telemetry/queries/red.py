@@ -54,17 +54,20 @@ class RedPoint:
 
 
 def red_by_service(window_s: float = 60.0) -> dict[str, Red]:
-    """Every service that served a request in the last ``window_s`` seconds (server spans)."""
+    """Every service that served a request in the last ``window_s`` seconds (server spans).
+
+    What a service with a clock ahead says of times to come is not of this window, and would multiply its rate.
+    """
     now = clock.wall()
     since = floor(now - window_s, GRAIN)
     found = rows(
         """
         SELECT ServiceName, IsError, Bucket, sum(Count)
         FROM otel_red_10s
-        WHERE Time >= toDateTime({since:UInt32}) AND SpanKind = 'Server'
+        WHERE Time >= toDateTime({since:UInt32}) AND Time < toDateTime({until:UInt32}) AND SpanKind = 'Server'
         GROUP BY ServiceName, IsError, Bucket
         """,
-        {"since": since},
+        {"since": since, "until": int(now) + 1},
     )
     grouped: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for service, is_error, bucket, count in found:
@@ -75,6 +78,7 @@ def red_by_service(window_s: float = 60.0) -> dict[str, Red]:
 
 def red_by_operation(service: str, window_s: float = 3600.0, limit: int = 100) -> list[OperationRed]:
     """What ``service`` served by operation, busiest first (server and consumer spans, by whole minutes)."""
+    now = clock.wall()
     found = rows(
         """
         SELECT SpanName, sum(Total), sum(Errors), groupArray((Bucket, Total))
@@ -83,14 +87,14 @@ def red_by_operation(service: str, window_s: float = 3600.0, limit: int = 100) -
             SELECT SpanName, Bucket, sum(Count) AS Total, sumIf(Count, IsError = 1) AS Errors
             FROM otel_red_1m
             WHERE ServiceName = {service:String} AND SpanKind IN ('Server', 'Consumer')
-                AND Time >= toDateTime({since:UInt32})
+                AND Time >= toDateTime({since:UInt32}) AND Time < toDateTime({until:UInt32})
             GROUP BY SpanName, Bucket
         )
         GROUP BY SpanName
         ORDER BY sum(Total) DESC, SpanName
         LIMIT {limit:UInt32}
         """,
-        {"service": service, "since": floor(clock.wall() - window_s, 60), "limit": limit},
+        {"service": service, "since": floor(now - window_s, 60), "until": int(now) + 1, "limit": limit},
     )
     return [OperationRed(name, total, errors, *quantiles(cells)) for name, total, errors, cells in found]
 

@@ -54,6 +54,18 @@ def viewer(client: Client) -> Client:
     return client
 
 
+@pytest.mark.parametrize("source", ["losses.LossSource", "traffic.TrafficSource"])
+def test_a_source_that_fails_in_a_way_nobody_foresaw_takes_no_page_with_it(
+    viewer: Client, away: None, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    def fail(self: Any) -> Any:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(f"apps.dashboard.{source}.read", fail)
+    assert [viewer.get(path).status_code for path in ("/", "/services/", "/gateway/", "/system/")] == [200] * 4
+    assert "everything is healthy" not in viewer.get("/").content.decode().lower()
+
+
 def test_the_gateways_page_says_who_may_call_each_route(viewer: Client, covenant: Service, away: None) -> None:
     Route.objects.create(name="open", service=covenant, path="/open", auth=[])
     Route.objects.create(name="some", service=covenant, path="/some", auth=["key", "jwt"], allow=["demo", "@partners"])

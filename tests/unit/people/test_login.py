@@ -75,6 +75,11 @@ def test_who_fails_waits_longer_and_longer(monkeypatch: pytest.MonkeyPatch) -> N
     assert waits == [5, 10, 20, 40]
 
 
+def test_one_account_spelt_in_other_characters_waits_all_the_same() -> None:
+    spellings = ["ann", "ANN", " ann", "\uff41nn", "a\uff4en", "\U0001d41ann", "\u00aann"]
+    assert [fail(name, 1)[0] for name in spellings] == [200] * 5 + [429] * 2
+
+
 def test_thirty_failures_of_strangers_keep_the_owner_from_nothing() -> None:
     fail("boss", 30, "198.51.100.9")
     assert login(Client(), "boss", RIGHT).status_code == 302, "from an address of its own"

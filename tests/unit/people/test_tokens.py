@@ -209,6 +209,16 @@ def test_a_token_for_an_area_opens_no_other(boss: User) -> None:
     refused(client.get("/api/v1//services/../keys"), 404, "not_found")
 
 
+def test_a_token_ends_none_that_can_do_more_than_itself(boss: User) -> None:
+    (small, token), (large, _) = issue(boss, "small", grant=Grant(VIEWER)), issue(boss, "large")
+    client = by_token(token)
+    refused(client.delete(f"/api/v1/tokens/{large.pk}"), 403, "beyond_token")
+    large.refresh_from_db()
+    assert large.ended_at is None
+    assert client.delete(f"/api/v1/tokens/{small.pk}").status_code == 204
+    assert by_session(boss).delete(f"/api/v1/tokens/{large.pk}").status_code == 204
+
+
 @pytest.mark.parametrize(
     "body", [{"role": "boss"}, {"areas": ["moon"]}, {"areas": "services"}, {"read_only": 1}, {"name": ""}]
 )
@@ -264,6 +274,14 @@ def test_wrong_tokens_are_slowed_down_and_right_ones_are_not(boss: User) -> None
     assert refused(answer, 429, "rate_limited") and int(answer.headers["Retry-After"]) > 0
     assert by_token(token).get("/api/v1/services").status_code == 200
     assert by_token("mct_guess").get("/api/v1/services", REMOTE_ADDR="192.0.2.8").status_code == 401
+
+
+def test_wrong_tokens_of_one_network_are_counted_together(boss: User) -> None:
+    def guess(address: str) -> int:
+        return int(by_token("mct_guess").get("/api/v1/services", REMOTE_ADDR=address).status_code)
+
+    assert [guess(f"2001:db8::{number:x}") for number in range(1, 52)] == [401] * 50 + [429]
+    assert guess("2001:db8:0:1::1") == 401
 
 
 @pytest.mark.parametrize("token", ["x" * 10_000, "mct_", "%00", "a\\x00"])

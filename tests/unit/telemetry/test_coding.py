@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 
 import pytest
 
@@ -45,6 +46,18 @@ def test_noise_is_refused(coding: str) -> None:
 
 def test_gzip_members_follow_one_another() -> None:
     assert decode(gzip.compress(b"a") + gzip.compress(b"b"), "gzip", 100) == b"ab"
+
+
+def test_members_may_be_many_and_end_anywhere() -> None:
+    one = gzip.compress(os.urandom(1021))
+    assert len(decode(one * 1000, "gzip", 2_000_000)) == 1021 * 1000
+
+
+def test_a_body_of_members_alone_costs_no_more_than_any_other() -> None:
+    began = time.process_time()
+    with pytest.raises(TooLarge, match="streams"):
+        decode(gzip.compress(b"") * 800_000, "gzip", 1_000_000)
+    assert time.process_time() - began < 2
 
 
 def test_an_unknown_coding_is_named() -> None:
