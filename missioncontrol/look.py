@@ -84,6 +84,11 @@ UNFOLD: dict[str, Any] = {
                 _item("JWT issuers", "verified_user", "gateway.jwtissuer"),
             ),
             _group(
+                "Events",
+                _item("Types", "category", "events.eventtype"),
+                _item("Schemas", "schema", "events.schemaversion"),
+            ),
+            _group(
                 "Records",
                 _item("Events", "bolt", "events.event"),
                 _item("Health history", "ecg_heart", "health.healthtransition"),

@@ -1,4 +1,4 @@
-"""Django admin: events, and what the bus still has to take, to look at."""
+"""Django admin: events, and what the bus still has to take, to look at; the registry of schemas."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from apps.events.models import Event, OutboxMessage
+from apps.events.schemas import registry
+from apps.events.schemas.forms import NewVersionForm
+from apps.events.schemas.models import EventType, SchemaVersion
+from apps.events.schemas.queries import consumers
 
 
 class LookOnly(ModelAdmin):
@@ -49,3 +53,57 @@ class OutboxAdmin(LookOnly):
         if row.sent_at:
             return "sent"
         return "tried" if row.attempts else "waiting"
+
+
+@admin.register(EventType)
+class EventTypeAdmin(LookOnly):
+    """Only the mode is changed by hand."""
+
+    list_display = ["name", "mode", "newest", "published_by", "consumed_by"]
+    list_filter = ["mode"]
+    search_fields = ["name"]
+    fields = ["name", "mode", "newest", "published_by", "consumed_by"]
+    readonly_fields = ["name", "newest", "published_by", "consumed_by"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return ModelAdmin.has_change_permission(self, request, obj)
+
+    @display(description="Published by")
+    def published_by(self, row: EventType) -> str:
+        return ", ".join(row.producers) or "-"
+
+    @display(description="Consumed by")
+    def consumed_by(self, row: EventType) -> str:
+        return ", ".join(consumers([row.name]).get(row.name, ())) or "-"
+
+
+@admin.register(SchemaVersion)
+class SchemaVersionAdmin(LookOnly):
+    """A version is added and never changes."""
+
+    list_display = ["event_type", "version", "author", "reason", "forced", "created_at"]
+    list_filter = ["forced"]
+    search_fields = ["event_type__name"]
+    list_select_related = ["event_type"]
+    ordering = ["event_type__name", "-version"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return ModelAdmin.has_add_permission(self, request)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change, **kwargs) if obj else NewVersionForm
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return super().get_fieldsets(request, obj) if obj else [(None, {"fields": NewVersionForm.Meta.fields})]
+
+    def save_model(self, request: HttpRequest, obj: SchemaVersion, form: Any, change: bool) -> None:
+        said = form.cleaned_data
+        found = registry.register(
+            said["type"],
+            said["document"],
+            author=request.user.get_username(),
+            reason=said["reason"],
+            force=said["force"],
+        )
+        row = SchemaVersion.objects.get(event_type__name=found.type, version=found.version)
+        obj.__dict__.update(row.__dict__)

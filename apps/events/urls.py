@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from apps.events.api import EventViewSet
+from apps.events.schemas.api import TYPE, AsyncApiView, EventTypeViewSet, SchemaVersionViewSet
 
 router = SimpleRouter(trailing_slash=False)
+router.register("events/schemas", EventTypeViewSet)
+router.register(f"events/schemas/(?P<name>{TYPE})/versions", SchemaVersionViewSet)
 router.register("events", EventViewSet)
 
-urlpatterns = router.urls
+urlpatterns = [path("events/asyncapi", AsyncApiView.as_view()), *router.urls]

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from auditlog.context import auditlog_value
 from cryptography.fernet import Fernet
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -24,6 +23,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
+from apps.lib.rest import name_the_actor
 from apps.registry.models import IdempotentWrite
 from apps.registry.publishing import ChangeRefused, Publication, changed
 from services.kit.problem import Problem, Refused
@@ -51,7 +51,7 @@ class AtomicWrites:
 
     def _as_one(self, handler: Callable[..., Response]) -> Callable[..., Response]:
         def run(request: Any, *args: Any, **kwargs: Any) -> Response:
-            _name_the_actor(request.user)
+            name_the_actor(request.user)
             try:
                 with transaction.atomic():
                     response = self._once(handler, request, *args, **kwargs)
@@ -113,13 +113,6 @@ class PublishingWrites(AtomicWrites):
 
 def _noun(instance: Any) -> str:
     return f"{instance._meta.verbose_name} {instance}"
-
-
-def _name_the_actor(user: Any) -> None:
-    """The audit middleware ran before the token was read; tell it who this is."""
-    context = auditlog_value.get(None)
-    if isinstance(context, dict):
-        context["actor"] = user
 
 
 def _replay(record: IdempotentWrite, fingerprint: str, key: str) -> Response:
