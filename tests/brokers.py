@@ -13,13 +13,16 @@ from typing import Any, Protocol
 
 import aiormq
 import redis
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from pamqp.commands import Basic
 
-from services.kit.events.transport import rabbit_wire, redis_wire
+from services.kit.events.transport import kafka_wire, rabbit_wire, redis_wire
 from tests import machine
+from tests.kafka_server import KafkaServer
 from tests.rabbitmq_server import RabbitServer
 from tests.redis_server import RedisServer
-from tests.waiting import until
+from tests.waiting import patient, until
 
 
 class Broker(Protocol):
@@ -165,10 +168,63 @@ class RabbitMQ(RabbitServer):
         return found
 
 
+class Kafka(KafkaServer):
+    """Kafka, seen by a client of its own for each question."""
+
+    def ripen(self, group: str) -> None:
+        """Nothing to wait for: offsets are messages as well."""
+
+    def put(self, topic: str, entries: list[Entry]) -> None:
+        asyncio.run(self._put(topic, entries))
+
+    async def _put(self, topic: str, entries: list[Entry]) -> None:
+        servers = f"127.0.0.1:{self.port}"
+        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        await admin.start()
+        await kafka_wire.make_topics(admin, {kafka_wire.TOPIC_PREFIX + topic})
+        await admin.close()
+        async with AIOKafkaProducer(bootstrap_servers=servers, max_request_size=2_000_000) as producer:
+            for entry in entries:
+                headers = [(name, value.encode()) for name, value in entry.headers.items()]
+                key = entry.key.encode() or None
+                name = kafka_wire.TOPIC_PREFIX + topic
+                await producer.send_and_wait(name, entry.body, key=key, partition=3, headers=headers)
+
+    def named(self, attributes: Mapping[str, str]) -> Mapping[str, str]:
+        return {f"ce_{name}": value for name, value in attributes.items()} | {"content-type": "application/json"}
+
+    def seen(self, topic: str) -> list[Entry]:
+        return [
+            Entry(record.value, {name: value.decode() for name, value in record.headers}, (record.key or b"").decode())
+            for record in asyncio.run(self._records(kafka_wire.TOPIC_PREFIX + topic))
+        ]
+
+    async def _records(self, topic: str) -> list[Any]:
+        """All of a topic."""
+        async with (
+            asyncio.timeout(patient(15)),
+            AIOKafkaConsumer(bootstrap_servers=f"127.0.0.1:{self.port}", auto_offset_reset="earliest") as consumer,
+        ):
+            partitions = [TopicPartition(topic, number) for number in range(8)]
+            consumer.assign(partitions)
+            left = sum((await consumer.end_offsets(partitions)).values())
+            found: list[Any] = []
+            while len(found) < left:
+                found += [one for records in (await consumer.getmany(timeout_ms=200)).values() for one in records]
+            return found
+
+    def dead(self, group: str) -> list[tuple[bytes, Mapping[str, str]]]:
+        return [
+            (record.value, {name.removeprefix("mc-"): value.decode() for name, value in record.headers})
+            for record in asyncio.run(self._records(kafka_wire.DEAD_PREFIX + group))
+        ]
+
+
 KINDS: dict[str, Callable[[Path], Broker]] = {
     "redis": Redis,
     "redis of the machine": lambda folder: Redis(folder, machine.redis() or ""),
     "rabbitmq": RabbitMQ,
+    "kafka": Kafka,
 }
-MARKERS = {"redis of the machine": "redis", "rabbitmq": "rabbitmq"}
+MARKERS = {"redis of the machine": "redis", "rabbitmq": "rabbitmq", "kafka": "kafka"}
 """What the machine must have for it."""

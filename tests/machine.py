@@ -44,6 +44,8 @@ def lacks(marker: str) -> str:
         return "Redis 7 isn't installed (apt-get install redis-server)"
     if marker == "rabbitmq" and not rabbitmq():
         return "RabbitMQ isn't installed (apt-get install rabbitmq-server)"
+    if marker == "kafka" and not (shutil.which("java") and shutil.which("mvn")):
+        return "Kafka runs on Java and comes by Maven, which aren't both installed (apt-get install maven)"
     if marker == "disk" and os.geteuid() != 0:
         return "a small disk can be mounted by root alone"
     return ""

@@ -23,7 +23,13 @@ from tests import machine, postgres, watch
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 
-PACKAGES = {"chromium": "browser", "postgresql": "postgres", "rabbitmq-server": "rabbitmq", "redis-server": "redis"}
+PACKAGES = {
+    "chromium": "browser",
+    "maven": "kafka",
+    "postgresql": "postgres",
+    "rabbitmq-server": "rabbitmq",
+    "redis-server": "redis",
+}
 """Debian's package, and the marker of the tests that need it."""
 
 

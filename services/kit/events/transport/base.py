@@ -132,8 +132,8 @@ class Subscription(Protocol):
         """The last resort: put it aside with its origin in the group's dead topic, then acknowledge it."""
 
     async def seek(self, start: Start) -> None:
-        """Where the whole group goes on reading. TransportError unless no member of it has anything in hand (only what
-        this member has is known, and checked)."""
+        """Where the whole group goes on reading. TransportError when this member has something in hand; no other member
+        should, and a broker may ask that there be none."""
 
     async def close(self) -> None:
         """Let go of every partition, at once, for the others. What is in hand is delivered again."""

@@ -53,6 +53,11 @@ class Hands:
         """Whether the partition may be held (again): its loss was told, or none of it is in hand."""
         return place not in self._lost
 
+    @property
+    def untold(self) -> bool:
+        """Whether some loss has not been told of."""
+        return bool(self._lost)
+
     def told(self) -> set[Place]:
         """The partitions lost with something in hand; said once."""
         lost, self._lost = set(self._lost), {}
@@ -78,12 +83,11 @@ class Hands:
         shelf = self._shelves[place]
         return position in shelf.hand or any(one.position == position for one in shelf.waits)
 
-    def first(self, place: Place) -> str | None:
-        """The position of the oldest entry that is not settled."""
+    def first(self, place: Place, but: Collection[str] = ()) -> str | None:
+        """The position of the oldest entry that is not settled, and not among ``but``."""
         shelf = self._shelves[place]
-        if shelf.hand:
-            return next(iter(shelf.hand))
-        return shelf.waits[0].position if shelf.waits else None
+        waiting = shelf.waits[0].position if shelf.waits else None
+        return next((position for position in shelf.hand if position not in but), waiting)
 
     def stock(self, deliveries: Iterable[Delivery]) -> None:
         """They came from the broker, for partitions that are held."""

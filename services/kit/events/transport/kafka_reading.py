@@ -1,0 +1,483 @@
+"""One member's reading of Kafka: a consumer of its group, what it holds, and what it commits.
+
+Committed is the first offset that is not settled, never more. When the group is shared out anew, a member gives up its
+partitions once what it has in hand is settled, or its lease ran out; the group waits for it, as it would for any
+consumer that is busy with its batch. A member that neither fetches nor extends for the time of its lease leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    IllegalStateError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    UnknownMemberIdError,
+)
+
+from ..retry import Backoff
+from .base import ANSWER_S, Delivery, Start, Stats, TransportAway, TransportError, Wanted
+from .base import Place as Partition
+from .bindings import unbound
+from .hands import Hands
+from .kafka_wire import ANSWER_MS, TOPIC_PREFIX, Place, ask, away, make_topics
+
+log = logging.getLogger(__name__)
+
+REBALANCE_S: Final = 300.0
+"""The longest that a group waits for a member to settle what it has in hand, as long as that one renews its lease."""
+LOOK_MS: Final = 1000
+"""How soon a pattern over every domain finds a new topic."""
+SLICE_S: Final = 0.25
+"""How soon a reading that waits for records sees that something was given back."""
+COMMIT_S: Final = 1.0
+"""How soon it is committed that something was passed over."""
+PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
+DAY_MS: Final = 86_400_000
+
+Produce = Callable[[str, bytes, list[tuple[str, bytes]]], Awaitable[None]]
+"""To a group's dead topic: group, value and headers."""
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Hands the two moments on."""
+
+    def __init__(self, revoked: Callable[[], Awaitable[None]], assigned: Callable[[], None]) -> None:
+        self._revoked, self._assigned = revoked, assigned
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        await self._revoked()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._assigned()
+
+
+class Reading:
+    """One member's Subscription."""
+
+    def __init__(
+        self,
+        place: Place,
+        met: Callable[[Stats], None],
+        produce: Produce,
+        wanted: Wanted,
+        group: str,
+        member: str,
+        start: Start,
+        lease_s: float,
+    ) -> None:
+        self._place, self._met, self._produce, self._wanted = place, met, produce, wanted
+        self._group, self._member, self._start, self._lease_s = group, member, start, lease_s
+        self._hands = Hands()
+        self._consumer: Any = None
+        self._records: dict[tuple[Partition, str], ConsumerRecord] = {}
+        self._next: dict[Partition, int] = {}
+        """The offset after the last that came."""
+        self._committed: dict[Partition, int] = {}
+        self._sharing = 0
+        """Counts how often the group was shared out."""
+        self._giving_up = False
+        self._begun = False
+        self._renewed = time.monotonic()
+        self._commit_at = 0.0
+        self._tries = 0
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._watching = asyncio.create_task(self._watch(), name=f"lease of {member} in {group}")
+
+    async def begin(self) -> None:
+        """Note where the group begins, so that what is published from now on is its; if Kafka is away, ``fetch`` does
+        it."""
+        try:
+            await ask(self._note_start(), 2 * ANSWER_S)
+            await self._join()
+        except TransportAway as error:
+            await self._says_away(error)
+
+    async def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._changed.set()
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        await self._drop()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def fetch(self, most: int, wait_s: float) -> list[Delivery]:
+        deadline = time.monotonic() + wait_s
+        while not self._closed.is_set():
+            self._changed.clear()
+            try:
+                # However long it takes to join: that is no silence.
+                self._renewed = float("inf")
+                found = await self._round(most, deadline)
+                if self._tries:
+                    log.warning("Group %s reads again.", self._group)
+                self._tries = 0
+            except (TransportAway, KafkaError) as error:
+                await self._says_away(error)
+                pause = PAUSES.pause(self._tries, random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                found = []
+                self._renewed = time.monotonic()
+                await self._sleep_until(min(deadline, time.monotonic() + pause))
+            finally:
+                self._renewed = time.monotonic()
+            if found or time.monotonic() >= deadline:
+                return found
+        return []
+
+    async def _sleep_until(self, until: float) -> None:
+        try:
+            async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _says_away(self, error: Exception) -> None:
+        if not self._tries:
+            log.warning("Group %s waits for Kafka: %s", self._group, error)
+        self._tries += 1
+        await self._drop()
+
+    async def _round(self, most: int, deadline: float) -> list[Delivery]:
+        """One step: have a consumer, hold what it is assigned, give out what is there, or read for a while."""
+        if self._consumer is None and not self._hands.untold:
+            if not self._begun:
+                await ask(self._note_start(), 2 * ANSWER_S)
+            await self._join()
+        consumer = self._consumer
+        now = time.monotonic()
+        if consumer is None or self._giving_up:
+            await self._sleep_until(min(deadline, now + SLICE_S))
+            return []
+        await self._hold_new(consumer)
+        if now >= self._commit_at:
+            self._commit_at = now + COMMIT_S
+            await self._commit({})
+        if found := self._hands.take(most, now):
+            return found
+        room = most - self._hands.in_hand
+        due = self._hands.due() if room > 0 else None
+        until = min(deadline, now + SLICE_S, due or deadline)
+        places = [place for place in self._hands.places if not self._hands.waiting(place)]
+        if room <= 0 or not places:
+            await self._sleep_until(until)
+            return []
+        sharing = self._sharing
+        partitions = [_partition(place) for place in places]
+        try:
+            got = await consumer.getmany(*partitions, timeout_ms=max(int((until - now) * 1000), 1), max_records=room)
+        except IllegalStateError:
+            return []  # The group was shared out meanwhile.
+        if sharing != self._sharing:
+            # Not ours any more: whoever has the partition now reads them from what is committed.
+            return []
+        for partition, records in got.items():
+            for record in records:
+                self._put((partition.topic.removeprefix(TOPIC_PREFIX), partition.partition), record)
+        return self._hands.take(most, time.monotonic())
+
+    def _put(self, place: Partition, record: ConsumerRecord) -> None:
+        """Make a delivery of it, unless this subscription has no use for it."""
+        self._next[place] = record.offset + 1
+        headers = [(name, _text(value)) for name, value in record.headers]
+        content_type = next((value for name, value in headers if name.lower() == "content-type"), "")
+        key = _text(record.key or b"")
+        body = record.value or b""
+        read = unbound(
+            headers,
+            "ce_",
+            content_type if isinstance(content_type, str) else "",
+            body,
+            self._wanted,
+            key if isinstance(key, str) else "",
+        )
+        if read is None:
+            return
+        if read[0] is None:
+            self._met(Stats(malformed=1))
+        delivery = Delivery(*place, str(record.offset), 1, body, *read)
+        self._records[place, delivery.position] = record
+        self._hands.stock([delivery])
+
+    # -- the group -------------------------------------------------------------------------------
+
+    def _new_consumer(self, **options: Any) -> AIOKafkaConsumer:
+        lease_ms = max(int(self._lease_s * 1000), 100)
+        return AIOKafkaConsumer(
+            group_id=self._group,
+            client_id=self._member,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+            session_timeout_ms=lease_ms,
+            heartbeat_interval_ms=lease_ms // 3,
+            rebalance_timeout_ms=int(REBALANCE_S * 1000),
+            # We see to it ourselves that a silent member leaves.
+            max_poll_interval_ms=DAY_MS,
+            metadata_max_age_ms=LOOK_MS if self._wanted.topics is None else 60 * LOOK_MS,
+            **(self._place.options | options),
+        )
+
+    async def _note_start(self) -> None:
+        """Commit where the group begins, for all partitions of which it knows nothing yet."""
+        admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **self._place.options)
+        try:
+            await admin.start()
+            if self._wanted.topics is not None:
+                await make_topics(admin, {TOPIC_PREFIX + topic for topic in self._wanted.topics})
+            known = await _group_offsets(admin, self._group)
+            topics = [name for name in await admin.list_topics() if self._reads(name)]
+            described = await admin.describe_topics(topics) if topics else []
+        finally:
+            await admin.close()
+        # What a group that began earlier meets later it reads from its beginning.
+        start: Start = "earliest" if known or self._begun else self._start
+        partitions = [
+            TopicPartition(topic["topic"], one["partition"]) for topic in described for one in topic["partitions"]
+        ]
+        new = [partition for partition in partitions if partition not in known]
+        if new:
+            consumer = self._new_consumer(request_timeout_ms=ANSWER_MS)
+            try:
+                await consumer.start()
+                consumer.assign(new)
+                await consumer.commit(await _offsets(consumer, new, start))
+            except (UnknownMemberIdError, CommitFailedError):
+                pass  # Others of the group are there: then the beginning it is.
+            finally:
+                await _end(consumer)
+        self._begun = True
+
+    def _reads(self, topic: str) -> bool:
+        if not topic.startswith(TOPIC_PREFIX):
+            return False
+        return self._wanted.topics is None or topic.removeprefix(TOPIC_PREFIX) in self._wanted.topics
+
+    async def _join(self) -> None:
+        # A group waits for its busy members; so does the answer to whoever wants to join it.
+        consumer = self._new_consumer(request_timeout_ms=int((REBALANCE_S + ANSWER_S) * 1000))
+        try:
+            await ask(consumer.start())
+        except BaseException:
+            await _end(consumer)
+            raise
+        listener = _Listener(self._revoked, self._assigned)
+        if self._wanted.topics is None:
+            consumer.subscribe(pattern=f"^{re.escape(TOPIC_PREFIX)}.*", listener=listener)
+        else:
+            consumer.subscribe([TOPIC_PREFIX + topic for topic in sorted(self._wanted.topics)], listener=listener)
+        self._giving_up = False
+        self._consumer = consumer
+        if self._closed.is_set():
+            await self._drop()
+
+    async def _revoked(self) -> None:
+        """The group is to be shared out anew: give nothing more out, and let what is in hand be settled."""
+        self._giving_up = True
+        until = time.monotonic() + REBALANCE_S
+        while self._hands.in_hand and not self._closed.is_set() and time.monotonic() < until:
+            await self._sleep_until(time.monotonic() + SLICE_S)
+            self._changed.clear()
+        self._lose_all()
+
+    def _assigned(self) -> None:
+        self._giving_up = False
+        self._changed.set()
+
+    def _lose_all(self) -> None:
+        self._sharing += 1
+        for place in self._hands.places:
+            self._lose(place)
+        self._changed.set()
+
+    def _lose(self, place: Partition) -> None:
+        self._hands.lose(place)
+        self._next.pop(place, None)
+        self._committed.pop(place, None)
+        for key in [key for key in self._records if key[0] == place]:
+            del self._records[key]
+
+    async def _hold_new(self, consumer: AIOKafkaConsumer) -> None:
+        """Go on from what is committed of what we were assigned."""
+        sharing = self._sharing
+        places = {_place(partition): partition for partition in consumer.assignment()}
+        new = {
+            place: partition
+            for place, partition in places.items()
+            if not self._hands.holds(place) and self._hands.may_return(place)
+        }
+        if not new:
+            return
+        first = await ask(consumer.beginning_offsets(list(new.values())))
+        for place, partition in new.items():
+            committed = await ask(consumer.committed(partition))
+            if sharing != self._sharing:
+                return
+            if committed is not None and committed < first[partition]:
+                self._met(Stats(lost=first[partition] - committed))
+            offset = max(committed or 0, first[partition])
+            consumer.seek(partition, offset)
+            self._hands.hold(place)
+            self._next[place] = self._committed[place] = offset
+
+    async def _drop(self) -> None:
+        """Leave the group, and let go of everything."""
+        self._lose_all()
+        self._giving_up = False
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await _end(consumer)
+
+    async def _watch(self) -> None:
+        """Leave when nobody has fetched or extended for the time of the lease."""
+        while True:
+            left = min(self._renewed + self._lease_s - time.monotonic(), self._lease_s)
+            if left <= 0 and self._consumer is not None:
+                log.warning("Group %s: a member was silent for %.0f s and leaves.", self._group, self._lease_s)
+                await self._drop()
+            await asyncio.sleep(max(left, self._lease_s / 20))
+
+    # -- settling --------------------------------------------------------------------------------
+
+    async def extend(self) -> set[Partition]:
+        self._renewed = time.monotonic()
+        return self._hands.told()
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        mine = self._mine(deliveries)
+        await self._commit({place: {one.position for one in some} for place, some in mine.items()})
+        for place, some in mine.items():
+            self._settled(place, some)
+
+    def _mine(self, deliveries: Sequence[Delivery]) -> dict[Partition, list[Delivery]]:
+        mine = self._hands.mine(deliveries)
+        self._met(Stats(late=len(deliveries) - sum(map(len, mine.values()))))
+        return mine
+
+    def _settled(self, place: Partition, some: list[Delivery]) -> None:
+        self._hands.settle(place, some)
+        for one in some:
+            self._records.pop((place, one.position), None)
+        self._changed.set()
+
+    async def _commit(self, settled: dict[Partition, set[str]]) -> None:
+        """Commit up to the first that is not settled, were these; TransportAway."""
+        offsets: dict[Partition, int] = {}
+        for place in self._hands.places:
+            first = self._hands.first(place, settled.get(place, ()))
+            offset = int(first) if first is not None else self._next[place]
+            if offset > self._committed[place]:
+                offsets[place] = offset
+        if not offsets or self._consumer is None:
+            return
+        await ask(self._consumer.commit({_partition(place): offset for place, offset in offsets.items()}))
+        self._committed |= offsets
+
+    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0) -> None:
+        for place, some in self._mine(deliveries).items():
+            self._hands.give_back(place, some, time.monotonic() + delay_s)
+        self._changed.set()
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        if not self._mine([delivery]):
+            return
+        place = delivery.place
+        noted = {
+            "mc-reason": reason[:1000],
+            "mc-topic": delivery.topic,
+            "mc-partition": str(delivery.partition),
+            "mc-position": delivery.position,
+        }
+        headers = [*self._records[place, delivery.position].headers]
+        headers += [(name, value.encode()) for name, value in noted.items()]
+        await self._produce(self._group, delivery.raw, headers)
+        await self._commit({place: {delivery.position}})
+        self._settled(place, [delivery])
+
+    async def seek(self, start: Start) -> None:
+        """As the seam says, for a group with this one member: Kafka moves nobody's place while he reads."""
+        if self._hands.in_hand:
+            raise TransportError("Settle what is in hand before you seek.")
+        deadline = time.monotonic() + 2 * ANSWER_S
+        while self._consumer is None or not self._hands.places:
+            if time.monotonic() > deadline:
+                raise TransportError("This member has no partitions: seek with the group's only member.")
+            await self.fetch(0, SLICE_S)
+        consumer = self._consumer
+        partitions = list(map(_partition, self._hands.places))
+        offsets = await ask(_offsets(consumer, partitions, start))
+        try:
+            await ask(consumer.commit(offsets))
+        except IllegalStateError as error:
+            raise away(error) from None
+        self._hands.clear()
+        self._records.clear()
+        for partition, offset in offsets.items():
+            consumer.seek(partition, offset)
+            self._next[_place(partition)] = self._committed[_place(partition)] = offset
+        self._changed.set()
+
+
+async def _group_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Any]:
+    """What the group has committed. A cluster's first group has to wait until there is a place for it."""
+    while True:
+        try:
+            return dict(await admin.list_consumer_group_offsets(group))
+        except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+            await asyncio.sleep(0.1)
+
+
+async def _offsets(
+    consumer: AIOKafkaConsumer, partitions: list[TopicPartition], start: Start
+) -> dict[TopicPartition, int]:
+    """Where ``start`` is in each."""
+    if start == "earliest":
+        return dict(await consumer.beginning_offsets(partitions))
+    ends: dict[TopicPartition, int] = dict(await consumer.end_offsets(partitions))
+    if not isinstance(start, str):
+        times = await consumer.offsets_for_times(dict.fromkeys(partitions, int(start * 1000)))
+        ends |= {partition: found.offset for partition, found in times.items() if found is not None}
+    return ends
+
+
+async def _end(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group and close what is open, whatever of it still answers."""
+    try:
+        await ask(consumer.stop(), 1.0)
+    except (TransportAway, asyncio.CancelledError):
+        # It waits for the group, which may wait for long: then its connections go, and the group misses it soon.
+        await consumer._client.close()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+
+
+def _partition(place: Partition) -> TopicPartition:
+    return TopicPartition(TOPIC_PREFIX + place[0], place[1])
+
+
+def _place(partition: TopicPartition) -> Partition:
+    return partition.topic.removeprefix(TOPIC_PREFIX), partition.partition
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
