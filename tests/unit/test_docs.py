@@ -161,7 +161,9 @@ def test_the_rooms_and_the_folders_of_a_home_are_all_named() -> None:
 
 # -- settings ------------------------------------------------------------------------------------
 
-VARIABLE = re.compile(r"(MC|DJANGO|OTEL|CELERY|DATABASE|REDIS|CLICKHOUSE|AEGIS|COVENANT|NEXUS|MINT)_[A-Z_]*[A-Z]")
+VARIABLE = re.compile(
+    r"(MC|DJANGO|OTEL|CELERY|DATABASE|REDIS|CLICKHOUSE|AMQP|KAFKA|AEGIS|COVENANT|NEXUS|MINT)_[A-Z_]*[A-Z]"
+)
 AMONG_OURSELVES = {"DJANGO_SETTINGS_MODULE", "MC_LISTEN", "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"}
 """Our own processes set these, nobody else does."""
 NEVER_ASKED = {"NEXUS_DATABASE_URL"}
