@@ -146,6 +146,8 @@ SPECIAL = {
 """What is only compared with its like, by the type of data that it concerns."""
 
 
+ANYTHING: dict[str, Any] = {}
+
 UNEVALUATED = {"unevaluatedItems", "unevaluatedProperties"}
 """These depend on what stands beside them."""
 
@@ -157,26 +159,34 @@ class _TooLong(Exception):
 class _Comparison:
     def __init__(self) -> None:
         self.steps = 0
+        self.loose: dict[int, Node] = {}
+        """Of writers' schemas by their identity, which lasts as long as the comparison."""
+
+    def _opened(self, writer: Node) -> Node:
+        if id(writer) not in self.loose:
+            self.loose[id(writer)] = opened(writer)
+        return self.loose[id(writer)]
 
     def accepts(self, reader: Node, writer: Node, at: str) -> list[Break]:
         """Why the reader might refuse something that the writer allows; ignoring a rule of the writer's is safe."""
         self.steps += 1
         if self.steps > MOST_STEPS:
             raise _TooLong
-        if reader is True or writer is False or _same(reader, writer):
+        if reader is True or writer is False or _same(reader, self._opened(writer)):
             return []
         if reader is False:
             return [Break("refused", at, "nothing is accepted here")]
         if not reader.keys() - ANNOTATIONS:
             return []
-        return self._unequal(reader, {} if writer is True else writer, at)
+        return self._unequal(reader, ANYTHING if writer is True else writer, at)
 
     def _unequal(self, reader: Node, writer: dict[str, Any], at: str) -> list[Break]:
         if (values := _values(writer)) is not None:
             return self._finite(reader, writer, values, at)
         found = self._rules(reader, writer, at)
-        if found and any(not self.accepts(reader, part, at) for part in writer.get("allOf", ())):
-            return []
+        for part in writer.get("allOf", ()):
+            # Whatever is written keeps to each part, so the one that explains most is enough.
+            found = min(found, self.accepts(reader, part, at), key=len) if found else found
         for choices in _choices(writer):
             if found and not any(self.accepts(reader, part, at) for part in choices):
                 return []
@@ -265,7 +275,9 @@ class _Comparison:
         for name, one in writes.items():
             if name not in reads:
                 found += self.accepts(rest_read, one, f"{at}/additionalProperties")
-        return found + self.accepts(rest_read, rest_written, f"{at}/additionalProperties")
+        # Where both know the same patterns, what is left is what neither names and none of them matches.
+        same = _same(reader.get("patternProperties", {}), opened(writer).get("patternProperties", {}))
+        return found + self.accepts(rest_read, _rest(writer, same), f"{at}/additionalProperties")
 
 
 def _string(reader: dict[str, Any], writer: dict[str, Any], at: str) -> list[Break]:
@@ -316,9 +328,9 @@ def _bounds(reader: dict[str, Any], writer: dict[str, Any], at: str, low: str, h
     return found
 
 
-def _rest(writer: dict[str, Any]) -> Node:
-    """What a writer may write into properties that it does not name."""
-    if "patternProperties" in writer:
+def _rest(writer: dict[str, Any], without_patterns: bool = False) -> Node:
+    """What a writer may write into properties that it does not name (and that none of its patterns matches)."""
+    if writer.get("patternProperties") and not without_patterns:
         return True
     if "additionalProperties" in writer:
         return writer["additionalProperties"]
