@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
 
 from apps.events.models import Event
-from apps.events.queries import head, matching
+from apps.events.queries import beside, head, kinds_like, page_of
 from apps.events.serializers import EventSerializer
 from apps.lib.rest import Pages
 from services.kit.events.patterns import PatternError
@@ -21,8 +21,36 @@ BIGGEST = 2**63 - 1
 class Positions(Pages):
     """The log from its end, or, with ``after``, on from a position."""
 
+    offset_cutoff = None
+    """A cursor counts events of one instant, and so many may have been published at once."""
+    own = (Pages.cursor_query_param, Pages.page_size_query_param, "format")
+    """Parameters that narrow nothing."""
+
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:
-        return ("position",) if "after" in request.query_params else ("-position",)
+        if "after" in request.query_params:
+            return ("position",)
+        # What is asked for by time comes in its order: the index by time then finds it and ends with the page.
+        return ("-time", "-position") if request.query_params.keys() & {"since", "until"} else ("-position",)
+
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        """As DRF does; where types are all that narrows the log, from no more of it than the page needs."""
+        asked = request.query_params
+        if asked.get("type") and asked.keys() <= {"type", "after", *self.own}:
+            kinds = kinds_like([asked["type"]])
+            if kinds is not None:
+                queryset = self._page_of(queryset, kinds, request)
+        return super().paginate_queryset(queryset, request, view)
+
+    def _page_of(self, queryset: Any, kinds: list[str], request: Any) -> Any:
+        cursor = self.decode_cursor(request)
+        after = request.query_params.get("after")
+        start = int(after) if after else None
+        back, skipped = False, 0
+        if cursor is not None:
+            start = int(cursor.position) if cursor.position else start
+            back, skipped = cursor.reverse, cursor.offset
+        count = self.get_page_size(request) + skipped + 1
+        return page_of(queryset, kinds, start, count, forward=bool(after) != back)
 
 
 class Whole(filters.NumberFilter):
@@ -60,7 +88,7 @@ class Events(filters.FilterSet):
         """400 beside the field for what is no pattern."""
         try:
             # The end first: a type that is new by the time of the query must not be passed by.
-            return matching(rows.filter(position__lte=head()), [value])
+            return beside(rows.filter(position__lte=head()), [value])
         except PatternError as error:
             raise serializers.ValidationError({name: [str(error)]}) from None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Min, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from apps.events.models import SHARDS, OutboxMessage, OutboxShard
 from services.kit.events.outbox import Backlog, Settlement
@@ -83,7 +83,7 @@ def waiting() -> QuerySet[OutboxMessage]:
 def backlog() -> Backlog:
     """What waits now."""
     rows = waiting()
-    oldest = rows.aggregate(oldest=Min("event__time"))["oldest"]
+    oldest = rows.order_by("pk").values_list("event__time", flat=True).first()
     return Backlog(rows.count(), oldest.timestamp() if oldest else None)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Value
+from django.db.models.functions import Concat
 
 from apps.events.models import ALL, Event, Stream
 from services.kit.events import patterns
@@ -39,10 +40,10 @@ def recent(types: Sequence[str] = ("#",), since: float | None = None, limit: int
     What was committed a moment ago is among them, though it may have no position yet. PatternError for a
     broken pattern. At most 1,000 at once.
     """
-    rows = matching(Event.objects.all(), types)
+    rows = beside(Event.objects.all(), types)
     if since is not None:
         rows = rows.filter(time__gte=datetime.fromtimestamp(since, UTC))
-    return list(rows.order_by("-pk")[: max(min(limit, MOST), 0)])
+    return list(rows.order_by("-time", "-pk")[: max(min(limit, MOST), 0)])
 
 
 def following(position: int, types: Sequence[str] = ("#",), limit: int = 100, until: int | None = None) -> Reading:
@@ -55,7 +56,9 @@ def following(position: int, types: Sequence[str] = ("#",), limit: int = 100, un
     limit = max(min(limit, MOST), 1)
     # First, so that whatever is up to here is seen by all that is asked afterwards, new types too.
     end = head() if until is None else min(head(), until)
-    rows = matching(Event.objects.filter(position__gt=position, position__lte=end), types)
+    rows = Event.objects.filter(position__gt=position, position__lte=end)
+    if (kinds := kinds_like(types)) is not None:
+        rows = page_of(rows, kinds, position, limit, forward=True)
     events = list(rows.order_by("position")[:limit])
     last = events[-1].position if len(events) == limit else end
     return Reading(events, max(position, last or 0))
@@ -72,15 +75,49 @@ def history(stream: str, after: int = 0, until: int | None = None) -> QuerySet[E
     return (rows if until is None else rows.filter(version__lte=until)).order_by("version")
 
 
-def matching(rows: QuerySet[Event], types: Sequence[str]) -> QuerySet[Event]:
-    """Narrow ``rows`` to those whose type matches one of the patterns. PatternError for what is none."""
+def kinds_like(types: Sequence[str]) -> list[str] | None:
+    """The types in the log that match one of the patterns; None for all. PatternError for what is no pattern."""
     for pattern in types:
         patterns.segments(pattern)
     if "#" in types:
-        return rows
+        return None
     if all(patterns.literal_prefix(pattern) == pattern for pattern in types):
-        return rows.filter(type__in=sorted(set(types)))
+        return sorted(set(types))
     with connection.cursor() as cursor:
         cursor.execute(TYPES)
         known = [name for (name,) in cursor.fetchall()]
-    return rows.filter(type__in=[name for name in known if any(patterns.matches(one, name) for one in types)])
+    return [name for name in known if any(patterns.matches(one, name) for one in types)]
+
+
+def matching(rows: QuerySet[Event], types: Sequence[str]) -> QuerySet[Event]:
+    """Narrow ``rows`` to those whose type matches one of the patterns. PatternError for what is none."""
+    kinds = kinds_like(types)
+    return rows if kinds is None else rows.filter(type__in=kinds)
+
+
+def beside(rows: QuerySet[Event], types: Sequence[str]) -> QuerySet[Event]:
+    """``matching`` for rows that something else narrows more: SQLite, which keeps no figures about its columns,
+    would go by the types first and read a million events of the last year to show those of the last minute."""
+    kinds = kinds_like(types)
+    return rows if kinds is None else rows.alias(kind=Concat("type", Value(""))).filter(kind__in=kinds)
+
+
+def page_of(
+    rows: QuerySet[Event], kinds: Sequence[str], start: int | None, count: int, *, forward: bool
+) -> QuerySet[Event]:
+    """Narrow ``rows`` to ``kinds``, and to no more positions than hold the next ``count`` events from ``start`` on.
+
+    A database either sorts all events of several types or goes through the log until it has found enough: both
+    take a million steps for one page when the types are common, or rare. The page ends at the latest where one of the
+    types alone would fill it, and that is a probe of the index by type and position for each.
+    """
+    order = "position" if forward else "-position"
+    begin = {} if start is None else {"position__gt" if forward else "position__lt": start}
+    filled = []
+    for kind in kinds:
+        own = Event.objects.filter(type=kind, position__isnull=False, **begin).order_by(order)
+        filled += own.values_list("position", flat=True)[count - 1 : count]
+    rows = rows.filter(type__in=kinds)
+    if not filled:
+        return rows
+    return rows.filter(position__lte=min(filled)) if forward else rows.filter(position__gte=max(filled))
