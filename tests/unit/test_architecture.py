@@ -55,6 +55,7 @@ PURE = (
     "services/kit/events/gaps.py",
     "services/kit/events/outbox.py",
     "services/kit/events/schema.py",
+    "apps/events/schemas/asyncapi.py",
     "apps/events/schemas/compat.py",
     "apps/events/boundary.py",
     "apps/events/upcast.py",

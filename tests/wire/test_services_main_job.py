@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -59,6 +60,30 @@ def held(call: Call, account: str) -> Decimal:
 
 def test_one_sentence_moves_money_and_leaves_one_trace(fleet: Fleet, call: Call) -> None:
     crosses(fleet, call)
+
+
+def test_the_events_of_the_fleet_are_in_the_catalogue_and_keep_to_their_schemas(fleet: Fleet, call: Call) -> None:
+    say(call, "send 1 AZR to catalogued")
+
+    def wire() -> list[bytes]:
+        with redis.Redis.from_url(fleet.redis_url) as bundled:
+            streams = list(bundled.scan_iter("mc:events:business*", _type="stream"))
+            return [value for name in streams for _, entry in bundled.xrange(name) for value in entry.values()]
+
+    until(lambda: any(b"catalogued" in value for value in wire()), 20, what="the transaction is on the bus")
+    [event] = [json.loads(value) for value in wire() if b"catalogued" in value]
+    assert event["dataschema"] == "urn:mission-control:schema:business.transaction.recorded:1"
+    headers = {"Authorization": f"Bearer {fleet.credentials['api_token']}"}
+    asked = requests.get(f"{fleet.pages}/api/v1/events/asyncapi", headers=headers, timeout=20).json()
+    operations = {name for name in asked["operations"] if "transaction" in name}
+    assert operations == {
+        "covenant.send.business.transaction.recorded",
+        "mint.receive.business.transaction.recorded",
+    }
+    [seeded, *_] = requests.get(
+        f"{fleet.pages}/api/v1/events?type=system.configuration.published", headers=headers, timeout=20
+    ).json()["results"]
+    assert seeded["schema_version"] == 1, "schemas are registered before the first event"
 
 
 @pytest.mark.solo
