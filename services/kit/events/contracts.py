@@ -20,6 +20,10 @@ C = TypeVar("C")
 Versions = Mapping[str, Mapping[int, Schema]]
 
 
+class Unfit(Permanent):
+    """An event that lacks what its consumer needs."""
+
+
 class Contracts:
     """The schemas of one service, compiled. Immutable."""
 
@@ -56,7 +60,7 @@ class Contracts:
             try:
                 self.check_consumed(event)
             except Violation as violation:
-                raise Permanent(str(violation)) from violation
+                raise Unfit(str(violation)) from violation
             handler(connection, event)
 
         return checked
