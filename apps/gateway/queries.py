@@ -81,6 +81,8 @@ class WorkerStatus:
     digest: str = ""
     refused: int = 0
     """Messages on Redis that it did not believe or could not read."""
+    of: int = 0
+    """How many workers its gateway runs; 0 while that is not told."""
 
 
 def breakers() -> dict[str, BreakerStatus]:
@@ -92,7 +94,9 @@ def workers() -> list[WorkerStatus]:
     """The live workers, by id. GatewayStateAway without Redis."""
     now = clock.wall()
     return [
-        WorkerStatus(worker, beat.revision, beat.at, beat.pid, beat.node, beat.dropped, beat.digest, beat.refused)
+        WorkerStatus(
+            worker, beat.revision, beat.at, beat.pid, beat.node, beat.dropped, beat.digest, beat.refused, beat.of
+        )
         for worker, beat in sorted(_hash(WorkerBeat, wire.GATEWAY_WORKERS).items())
         if beat.at > now - FRESH_S
     ]

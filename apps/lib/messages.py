@@ -45,6 +45,8 @@ class WorkerBeat(msgspec.Struct, frozen=True):
     digest: str = ""
     refused: Count = 0
     """Messages on Redis that it did not believe or could not read."""
+    of: Count = 0
+    """How many workers its gateway runs, once they have had the time to speak; 0 before, and where it is not told."""
 
 
 class Ejected(msgspec.Struct, frozen=True):

@@ -330,6 +330,15 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(pair: Gateway) -> None
     assert {pair.get("/open/x").status for _ in range(10)} == {200}
 
 
+def test_who_is_left_says_that_a_worker_that_hangs_is_missing(pair: Gateway) -> None:
+    hung, *_ = pair.worker_pids()
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        until(lambda: 2 in [beat["of"] for beat in pair.workers_seen().values()], 20, what="the one that still speaks")
+    finally:
+        os.kill(hung, signal.SIGCONT)
+
+
 def test_sigterm_lets_requests_in_flight_finish(gateway: Gateway) -> None:
     assert gateway.process is not None
     with contextlib.closing(gateway.connect()) as connection:

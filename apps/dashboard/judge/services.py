@@ -159,6 +159,8 @@ def judge_gateway(
         return Judgement(FAILING, down)
     if unseen:
         return Judgement(UNKNOWN, unseen)
+    if silent := _silent_workers(workers):
+        return Judgement(DEGRADED, silent)
     newest, published = changes.revision, changes.published_at or 0.0
     late = [worker for worker in workers if newest is not None and worker.revision < newest]
     if late and now - published > LATE_WORKER:
@@ -172,3 +174,15 @@ def judge_gateway(
     if blind.traffic:
         return Judgement(UNKNOWN, f"workers report, errors not known: {blind.traffic}")
     return Judgement(HEALTHY)
+
+
+def _silent_workers(workers: Sequence[WorkerLike]) -> str:
+    """Of which node not all workers are heard: one that hangs keeps its connections, and answers none of them."""
+    for node in sorted({worker.node for worker in workers}):
+        heard = [worker for worker in workers if worker.node == node]
+        # The least that any of them says: after a restart with fewer, the former ones' word stands for a while.
+        wanted = min((worker.of for worker in heard if worker.of), default=0)
+        if len(heard) < wanted:
+            verb = "gives" if wanted - len(heard) == 1 else "give"
+            return f"{wanted - len(heard)} of {plural(wanted, 'worker')} on {node} {verb} no sign of life"
+    return ""

@@ -22,6 +22,7 @@ from apps.gateway.plane.table import Builder
 from apps.gateway.plane.worker import Worker
 from apps.lib import wire
 from apps.lib.border import REFUSED, text
+from apps.lib.clock import monotonic
 from apps.lib.messages import WorkerBeat
 from apps.lib.seal import Refused
 
@@ -154,6 +155,7 @@ class Snapshots:
                 node=worker.settings.node,
                 dropped=self._report.dropped,
                 refused=worker.border.passed_over,
+                of=worker.settings.workers if monotonic() - worker.started_at > ALIVE_SECONDS else 0,
             )
             entry: Any = worker.border.close(beat, wire.GATEWAY_WORKERS, worker.id)
             await worker.redis.hset(wire.GATEWAY_WORKERS, worker.id, entry)

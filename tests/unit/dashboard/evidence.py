@@ -82,6 +82,7 @@ class Worker:
     node: str = "here"
     dropped: int = 0
     refused: int = 0
+    of: int = 0
 
 
 DOWN = Status(state="unhealthy", detail="connection refused", since=NOW - 60)

@@ -300,3 +300,18 @@ def test_the_state_of_the_gateway(workers: Any, total: Edge, more: Any, expected
 def test_a_worker_has_a_moment_for_a_new_revision() -> None:
     changes = Changes(revision=7, published_at=NOW - 3)
     assert services.judge_gateway((Worker(revision=6),), changes, Traffic(total=SEEN), {}, NOW).state == "healthy"
+
+
+def test_a_worker_that_is_heard_no_more_is_told() -> None:
+    def judged(*workers: Worker) -> tuple[str, str]:
+        judgement = services.judge_gateway(workers, Changes(), Traffic(total=SEEN), {}, NOW)
+        return judgement.state, judgement.why
+
+    assert judged(Worker("a", of=2), Worker("b", of=2), Worker("c", node="there", of=1)) == ("healthy", "")
+    assert judged(Worker("a", of=2), Worker("c", node="there", of=1)) == (
+        "degraded",
+        "1 of 2 workers on here gives no sign of life",
+    )
+    assert judged(Worker("a", of=4))[1] == "3 of 4 workers on here give no sign of life"
+    assert judged(Worker("a"))[0] == "healthy", "one that has just begun does not know of the others"
+    assert judged(Worker("a", of=4), Worker("b", of=1))[0] == "healthy", "a restart with fewer"

@@ -61,12 +61,12 @@ def test_live_workers_are_listed_with_the_revision_they_serve(redis_url: str, se
     now = time.time()
     with redis.Redis.from_url(redis_url) as client:
         for name, at in (("n:7", now), ("n:6", now - 60)):
-            beat = settings.WIRE.close(WorkerBeat(4, at, 7, "n", 1, "d", 2), wire.GATEWAY_WORKERS, name)
+            beat = settings.WIRE.close(WorkerBeat(4, at, 7, "n", 1, "d", 2, 3), wire.GATEWAY_WORKERS, name)
             client.hset(wire.GATEWAY_WORKERS, name, beat)
         report = settings.WIRE.close(said(at=now), wire.BREAKER_STATE, "nexus|n:7")
         client.hset(wire.BREAKER_STATE, "nexus|n:7", report)
     (found,) = queries.workers()
-    assert (found.id, found.revision, found.pid, found.dropped, found.refused) == ("n:7", 4, 7, 1, 2)
+    assert (found.id, found.revision, found.pid, found.dropped, found.refused, found.of) == ("n:7", 4, 7, 1, 2, 3)
     assert queries.breakers()["nexus"].state == "closed"
 
 
