@@ -36,6 +36,8 @@ PATIENCE = 60.0
 LOOPBACK = "127.0.0.1"
 EMBEDDED = {"MC_REDIS_PORT": "REDIS_URL", "MC_CLICKHOUSE_PORT": "CLICKHOUSE_URL"}
 """The engines that a URL replaces; they listen on loopback whatever ``MC_HOST`` says."""
+NO_PROXY = ("no_proxy", "NO_PROXY")
+"""Both spellings: clients differ in which they read first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,10 @@ class Settings:
         # One arena and one BLAS thread a process: a dozen small processes share few cores.
         for name, value in (("MALLOC_ARENA_MAX", "2"), ("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")):
             known.setdefault(name, value)
-        return known
+        # A proxy of the user's is for the world: it can't reach what listens here, and would be told our secrets.
+        ours = [LOOPBACK, "localhost", "::1", self.reach.strip("[]")]
+        direct = [word for name in NO_PROXY for word in env.words(name)]
+        return known | dict.fromkeys(NO_PROXY, ",".join(dict.fromkeys(direct + ours)))
 
 
 def read() -> Settings:

@@ -75,6 +75,15 @@ def test_children_write_byte_code_and_keep_what_the_caller_chose(monkeypatch: py
     assert env["MC_GATEWAY_PORT"] == "8080"
 
 
+def test_no_proxy_of_the_users_stands_between_our_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "corp.example, ::1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    known = environment.read().children_env()
+    assert known["no_proxy"] == known["NO_PROXY"] == "corp.example,::1,127.0.0.1,localhost"
+    assert known["http_proxy"] == "http://127.0.0.1:9", "what is called elsewhere goes as the user says"
+
+
 @pytest.mark.parametrize("value", ["http", "0", "65536", "-1", "80 80"])
 def test_a_port_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MC_AEGIS_PORT", value)
