@@ -12,6 +12,7 @@ from rest_framework import mixins, serializers, viewsets
 from apps.events.models import Event
 from apps.events.queries import beside, head, kinds_like, page_of
 from apps.events.serializers import EventSerializer
+from apps.lib.moments import Moment
 from apps.lib.rest import Pages
 from services.kit.events.patterns import PatternError
 
@@ -70,8 +71,8 @@ class Events(filters.FilterSet):
     stream = filters.CharFilter(max_length=255)
     tag = filters.CharFilter(field_name="tags__tag", max_length=255)
     correlation_id = filters.CharFilter(max_length=64)
-    since = filters.IsoDateTimeFilter(field_name="time", lookup_expr="gte")
-    until = filters.IsoDateTimeFilter(field_name="time", lookup_expr="lt")
+    since = Moment(field_name="time", lookup_expr="gte")
+    until = Moment(field_name="time", lookup_expr="lt")
     after = Whole(
         field_name="position",
         lookup_expr="gt",

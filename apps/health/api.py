@@ -22,6 +22,7 @@ from apps.health.serializers import (
     SummarySerializer,
 )
 from apps.lib import clock
+from apps.lib.moments import Moment
 from apps.lib.rest import Pages
 from apps.registry.api import NAME, described
 from apps.registry.models import Service
@@ -81,8 +82,8 @@ class HealthTransitions(filters.FilterSet):
     service = filters.CharFilter(max_length=63)
     instance = filters.CharFilter(field_name="key", max_length=127, help_text="`<service>/<instance>`")
     to_state = filters.ChoiceFilter(choices=STATES)
-    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte")
-    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
+    since = Moment(field_name="at", lookup_expr="gte")
+    until = Moment(field_name="at", lookup_expr="lt")
 
     class Meta:
         model = HealthTransition
@@ -103,8 +104,8 @@ class BreakerTransitions(filters.FilterSet):
     worker = filters.CharFilter(max_length=120)
     whole = filters.BooleanFilter(method="only_whole", help_text="True: services as a whole; false: single workers.")
     to_state = filters.ChoiceFilter(choices=BREAKER_STATES)
-    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte")
-    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
+    since = Moment(field_name="at", lookup_expr="gte")
+    until = Moment(field_name="at", lookup_expr="lt")
 
     class Meta:
         model = BreakerTransition

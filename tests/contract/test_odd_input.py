@@ -120,6 +120,12 @@ def test_odd_parameters_of_the_api(boss: Client) -> None:
     assert asked > 300
 
 
+@pytest.mark.parametrize("path", ["/api/v1/events", "/api/v1/health/transitions", "/api/v1/breaker-transitions"])
+def test_a_moment_is_understood_at_any_offset_and_out_of_the_calendar_it_is_400(boss: Client, path: str) -> None:
+    assert ask(boss, path, {"since": "2024-01-01T00:00:00+21:25", "until": "2024-01-02T00:00:00-23:59"}) == 200
+    assert ask(boss, path, {"since": "0001-01-01T00:00:00+21:25"}) == 400
+
+
 def test_odd_addresses_of_the_api(boss: Client) -> None:
     for noun in ("services", "instances", "routes", "keys", "revisions", "events", "tokens", "health-checks", "traces"):
         for value in (HUGE, str(2**63 - 1), "9" * 18, "-1", "%00", "a%00b", "%ff", "%ed%a0%80", "..", "a" * 3000):
