@@ -39,7 +39,7 @@ IN_HAND: Final = 512
 """Deliveries that a consumer holds at most, of all its partitions."""
 WAIT_S: Final = 2.0
 """One wait for new events."""
-LOOK_EVERY_S: Final = 2.0
+LOOK_EVERY_S: Final = 5.0
 """Between two looks at how far behind the group is, and at what it has parked."""
 SILENT_S: Final = 10.0
 """A bus that has not answered for so long is unwell."""
