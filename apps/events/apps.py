@@ -9,6 +9,15 @@ class EventsConfig(AppConfig):
         from auditlog.registry import auditlog
 
         from apps.events.schemas.models import EventType, SchemaVersion
+        from apps.events.subscriptions.models import Subscription
 
         auditlog.register(EventType)
         auditlog.register(SchemaVersion, exclude_fields=["created_at"])
+        # What the engine writes while it delivers is in metrics and in the attempt log.
+        auditlog.register(
+            Subscription,
+            include_fields=[
+                *("name", "kind", "patterns", "source", "filter", "state", "reason", "url", "mode", "handshake"),
+                *("concurrency", "rate", "max_attempts", "max_age_s", "timeout_s"),
+            ],
+        )

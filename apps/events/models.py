@@ -13,10 +13,11 @@ from zlib import crc32
 from django.db import models
 
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
+from apps.events.subscriptions.models import Attempt, Handled, Subscription
 from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
 from services.kit.events.schema import uri
 
-__all__ = ["EventType", "SchemaReader", "SchemaVersion"]
+__all__ = ["Attempt", "EventType", "Handled", "SchemaReader", "SchemaVersion", "Subscription"]
 """Django looks for models here."""
 
 SHARDS = 16
