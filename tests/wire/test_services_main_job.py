@@ -17,6 +17,7 @@ import redis
 import requests
 
 from tests.fleet import Fleet, new_fleet
+from tests.kafka_server import KafkaServer
 from tests.rabbitmq_server import RabbitServer
 from tests.waiting import until
 
@@ -90,7 +91,19 @@ def test_the_events_of_the_fleet_are_in_the_catalogue_and_keep_to_their_schemas(
 @pytest.mark.rabbitmq
 def test_rabbitmq_carries_it_where_it_is_the_default(tmp_path: Path) -> None:
     broker = RabbitServer(tmp_path)
-    system = new_fleet(MC_BUS_DEFAULT="rabbitmq", AMQP_URL=broker.url)
+    carries_all(broker, MC_BUS_DEFAULT="rabbitmq", AMQP_URL=broker.url)
+
+
+@pytest.mark.solo
+@pytest.mark.kafka
+def test_kafka_carries_it_where_it_is_the_default(tmp_path: Path) -> None:
+    broker = KafkaServer(tmp_path)
+    carries_all(broker, MC_BUS_DEFAULT="kafka", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{broker.port}")
+
+
+def carries_all(broker: RabbitServer | KafkaServer, **settings: str) -> None:
+    """A whole system of its own whose bus is ``broker``."""
+    system = new_fleet(**settings)
     try:
         broker.start()
         system.start()
