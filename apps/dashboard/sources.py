@@ -174,7 +174,7 @@ def change(event: Any) -> dict[str, Any]:
     kind, title = TITLES.get(event.type, ("info", event.type.removeprefix("system.").replace(".", " ") + " {subject}"))
     reason = event.data.get("reason") or event.data.get("summary") or ""
     return {
-        "id": str(event.event_id),
+        "id": event.event_id,
         "at": round(event.time.timestamp(), 1),
         "kind": kind,
         "title": title.format(subject=event.subject.rpartition("/")[2]).strip(),

@@ -17,7 +17,7 @@ from opentelemetry import trace
 
 from apps.events.boundary import Boundary
 from apps.events.deciding import first_beyond
-from apps.events.models import Event, PublishedKey
+from apps.events.models import FOREIGN, Event, PublishedKey
 from apps.events.nudges import nudge
 from apps.events.storing import Draft, store
 from apps.lib import clock
@@ -174,6 +174,8 @@ def _check_draft(draft: Draft) -> None:
             raise EventError(f"The event's {name} must be printable text of at most {MAX_TEXT} characters.")
     if not 0 <= draft.schema_version <= MAX_SCHEMA:
         raise EventError(f"The event's schema version must be from 0 to {MAX_SCHEMA:,}.")
+    if draft.place.startswith(FOREIGN):
+        raise EventError(f"The event's stream must not begin with {FOREIGN}: such are those of other publishers.")
     if not draft.source:
         raise EventError("The event must name its source.")
     if len(draft.tags) > MAX_TAGS or any(not 0 < len(tag) <= MAX_TEXT or not tag.isprintable() for tag in draft.tags):

@@ -6,17 +6,21 @@ from typing import Any
 
 from django.forms import IntegerField
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_view
-from rest_framework import mixins, serializers, viewsets
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import exceptions, mixins, serializers, viewsets
 
-from apps.events.models import Event
+from apps.events.models import MAX_STREAM, Event
 from apps.events.queries import beside, head, kinds_like, page_of
 from apps.events.serializers import EventSerializer
 from apps.lib.moments import Moment
 from apps.lib.rest import Pages
+from services.kit.events.cloudevent import MAX_TEXT
 from services.kit.events.patterns import PatternError
+from services.kit.problem import Problem, Refused
 
 BIGGEST = 2**63 - 1
+MOST_SOURCES = 20
+"""Told of one id."""
 
 
 class Positions(Pages):
@@ -66,11 +70,12 @@ class Events(filters.FilterSet):
         max_length=128,
         help_text="A type or a pattern: `*` is one segment, `#` any number, such as `system.#`.",
     )
-    subject = filters.CharFilter(max_length=255)
-    source = filters.CharFilter(max_length=255)
-    stream = filters.CharFilter(max_length=255)
+    subject = filters.CharFilter(max_length=MAX_TEXT)
+    source = filters.CharFilter(max_length=MAX_TEXT)
+    stream = filters.CharFilter(max_length=MAX_STREAM)
+    id = filters.CharFilter(field_name="event_id", max_length=MAX_TEXT)
     tag = filters.CharFilter(field_name="tags__tag", max_length=255)
-    correlation_id = filters.CharFilter(max_length=64)
+    correlation_id = filters.CharFilter(max_length=MAX_TEXT)
     since = Moment(field_name="time", lookup_expr="gte")
     until = Moment(field_name="time", lookup_expr="lt")
     after = Whole(
@@ -96,7 +101,14 @@ class Events(filters.FilterSet):
 
 @extend_schema_view(
     list=extend_schema(summary="List events", tags=["events"]),
-    retrieve=extend_schema(summary="Get an event", tags=["events"]),
+    retrieve=extend_schema(
+        summary="Get an event",
+        tags=["events"],
+        parameters=[
+            OpenApiParameter("id", str, OpenApiParameter.PATH, description="The CloudEvents id, percent-encoded."),
+            OpenApiParameter("source", str, description="Whose event, where several publishers gave the same id."),
+        ],
+    ),
 )
 class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Event]):
     """Everything that was published, newest first. Events never change.
@@ -110,9 +122,30 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     filterset_class = Events
     lookup_field = "event_id"
     lookup_url_kwarg = "id"
-    lookup_value_converter = "uuid"
-    lookup_value_regex = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+    # Others choose ids as they like, slashes and all: this address comes behind every other below it.
+    lookup_value_regex = ".+"
 
     def filter_queryset(self, queryset: Any) -> Any:
         rows = super().filter_queryset(queryset)
         return rows.filter(position__isnull=False) if self.action == "list" else rows
+
+    def get_object(self) -> Event:
+        """409 `ambiguous_id`, naming the sources, when several publishers gave this id."""
+        rows = self.get_queryset().filter(event_id=text(self.kwargs["id"], "id"))
+        if source := self.request.query_params.get("source"):
+            rows = rows.filter(source=text(source, "source"))
+        found = list(rows.order_by("pk")[: MOST_SOURCES + 1])
+        if not found:
+            raise exceptions.NotFound("There is no such event, or it is past its retention.")
+        if len(found) > 1:
+            sources = [event.source for event in found[:MOST_SOURCES]]
+            detail = f"{' and '.join(sources[:2])} published events of this id: say whose with ?source=."
+            raise Refused(Problem(409, "ambiguous_id", detail, extra={"sources": sources}))
+        return found[0]
+
+
+def text(value: str, name: str) -> str:
+    """400 for what no event can be called."""
+    if len(value) > MAX_TEXT or "\0" in value:
+        raise serializers.ValidationError({name: [f"At most {MAX_TEXT} characters, none of them NUL."]})
+    return value

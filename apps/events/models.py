@@ -14,7 +14,7 @@ from django.db import models
 
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
 from apps.events.subscriptions.models import Attempt, Handled, Subscription
-from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
+from services.kit.events.cloudevent import MAX_TEXT, MAX_TYPE, CloudEvent
 from services.kit.events.schema import uri
 
 __all__ = ["Attempt", "EventType", "Handled", "SchemaReader", "SchemaVersion", "Subscription"]
@@ -24,8 +24,21 @@ SHARDS = 16
 """How many relays can publish at once, at most. A key's shard never moves while this stands."""
 
 
+FOREIGN = "@"
+"""How the streams of others' events begin, and none of ours: nobody writes into an aggregate's history from outside."""
+MAX_STREAM = len(FOREIGN) + 3 * MAX_TEXT + 1 + MAX_TEXT
+"""The longest name of a foreign stream, whose source is full of slashes."""
+
 ALL = ""
 """The stream of all events: its version is the newest position in the log."""
+
+
+def foreign_stream(source: str, partition_key: str) -> str:
+    """The stream of what ``source`` published under ``partition_key``: ``@orders/42``.
+
+    A slash within the source is escaped, so that no two of them have a stream in common.
+    """
+    return f"{FOREIGN}{source.replace('%', '%25').replace('/', '%2F')}/{partition_key}"
 
 
 def shard_of(partition_key: str) -> int:
@@ -62,34 +75,46 @@ class EventQuerySet(models.QuerySet["Event"]):
 
 
 class Event(models.Model):
-    """One thing that happened (CloudEvents 1.0). Append-only."""
+    """One thing that happened (CloudEvents 1.0). Append-only. Source and id together name it (section 3.1.1)."""
 
     id = models.BigAutoField(primary_key=True)
     """Order of insertion. Concurrent transactions may commit out of it: readers follow ``position``."""
     position = models.BigIntegerField(null=True, editable=False)
     """The place in the log: 1, 2, 3 … without a gap, given to what is committed. Null for the moment before that."""
-    event_id = models.UUIDField(unique=True, editable=False)
+    event_id = models.CharField(max_length=MAX_TEXT, editable=False)
+    """Unique within its source. Ours are UUIDs that sort by time."""
     type = models.CharField(max_length=MAX_TYPE)
-    source = models.CharField(max_length=255)
-    subject = models.CharField(max_length=255, blank=True)
+    source = models.CharField(max_length=MAX_TEXT)
+    subject = models.CharField(max_length=MAX_TEXT, blank=True)
     time = models.DateTimeField()
-    datacontenttype = models.CharField(max_length=100, default="application/json")
+    datacontenttype = models.CharField(max_length=MAX_TEXT, default="application/json")
     data = models.JSONField()
+    extensions = models.JSONField(default=dict, blank=True, db_default=models.Value({}, models.JSONField()))
+    """Attributes that are nobody's but the publisher's."""
     schema_version = models.PositiveSmallIntegerField(default=0)
     """Which version of its type's schema ``data`` is written in; 0 when it has none and the publisher named none."""
-    stream = models.CharField(max_length=255)
-    """What keeps its events in order with each other: an aggregate's history, the wire's ``partitionkey``."""
+    dataschema = models.CharField(max_length=MAX_TEXT, blank=True, default="", db_default="")
+    """Which schema the publisher names, when it is none of ours."""
+    stream = models.CharField(max_length=MAX_STREAM)
+    """What keeps its events in order with each other: an aggregate's history, the wire's ``partitionkey``; of others'
+    events ``@source/partitionkey``."""
     version = models.BigIntegerField()
     """Counts from 1 within one stream, without gaps: the wire's ``sequence``."""
-    correlation_id = models.CharField(max_length=64, blank=True)
-    causation_id = models.CharField(max_length=64, blank=True)
-    traceparent = models.CharField(max_length=64, blank=True)
+    numbered = models.BooleanField(default=True, db_default=True)
+    """Whether ``version`` was on the wire; what came without a number got the next free one."""
+    correlation_id = models.CharField(max_length=MAX_TEXT, blank=True)
+    causation_id = models.CharField(max_length=MAX_TEXT, blank=True)
+    traceparent = models.CharField(max_length=MAX_TEXT, blank=True)
+    addressee = models.CharField(max_length=64, blank=True, default="", db_default="")
+    """The one subscription that it is for; empty for all."""
 
     objects = EventQuerySet.as_manager()
 
     class Meta:
         ordering = ["id"]
         constraints = [
+            # The id first: it is what people ask by.
+            models.UniqueConstraint(fields=["event_id", "source"], name="event_once_per_source"),
             models.UniqueConstraint(fields=["stream", "version"], name="event_version_once_per_stream"),
             # Partial, so that PostgreSQL takes giving a position for no change of a key: that would have to wait for
             # everyone who has just referred to the row.
@@ -117,29 +142,40 @@ class Event(models.Model):
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         raise Immutable("Events are append-only: they leave by retention alone.")
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another published it, and it came from the bus."""
+        return self.stream.startswith(FOREIGN)
+
+    @property
+    def partition_key(self) -> str:
+        """What the wire calls its stream."""
+        return self.stream[len(foreign_stream(self.source, "")) :] if self.foreign else self.stream
+
     def as_cloudevent(self) -> CloudEvent:
         """The event as the bus carries it."""
         return CloudEvent(
-            id=str(self.event_id),
+            id=self.event_id,
             type=self.type,
             source=self.source,
             time=self.time.timestamp(),
             data=self.data,
             subject=self.subject,
-            partition_key=self.stream,
-            sequence=self.version,
+            partition_key=self.partition_key,
+            sequence=self.version if self.numbered else 0,
             correlation_id=self.correlation_id,
             causation_id=self.causation_id,
             traceparent=self.traceparent,
             datacontenttype=self.datacontenttype,
-            dataschema=uri(self.type, self.schema_version) if self.schema_version else "",
+            dataschema=uri(self.type, self.schema_version) if self.schema_version else self.dataschema,
+            extensions=self.extensions,
         )
 
 
 class Stream(models.Model):
     """How far one stream has come. Its row lock puts the stream's publishers in line."""
 
-    name = models.CharField(max_length=255, primary_key=True)
+    name = models.CharField(max_length=MAX_STREAM, primary_key=True)
     version = models.BigIntegerField()
     kept = models.BooleanField(default=False, db_default=False)
     """Whether its events are an aggregate's memory, which retention leaves alone."""

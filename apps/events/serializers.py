@@ -8,11 +8,12 @@ from apps.events.models import Event
 
 
 class EventSerializer(serializers.ModelSerializer):
-    id = serializers.UUIDField(source="event_id", help_text="The CloudEvents id.")
+    id = serializers.CharField(source="event_id", help_text="The CloudEvents id, unique within its source.")
     position = serializers.IntegerField(
         allow_null=True, help_text="The place in the log, without gaps; null for the moment until it has one."
     )
-    data = serializers.DictField()
+    data = serializers.JSONField()
+    extensions = serializers.DictField()
     tags = serializers.SlugRelatedField(
         "tag", many=True, read_only=True, help_text="What boundaries and queries find it by"
     )
@@ -34,9 +35,11 @@ class EventSerializer(serializers.ModelSerializer):
             "time",
             "datacontenttype",
             "data",
+            "extensions",
             "schema_version",
             "stream",
             "version",
+            "numbered",
             "tags",
             "correlation_id",
             "causation_id",

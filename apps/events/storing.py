@@ -67,7 +67,7 @@ def store(drafts: Sequence[Draft], now: float, context: trace.SpanContext) -> li
         versions[draft.place] += 1
         if ALL in versions:
             versions[ALL] += 1
-        uid = uuid7(now, secrets.randbits(RANDOM_BITS))
+        uid = str(uuid7(now, secrets.randbits(RANDOM_BITS)))
         events.append(
             Event(
                 event_id=uid,
@@ -80,7 +80,7 @@ def store(drafts: Sequence[Draft], now: float, context: trace.SpanContext) -> li
                 position=versions.get(ALL),
                 stream=draft.place,
                 version=versions[draft.place],
-                correlation_id=correlation or str(uid),
+                correlation_id=correlation or uid,
                 causation_id=draft.causation_id,
                 traceparent=traceparent,
             )

@@ -11,6 +11,7 @@ from apps.events.schemas.api import TYPE, AsyncApiView, EventTypeViewSet, Schema
 router = SimpleRouter(trailing_slash=False)
 router.register("events/schemas", EventTypeViewSet)
 router.register(f"events/schemas/(?P<name>{TYPE})/versions", SchemaVersionViewSet)
+# Last: an id may hold anything.
 router.register("events", EventViewSet)
 
 urlpatterns = [path("events/asyncapi", AsyncApiView.as_view()), *router.urls]

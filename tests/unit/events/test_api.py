@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from urllib.parse import quote
+
 import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
 from apps.events import sequencer
 from apps.events.actions import publish
+from apps.events.models import Event, foreign_stream
 
 pytestmark = pytest.mark.django_db
 
@@ -60,11 +64,48 @@ def test_one_event(api: APIClient) -> None:
         ("events?type=" + "a" * 500, 400),
         ("events/01a2047b-0a9b-713b-a659-b2e7127cd94c", 404),
         ("events/nonsense", 404),
+        ("events/" + "a" * 300, 400),
+        ("events/%00", 400),
+        ("events/nonsense?source=" + "a" * 300, 400),
     ],
 )
 def test_bad_questions_get_problem_documents(api: APIClient, path: str, status: int) -> None:
     answer = api.get(f"/api/v1/{path}")
     assert (answer.status_code, answer["Content-Type"]) == (status, "application/problem+json")
+
+
+def foreign(source: str, event_id: str) -> Event:
+    """What somebody else published."""
+    return Event.objects.create(
+        event_id=event_id,
+        type="business.order.placed",
+        source=source,
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        data=[source],
+        stream=foreign_stream(source, event_id[:5]),
+        version=1,
+    )
+
+
+@pytest.mark.parametrize("event_id", ["7", "a/b", "%2F", "what? #1", "schemas", "asyncapi", "..", "é" * 256])
+def test_an_event_of_any_id_is_found_by_it(api: APIClient, event_id: str) -> None:
+    foreign("orders", event_id)
+    sequencer.number()
+    [row] = api.get("/api/v1/events", {"id": event_id}).json()["results"]
+    assert row["id"] == event_id
+    if event_id not in {"schemas", "asyncapi"}:  # which are addresses of their own
+        body = api.get(f"/api/v1/events/{quote(event_id, safe='')}").json()
+        assert (body["id"], body["source"], body["data"]) == (event_id, "orders", ["orders"])
+
+
+def test_an_id_of_several_publishers_asks_whose_event_is_meant(api: APIClient) -> None:
+    foreign("orders", "1")
+    foreign("bills", "1")
+    answer = api.get("/api/v1/events/1")
+    assert (answer.status_code, answer.json()["failure"]) == (409, "ambiguous_id")
+    assert answer.json()["sources"] == ["orders", "bills"]
+    assert api.get("/api/v1/events/1?source=bills").json()["data"] == ["bills"]
+    assert api.get("/api/v1/events/1?source=nobody").status_code == 404
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])

@@ -54,3 +54,5 @@ def test_events_from_before_positions_are_numbered_as_they_came(before: Any) -> 
     told = Event.objects.order_by("position").values_list("position", "stream", "version")
     assert list(told) == [(1, "k", 1), (2, "k", 2), (3, "k", 3), (4, "k", 4)]
     assert new.version == 4
+    ids = Event.objects.order_by("position").values_list("event_id", flat=True)
+    assert list(ids) == [str(UUID(int=place)) for place in (5, 9, 12)] + [new.event_id]

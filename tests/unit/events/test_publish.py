@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from apps.events import actions, queries
 from apps.events.actions import publish, publish_all
-from apps.events.models import Event, Immutable, OutboxMessage, shard_of
+from apps.events.models import MAX_STREAM, Event, Immutable, OutboxMessage, foreign_stream, shard_of
 from apps.events.storing import Draft
 from services.kit.events.cloudevent import MAX_DATA, EventError
 
@@ -133,3 +133,23 @@ def test_recent_events_come_newest_first_and_bounded() -> None:
     assert [event.data["n"] for event in queries.recent(limit=3)] == [4, 3, 2]
     assert queries.recent(since=events[-1].time.timestamp() + 1) == []
     assert len(queries.recent(["system.#", "#"])) == 5, "two patterns that both match give an event once"
+
+
+def test_nobody_publishes_into_the_stream_of_another_publisher() -> None:
+    with pytest.raises(EventError, match="must not begin with @"):
+        publish("test.thing.done", {}, stream=foreign_stream("orders", "42"))
+    with pytest.raises(EventError, match="must not begin with @"):
+        publish("test.thing.done", {}, subject="@orders/42")
+
+
+@pytest.mark.parametrize("source", ["orders", "https://shop.example/orders", "a%2Fb", "a/b", "\N{SNOWMAN}" * 256])
+@pytest.mark.parametrize("key", ["", "42", "a/b", "/" * 256])
+def test_a_foreign_stream_says_the_key_that_the_wire_had(source: str, key: str) -> None:
+    event = Event(source=source, stream=foreign_stream(source, key), version=1)
+    assert (event.foreign, event.partition_key) == (True, key)
+    assert len(event.stream) <= MAX_STREAM
+
+
+def test_no_two_publishers_have_a_foreign_stream_in_common() -> None:
+    assert foreign_stream("a", "b/c") != foreign_stream("a/b", "c")
+    assert foreign_stream("a%2Fb", "c") != foreign_stream("a/b", "c")
