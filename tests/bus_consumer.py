@@ -22,6 +22,7 @@ from services.kit.events.retry import Permanent
 from services.kit.events.transport.connect import connect
 from services.kit.inbox import INBOX, PARKED, SqlInbox
 from services.kit.store import Migration, Store
+from tests.signed import KEYS
 
 SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL, key TEXT NOT NULL, member TEXT NOT NULL)",))
 MIGRATIONS = (INBOX, PARKED, SEEN)
@@ -50,7 +51,7 @@ async def main(
     await store.start()
     transport = connect(url)
     inbox = SqlInbox(store, group, handler, system=transport.name, gapless=True)
-    consumer = Consumer(transport, inbox, [pattern], group=group, member=member, lease_s=float(lease_s))
+    consumer = Consumer(transport, inbox, [pattern], keys=KEYS, group=group, member=member, lease_s=float(lease_s))
     await consumer.start()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

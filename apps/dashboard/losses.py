@@ -36,6 +36,7 @@ COUNTERS = {
     "mc.gateway.parts.restarted": "parts begun anew",
     "mc.redis.refused": "messages refused",
     "mc.redis.malformed": "messages malformed",
+    "mc.bus.forged": "events refused as forged",
     "mc.health.findings.dropped": "findings dropped",
 }
 """Metric (docs/metrics.md) → what it counts. The process is the service that reports it."""

@@ -18,6 +18,7 @@ from apps.lib.aio import in_thread
 from services.kit.events.outbox import Backlog, Row, Settlement
 from services.kit.events.pump import Pump
 from services.kit.events.retry import Away
+from services.kit.events.signing import CONTROL, Keys
 from services.kit.events.transport.base import Transport
 
 
@@ -61,10 +62,10 @@ class DjangoOutbox:
 class Relay:
     """One relay. ``run`` returns after ``stop``, when the batch in hand is settled."""
 
-    def __init__(self, transport: Transport, redis_url: str) -> None:
+    def __init__(self, transport: Transport, keys: Keys, redis_url: str) -> None:
         self._redis_url = redis_url
         # What was sent is forgotten by the task events.prune, with the events themselves.
-        self._pump = Pump(DjangoOutbox(), transport, each=self._show_life, each_s=alive.EVERY_S)
+        self._pump = Pump(DjangoOutbox(), transport, keys, CONTROL, each=self._show_life, each_s=alive.EVERY_S)
         self._alive_at = 0.0
 
     def stop(self) -> None:

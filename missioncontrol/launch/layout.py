@@ -28,6 +28,9 @@ SECRETS = (
 )
 """Random secrets that the first start makes; those that belong to seeded data are made by ``manage.py seed``."""
 
+PUBLISHERS = ("mission-control", "aegis", "covenant", "nexus", "mint")
+"""Sources of events, each of which has a key of its own in ``secrets/mc_bus_keys`` (services.kit.events.keys)."""
+
 ROOM = 64 * 1024 * 1024
 """Bytes that must be free at a start."""
 
@@ -83,6 +86,18 @@ def make_secrets(home: Path) -> list[str]:
             pass
         finally:
             aside.unlink()
+    return made
+
+
+def make_bus_keys(home: Path) -> list[str]:
+    """Give a key to each publisher that has none; what the file holds stays. Returns the publishers."""
+    path = home / "secrets" / "mc_bus_keys"
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = {line.partition("=")[0] for line in lines}
+    made = [name for name in PUBLISHERS if name not in known]
+    if made:
+        lines += [f"{name}={secrets.token_urlsafe(48)}" for name in made]
+        write_private(path, "".join(f"{line}\n" for line in lines))
     return made
 
 
@@ -152,6 +167,8 @@ def write_private(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     aside.replace(path)
 
 

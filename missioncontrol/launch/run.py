@@ -106,7 +106,7 @@ class Run:
     def _install(self) -> None:
         settings, report = self.settings, self.report
         venv.ensure(settings.venv, [settings.root / "requirements.txt"], settings.home / "logs" / "install.log", report)
-        if layout.make_secrets(settings.home):
+        if layout.make_secrets(settings.home) + layout.make_bus_keys(settings.home):
             report.done(f"secrets made in {settings.home / 'secrets'}")
         self.processes = table(settings, self._redis() if settings.own_redis else "")
 

@@ -27,6 +27,7 @@ def build(settings: Settings) -> FastAPI:
         store,
         broker.transport,
         settings.name,
+        keys=settings.keys,
         member=settings.instance,
         keep_days=settings.outbox_days,
         contracts=contracts.read(SCHEMAS),

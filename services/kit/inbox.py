@@ -63,6 +63,8 @@ LOOK_AGAIN_S: Final = 0.1
 MAX_ODD: Final = 1000
 MAX_ODD_BYTES: Final = 64 * 1024
 ODD: Final = "odd"
+FORGED: Final = "forged"
+"""Kinds of rows that no handler ever sees: an entry that is no event, and an event that is not of whom it says."""
 AGAIN: Final = Backoff(first_s=60.0, most_s=3600.0)
 """Of what is parked. A permanent failure waits for a new start, which may bring a new program."""
 
@@ -107,8 +109,8 @@ class SqlInbox:
         self._kept = Kept()
 
     async def begin(self) -> None:
-        query = text("UPDATE parked SET due = 0 WHERE consumer = :group AND kind NOT IN (:died, :odd)")
-        what = {"group": self._group, "died": _DIED, "odd": ODD}
+        query = text("UPDATE parked SET due = 0 WHERE consumer = :group AND kind NOT IN (:died, :odd, :forged)")
+        what = {"group": self._group, "died": _DIED, "odd": ODD, "forged": FORGED}
         await self._store.write(lambda connection: connection.execute(query, what).rowcount)
         self._kept = await self.kept()
 
@@ -154,7 +156,7 @@ class SqlInbox:
         await self._store.write(work)
 
     async def put_aside(self, delivery: Delivery) -> bool:
-        if self._kept.odd >= MAX_ODD:
+        if self._kept.odd + self._kept.forged >= MAX_ODD:
             return False
         where = f"{delivery.topic}/{delivery.partition}/{delivery.position}"
         row = {
@@ -163,9 +165,10 @@ class SqlInbox:
             "id": where,
             "body": delivery.raw[:MAX_ODD_BYTES].decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}"),
         }
+        kind = FORGED if delivery.forged else ODD
         await self._store.write(
             lambda connection: self._insert_row(
-                connection, delivery, row, reason=delivery.fault, kind=ODD, tries=1, first_at=time.time(), due=None
+                connection, delivery, row, reason=delivery.fault, kind=kind, tries=1, first_at=time.time(), due=None
             )
         )
         self._kept = await self.kept()
@@ -193,10 +196,11 @@ class SqlInbox:
 
     async def kept(self) -> Kept:
         def look(connection: Connection) -> Kept:
-            what = {"group": self._group, "odd": ODD}
+            what = {"group": self._group, "odd": ODD, "forged": FORGED}
             row = connection.execute(
                 text(
-                    "SELECT COUNT(*) AS total, COALESCE(SUM(CASE WHEN kind = :odd THEN 1 ELSE 0 END), 0) AS odd "
+                    "SELECT COUNT(*) AS total, COALESCE(SUM(CASE WHEN kind = :odd THEN 1 ELSE 0 END), 0) AS odd, "
+                    "COALESCE(SUM(CASE WHEN kind = :forged THEN 1 ELSE 0 END), 0) AS forged "
                     "FROM parked WHERE consumer = :group"
                 ),
                 what,
@@ -204,7 +208,7 @@ class SqlInbox:
             gone = connection.execute(
                 text("SELECT COALESCE(SUM(missing), 0) FROM heard WHERE consumer = :group AND missing > 0"), what
             ).scalar_one()
-            return Kept(int(row.total - row.odd), int(row.odd), int(gone))
+            return Kept(int(row.total - row.odd - row.forged), int(row.odd), int(row.forged), int(gone))
 
         self._kept = await self._store.read(look)
         return self._kept
@@ -454,8 +458,8 @@ class SqlInbox:
         # Another member may be at it.
         lock = " FOR UPDATE SKIP LOCKED" if connection.dialect.name == "postgresql" else ""
         return connection.execute(
-            text(f"SELECT * FROM parked WHERE id = :id AND kind <> :odd{lock}"),  # noqa: S608 - constants
-            {"id": identity, "odd": ODD},
+            text(f"SELECT * FROM parked WHERE id = :id AND kind NOT IN (:odd, :forged){lock}"),  # noqa: S608 - constants
+            {"id": identity, "odd": ODD, "forged": FORGED},
         ).first()
 
 

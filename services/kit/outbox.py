@@ -21,6 +21,7 @@ from .events.cloudevent import CloudEvent, check_data, check_type, decode, encod
 from .events.contracts import NOTHING, Contracts
 from .events.outbox import Backlog, Row, Settlement
 from .events.pump import Pump
+from .events.signing import Keys
 from .events.transport.base import Transport
 from .store import Migration, Store
 
@@ -56,8 +57,9 @@ DAY_S: Final = 86_400.0
 
 
 class Outbox:
-    """The outbox of one service; ``source`` is the CloudEvents source of what it publishes, ``member`` this process
-    among its twins. Sent rows stay for ``keep_days``. What ``contracts`` promise of a type is held at ``record``."""
+    """The outbox of one service; ``source`` is the CloudEvents source of what it publishes, signed by its key among
+    ``keys``; ``member`` this process among its twins. Sent rows stay for ``keep_days``. What ``contracts`` promise of a
+    type is held at ``record``."""
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Outbox:
         transport: Transport,
         source: str,
         *,
+        keys: Keys,
         member: str = "",
         keep_days: float = 1.0,
         contracts: Contracts = NOTHING,
@@ -72,7 +75,7 @@ class Outbox:
         self._source = source
         self._contracts = contracts
         self._rows = SqlOutbox(store, member or source)
-        self._pump = Pump(self._rows, transport, keep_s=keep_days * DAY_S)
+        self._pump = Pump(self._rows, transport, keys, source, keep_s=keep_days * DAY_S)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

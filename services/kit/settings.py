@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import env
+from .events import keys
+from .events.signing import Keys
 
 VERSION = "0.1.0"
 
@@ -29,6 +31,8 @@ class Settings:
     gateway_url: str
     log_level: str
     fleet_token: str
+    keys: Keys
+    """What it signs its events by, and those that it believes."""
     version: str = VERSION
     bus_keep: int = 100_000
     """About as many events a topic keeps on a bus that is trimmed by its publishers."""
@@ -63,4 +67,5 @@ def read(name: str, default_port: int) -> Settings:
         gateway_url=env.text("MC_GATEWAY_URL", gateway).rstrip("/"),
         log_level=env.text("MC_LOG_LEVEL", "INFO").upper(),
         fleet_token=env.secret("MC_FLEET_TOKEN"),
+        keys=keys.read(),
     )

@@ -28,7 +28,9 @@ def build(settings: Settings) -> FastAPI:
     needed = contracts.read(SCHEMAS)
     # The ledger's key carries nothing else, so a height that never comes is a transaction that is missing here.
     inbox = SqlInbox(store, settings.name, needed.guard(apply), system=broker.transport.name, gapless=True)
-    consumer = Consumer(broker.transport, inbox, [RECORDED], group=settings.name, member=settings.instance)
+    consumer = Consumer(
+        broker.transport, inbox, [RECORDED], keys=settings.keys, group=settings.name, member=settings.instance
+    )
     return create_app(
         settings,
         title="mint",

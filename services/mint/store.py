@@ -39,13 +39,18 @@ MIGRATIONS = (
 )
 
 RECENT = 20
+LEDGER = "covenant"
+"""Whose events are transactions, whoever else may publish their type."""
 
 
 def apply(connection: Connection, event: CloudEvent) -> None:
     """Post both sides of the event's transaction; nothing when they are posted already.
 
-    Raises BadTransaction for what the ledger should not have let in: it is parked, and nothing moves.
+    Raises BadTransaction for what the ledger should not have let in, or anybody else says: it is parked, and nothing
+    moves.
     """
+    if event.source != LEDGER:
+        raise BadTransaction(f"{event.source} keeps no ledger: money moves by the word of {LEDGER} alone")
     for posting in postings(event.data):
         known = connection.execute(
             text("SELECT 1 FROM postings WHERE transaction_id = :transaction AND account = :account"),

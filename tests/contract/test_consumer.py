@@ -20,6 +20,7 @@ from services.kit.events.transport.base import Outgoing
 from services.kit.events.transport.connect import connect
 from services.kit.inbox import MAX_LIVES
 from tests.fleet import ROOT
+from tests.signed import KEYS
 from tests.waiting import until
 
 
@@ -50,7 +51,7 @@ class Group:
         async def send() -> None:
             transport = connect(self.url)
             for start in range(0, len(events), 200):
-                await transport.publish([Outgoing(event) for event in events[start : start + 200]])
+                await transport.publish([Outgoing(KEYS.sign(one, "tests")) for one in events[start : start + 200]])
             await transport.close()
 
         asyncio.run(send())

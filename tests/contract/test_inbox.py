@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from services.kit import inbox as kit
-from services.kit.events.cloudevent import CloudEvent
+from services.kit.events.cloudevent import CloudEvent, encode
 from services.kit.events.consumer import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.retry import Away, Permanent
@@ -206,6 +206,21 @@ async def test_what_is_no_event_is_kept_as_a_row_up_to_a_bound(store: Store, mon
     assert await inbox.kept() == Kept(odd=2)
     await inbox.begin()
     assert await inbox.resume() == float("inf")
+
+
+async def test_a_forged_event_is_a_row_that_no_handler_ever_sees(store: Store) -> None:
+    inbox = SqlInbox(store, "g", note)
+    body = encode(CloudEvent("a1", "t.thing.done", "tests", time.time(), {}, partition_key="a"))
+    assert await inbox.put_aside(Delivery("t", 0, "1", 1, body, None, "not signed", forged=True))
+    assert await inbox.kept() == Kept(forged=1)
+    assert await column(store, "SELECT kind || ': ' || reason FROM parked") == ["forged: not signed"]
+    await inbox.begin()
+    # Whatever somebody makes due: it is nobody's event.
+    await store.write(lambda c: c.execute(text("UPDATE parked SET due = 0")).rowcount)
+    await inbox.resume()
+    assert await seen(store) == [] and await inbox.kept() == Kept(forged=1)
+    # And its key is not blocked by it.
+    assert what(await inbox.handle(deliveries("a1"), careful=False)) == ["handled"]
 
 
 async def test_what_can_not_be_parked_any_more_waits_with_the_broker(

@@ -21,6 +21,7 @@ from services.kit.events.transport.base import Rejected
 from services.kit.events.transport.connect import connect
 from services.kit.outbox import LEASE_S, OUTBOX, SENT, Outbox, SqlOutbox
 from services.kit.store import Store
+from tests.signed import KEYS
 from tests.unit.kit.events.memory import Memory
 from tests.waiting import patient
 
@@ -62,7 +63,7 @@ def side(request: pytest.FixtureRequest, service: Store) -> Side:
             await sync_to_async(publish)(TYPE, {"n": number}, stream=key)
 
         return Side(write, lambda _: DjangoOutbox())
-    recorder = Outbox(service, Memory(), "tests")
+    recorder = Outbox(service, Memory(), "tests", keys=KEYS)
 
     async def record(key: str, number: int) -> None:
         await service.write(lambda c: recorder.record(c, TYPE, {"n": number}, partition_key=key))
@@ -144,7 +145,7 @@ def test_a_batch_is_judged_by_the_brokers_answers() -> None:
 
 async def test_an_event_leaves_if_and_only_if_its_transaction_commits(service: Store, redis_url: str) -> None:
     transport = connect(redis_url)
-    outbox = Outbox(service, transport, "tests")
+    outbox = Outbox(service, transport, "tests", keys=KEYS)
 
     def undone(connection: Any) -> None:
         outbox.record(connection, TYPE, {"number": -1})
@@ -174,6 +175,23 @@ async def test_an_event_leaves_if_and_only_if_its_transaction_commits(service: S
     await transport.close()
 
 
+async def test_events_leave_signed_and_wait_while_there_is_no_key(service: Store) -> None:
+    bus = Memory()
+    outbox = Outbox(service, bus, "nobody", keys=KEYS)
+    await service.write(lambda c: outbox.record(c, TYPE, {"n": 1}))
+    waiting, signing = (
+        Pump(SqlOutbox(service, "one"), bus, KEYS, "nobody"),
+        Pump(SqlOutbox(service, "one"), bus, KEYS, "tests"),
+    )
+    waiting.stop()
+    await waiting.run()
+    assert bus.rows == {} and waiting.oldest is not None
+    signing.stop()
+    await signing.run()
+    ((entry,),) = bus.rows.values()
+    assert entry.event is not None and "key of tests" in KEYS.refusal(entry.event)
+
+
 async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
     old = Store(url, [OUTBOX])
@@ -185,7 +203,7 @@ async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
     new = Store(url, [OUTBOX, SENT])
     await new.start()
     bus = Memory()
-    pump = Pump(SqlOutbox(new, "one"), bus)
+    pump = Pump(SqlOutbox(new, "one"), bus, KEYS, "tests")
     pump.stop()
     await pump.run()
     ((entry,),) = bus.rows.values()

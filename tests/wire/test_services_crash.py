@@ -60,7 +60,7 @@ def events(bus: RedisServer) -> list[CloudEvent]:
 
 
 def put(bus: RedisServer, event: CloudEvent | bytes) -> None:
-    """Somebody else's producer."""
+    """Whoever has the password."""
     place = ("business", 3 if isinstance(event, bytes) else partition_of(event))
     with redis.Redis.from_url(bus.url) as client:
         client.sadd(redis_wire.TOPICS, "business")
@@ -202,7 +202,8 @@ def test_without_the_bus_covenant_serves_and_later_delivers_everything(
 def test_a_member_that_died_for_good_leaves_its_events_to_the_others(home: Home, bus: RedisServer) -> None:
     data = {"id": "t1", "height": 1, "from": "a", "to": "till", "amount": "3.00", "currency": "AZR",
             "recorded_at": "2026-01-01T00:00:00Z"}  # fmt: skip
-    put(bus, CloudEvent("e1", RECORDED, "covenant", time.time(), data, partition_key="ledger", sequence=1))
+    event = CloudEvent("e1", RECORDED, "covenant", time.time(), data, partition_key="ledger", sequence=1)
+    put(bus, home.signed(event))
     argv = [sys.executable, "-m", "tests.bus_member", bus.url, RECORDED, "mint", "mint-gone", "1", "2"]
     gone = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)
     assert gone.stdout is not None and gone.stdout.readline() == b"1\n", "it has the event in hand"
@@ -220,13 +221,13 @@ def test_an_event_that_can_not_be_handled_is_parked_and_holds_up_nothing(
     mint: Process, covenant: Process, bus: RedisServer, home: Home
 ) -> None:
     put(bus, b"not json")
-    put(bus, CloudEvent("bad", RECORDED, "x", time.time(), {"amount": "-1"}))
-    put(bus, CloudEvent("other", "business.other.thing", "x", time.time(), {}))
+    put(bus, home.signed(CloudEvent("bad", RECORDED, "covenant", time.time(), {"amount": "-1"})))
+    put(bus, home.signed(CloudEvent("other", "business.other.thing", "covenant", time.time(), {})))
     covenant.post("/v1/transactions", {"from": "a", "to": "till", "amount": 4, "currency": "AZR"})
     until(lambda: balance(mint) == "4.00", 5)
     kept = "SELECT source, event_id, kind, reason, topic FROM parked ORDER BY kind"
     bad, odd = until(lambda: len(found := rows(home, "mint", kept)) == 2 and found, 10)
-    assert (*bad[:3], bad[4]) == ("x", "bad", "Unfit", "business")
+    assert (*bad[:3], bad[4]) == ("covenant", "bad", "Unfit", "business")
     assert "violates version 1 of business.transaction.recorded" in bad[3]
     assert odd[2] == "odd" and "not JSON" in odd[3]
 

@@ -14,6 +14,7 @@ from apps.events.relay import Relay
 from apps.events.sequencer import Sequencer
 from apps.lib import aio
 from missioncontrol import observe
+from services.kit.events import keys
 from services.kit.events.transport.connect import connect
 
 
@@ -33,7 +34,7 @@ class Command(BaseCommand):
     async def _relay(self) -> None:
         loop = asyncio.get_running_loop()
         transport = connect(settings.BUS_URL, keep=settings.BUS_KEEP)
-        relay, projector = Relay(transport, settings.REDIS_URL), Projector()
+        relay, projector = Relay(transport, keys.read(), settings.REDIS_URL), Projector()
         sequencer = Sequencer(settings.REDIS_URL, then=projector.bell.set)
 
         def stop(number: int) -> None:

@@ -34,6 +34,9 @@ MAX_TEXT = 256
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """What no attribute may hold (CloudEvents section 3.2)."""
 
+FIRST_TIME, LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
+"""Wall-clock seconds that have a timestamp: the years 1 to 9999 in UTC (RFC 3339 section 1)."""
+
 Extension = str | bool | int
 """The types of attributes that JSON tells apart; a binary mode has their canonical text (section 3.2)."""
 
@@ -236,7 +239,9 @@ def _read_time(value: Any) -> float:
     if isinstance(value, str):
         try:
             at = datetime.fromisoformat(value)
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+            seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+            if FIRST_TIME <= seconds < LAST_TIME:
+                return seconds
         except (ValueError, OverflowError):
             pass
     raise EventError(f"The event's time {value!r} is not an RFC 3339 timestamp.")

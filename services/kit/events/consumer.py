@@ -15,20 +15,23 @@ import math
 import random
 import time
 from collections.abc import Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from opentelemetry import metrics
 
 from ..checks import Unwell
+from .cloudevent import encode
 from .lanes import Lane, Outcome, Park
 from .retry import Away, Backoff
+from .signing import Keys
 from .transport.base import Delivery, Place, Start, Subscription, Transport, TransportAway
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
 consumed = meter.create_counter("mc.bus.handled", description="Events delivered to a consumer, by outcome")
 behind = meter.create_gauge("mc.bus.lag", description="Events that a group has not acknowledged")
+forged = meter.create_counter("mc.bus.forged", description="Events refused, for nobody proved that they are true")
 parked = meter.create_gauge("mc.bus.parked", description="Events that a group holds as rows, failed or behind one")
 missing = meter.create_gauge("mc.bus.missing", description="Events that a group knows it did not get")
 
@@ -63,6 +66,8 @@ class Kept:
     """Events that failed for good, and those behind them."""
     odd: int = 0
     """Entries that were no events."""
+    forged: int = 0
+    """Events that nobody proved to be of their source."""
     missing: int = 0
     """Events that are known not to have come."""
 
@@ -84,7 +89,7 @@ class Inbox(Protocol):
         """Keep the event as a row; later ones of its key go behind it."""
 
     async def put_aside(self, delivery: Delivery) -> bool:
-        """Keep what is no event as a row; False when there are too many of those."""
+        """Keep what is no event, or a forged one, as a row; False when there are too many of those."""
 
     async def resume(self) -> float:
         """Try the parked events that are due, and on success those behind them; seconds until the next one is."""
@@ -94,7 +99,11 @@ class Inbox(Protocol):
 
 
 class Consumer:
-    """Feeds the events that match ``patterns`` to ``inbox``, as ``member`` of ``group``."""
+    """Feeds the events that match ``patterns`` to ``inbox``, as ``member`` of ``group``.
+
+    Only those that ``keys`` know to be of their source: the others are put aside before anything is made of them. With
+    no keys at all it does not begin, for then nothing could be told.
+    """
 
     def __init__(
         self,
@@ -102,6 +111,7 @@ class Consumer:
         inbox: Inbox,
         patterns: Sequence[str],
         *,
+        keys: Keys,
         group: str,
         member: str,
         start: Start = "earliest",
@@ -111,6 +121,7 @@ class Consumer:
         self._transport = transport
         self._inbox = inbox
         self._patterns = list(patterns)
+        self._keys = keys
         self.group = group
         self._member = member
         self._begin: Start = start
@@ -147,6 +158,8 @@ class Consumer:
         """Unwell when reading does not work, or has ended: what is kept by it grows stale."""
         if self._task is not None and self._task.done():
             raise Unwell(f"the consumer has ended: {self._task.exception()!r}")
+        if why := self._keys.usable():
+            raise Unwell(why)
         if time.monotonic() - self._answered_at > SILENT_S:
             raise Unwell("events can't be read from the bus")
 
@@ -160,6 +173,8 @@ class Consumer:
             said.append(f"it holds {self._kept.parked} parked events")
         if self._kept.odd:
             said.append(f"it was sent {self._kept.odd} entries that are no events")
+        if self._kept.forged:
+            said.append(f"it refused {self._kept.forged} forged events")
         if self._kept.missing:
             said.append(f"{self._kept.missing} events never came")
         if said:
@@ -188,6 +203,10 @@ class Consumer:
         """The subscription, once database and broker are there; None when it is stopped before that."""
         tries = 0
         while not self.stopping.is_set():
+            if why := self._keys.usable():
+                log.warning("%s can't begin to consume: %s", self.group, why)
+                await self.sleep(LOOK_EVERY_S)
+                continue
             try:
                 await self._inbox.begin()
                 return await self._transport.subscribe(
@@ -232,7 +251,20 @@ class Consumer:
                 if work is None:
                     work = self._lanes[delivery.place] = _Work(self, self._inbox, subscription)
                     work.task = parts.create_task(work.run(), name=f"{delivery.topic}/{delivery.partition}")
-                work.add(delivery)
+                work.add(self._proven(delivery))
+
+    def _proven(self, delivery: Delivery) -> Delivery:
+        """The delivery as it came, or without its event when that is not of whom it says."""
+        event = delivery.event
+        why = "" if event is None else self._keys.refusal(event)
+        if event is None or not why:
+            return delivery
+        forged.add(1, {"group": self.group})
+        try:
+            whole = encode(event)
+        except (ValueError, RecursionError):
+            whole = delivery.raw
+        return replace(delivery, event=None, fault=why, forged=True, raw=whole)
 
     async def _extend(self, subscription: Subscription) -> None:
         """Renew the leases of what is in hand; drop what was lost all the same."""
@@ -278,7 +310,7 @@ class Consumer:
                 await self.sleep(LOOK_EVERY_S)
                 continue
             behind.set(self._lag, where)
-            parked.set(self._kept.parked + self._kept.odd, where)
+            parked.set(self._kept.parked + self._kept.odd + self._kept.forged, where)
             missing.set(self._kept.missing, where)
             await self.sleep(LOOK_EVERY_S)
 
@@ -380,14 +412,16 @@ class _Work:
             return
 
     async def _put_aside(self, delivery: Delivery) -> None:
-        log.error("entry at %s is no event: %s", _where(delivery), delivery.fault)
+        log.error(
+            "entry at %s is %s: %s", _where(delivery), "forged" if delivery.forged else "no event", delivery.fault
+        )
         if await self._inbox.put_aside(delivery):
             self._settled.append(delivery)
         else:
             # There are as many as may be kept: the broker's own place for them is bounded by the broker.
             await self._subscription.dead_letter(delivery, delivery.fault)
             self._release(1)
-        consumed.add(1, {"group": self._consumer.group, "outcome": "odd"})
+        consumed.add(1, {"group": self._consumer.group, "outcome": "forged" if delivery.forged else "odd"})
 
     async def _acknowledge(self) -> None:
         if not self._settled or self._lost:

@@ -11,13 +11,15 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from opentelemetry import metrics
 
-from .outbox import OutboxStore, judge
+from .outbox import OutboxStore, Row, judge
 from .retry import Away, Backoff
-from .transport.base import Transport, TransportAway
+from .signing import Keys, NoKey
+from .transport.base import Outgoing, Transport, TransportAway
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -61,6 +63,7 @@ class Trouble:
 class Pump:
     """One pump. ``run`` returns after ``stop``, when the batch in hand is settled.
 
+    Events leave signed by the newest of ``keys`` that speaks for ``speaker``; without one they wait, as for a bus.
     ``each`` is called after every turn, and at least every ``each_s`` seconds while there is nothing to do: where a
     process shows that it lives by its work. Sent rows are forgotten after ``keep_s`` seconds; None leaves that to
     somebody else.
@@ -70,6 +73,8 @@ class Pump:
         self,
         store: OutboxStore,
         transport: Transport,
+        keys: Keys,
+        speaker: str,
         *,
         each: Callable[[], Awaitable[None]] | None = None,
         each_s: float = 3.0,
@@ -77,6 +82,8 @@ class Pump:
     ) -> None:
         self._store = store
         self._transport = transport
+        self._keys = keys
+        self._speaker = speaker
         self._each = each
         self._each_s = each_s
         self._keep_s = keep_s
@@ -120,7 +127,7 @@ class Pump:
             return 0
         self.oldest = rows[0].event.time
         try:
-            answers = await self._transport.publish([row.outgoing for row in rows])
+            answers = await self._transport.publish([self._signed(row) for row in rows])
         except TransportAway:
             offered.add(len(rows), {"outcome": "away"})
             await self._store.release()
@@ -137,6 +144,13 @@ class Pump:
                 settlement.put_off[0].reason,
             )
         return len(rows)
+
+    def _signed(self, row: Row) -> Outgoing:
+        out = row.outgoing
+        try:
+            return replace(out, event=self._keys.sign(out.event, self._speaker))
+        except NoKey as error:
+            raise TransportAway(str(error)) from None
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but not past a stop; while all is well also not past a nudge, nor past the next turn of ``each``."""

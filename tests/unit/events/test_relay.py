@@ -23,6 +23,7 @@ from apps.events.relay import Relay
 from apps.lib.wire import HEARTBEAT_PREFIX
 from services.kit.events.transport.base import PARTITIONS, Outgoing, Rejected, Stats, TransportAway
 from services.kit.events.transport.redis_streams import RedisStreams, stream_of
+from tests.signed import KEYS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,7 +54,7 @@ class Flaky:
 @asynccontextmanager
 async def relaying(url: str) -> AsyncIterator[Flaky]:
     transport = Flaky(RedisStreams(url))
-    relay = Relay(transport, url)  # type: ignore[arg-type]
+    relay = Relay(transport, KEYS, url)  # type: ignore[arg-type]
     running = asyncio.create_task(relay.run())
     try:
         yield transport

@@ -13,6 +13,10 @@ from typing import Any
 
 import requests
 
+from missioncontrol.launch import layout
+from services.kit.events import keys
+from services.kit.events.cloudevent import CloudEvent
+from services.kit.events.signing import Ring
 from tests.waiting import free_port, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,6 +33,7 @@ class Home:
         keep = folder / "secrets"
         keep.mkdir(parents=True)
         (keep / "mc_fleet_token").write_text(self.token)
+        layout.make_bus_keys(folder)
         (keep / "nexus_api_key").write_text("mc_nexus000_" + secrets.token_hex(16))
         (keep / "aegis_clients.json").write_text(json.dumps(CLIENTS))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "OTEL_"))}
@@ -40,6 +45,11 @@ class Home:
             # Nobody collects here; what is exported must cost the service nothing.
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         }
+
+    def signed(self, event: CloudEvent, by: str = "") -> CloudEvent:
+        """The event as its source publishes it here, or somebody else does."""
+        known = keys.parse((self.folder / "secrets" / "mc_bus_keys").read_text(), "the file")
+        return Ring.of(known).sign(event, by or event.source)
 
 
 class Process:

@@ -11,6 +11,7 @@ from aiohttp import web
 from services.kit import edge
 from services.kit.client import ATTEMPTS, Answer, Client, DependencyFailed
 from services.kit.settings import Settings
+from tests.signed import KEYS
 from tests.unit.services.switchboard import Switchboard, problem
 from tests.waiting import free_port, patient
 
@@ -22,7 +23,7 @@ def board() -> Iterator[Switchboard]:
 
 
 def settings(gateway: str) -> Settings:
-    return Settings("tester", "127.0.0.1", 1, "tester-1", Path(), "", "", "", gateway, "INFO", "token")
+    return Settings("tester", "127.0.0.1", 1, "tester-1", Path(), "", "", "", gateway, "INFO", "token", KEYS)
 
 
 @pytest.fixture

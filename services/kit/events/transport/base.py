@@ -90,6 +90,8 @@ class Delivery:
     """None for an entry that is no event of ours."""
     fault: str = ""
     """Why there is no event."""
+    forged: bool = False
+    """There is no event because nobody who may speak for its source is known to have said it; ``raw`` has all of it."""
 
     @property
     def place(self) -> Place:

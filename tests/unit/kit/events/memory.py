@@ -172,4 +172,5 @@ class Scripted:
         return 1.0
 
     async def kept(self) -> Kept:
-        return Kept(len(self.parked) + len(self.behind), len(self.odd))
+        forged = sum(one.forged for one in self.odd)
+        return Kept(len(self.parked) + len(self.behind), len(self.odd) - forged, forged)

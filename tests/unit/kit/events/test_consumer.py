@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ import pytest
 from services.kit.checks import Unwell
 from services.kit.events import consumer as loop
 from services.kit.events import lanes
-from services.kit.events.cloudevent import CloudEvent
+from services.kit.events.cloudevent import CloudEvent, decode, encode
 from services.kit.events.consumer import Consumer
 from services.kit.events.lanes import Outcome
 from services.kit.events.retry import Away, Backoff
+from services.kit.events.signing import CONTROL, Ring
+from tests.signed import KEYS
 from tests.unit.kit.events.memory import Memory, Scripted
 from tests.waiting import patient
 
@@ -24,7 +27,7 @@ FAILED = Outcome("failed", "no", "ValueError")
 
 
 def event(name: str) -> CloudEvent:
-    return CloudEvent(name, "t.thing.done", "tests", time.time(), {}, partition_key=name[0])
+    return KEYS.sign(CloudEvent(name, "t.thing.done", "tests", time.time(), {}, partition_key=name[0]), "tests")
 
 
 async def soon(condition: Callable[[], Any]) -> None:
@@ -39,6 +42,7 @@ async def soon(condition: Callable[[], Any]) -> None:
 
 @asynccontextmanager
 async def consuming(bus: Memory, inbox: Scripted, **options: Any) -> AsyncIterator[Consumer]:
+    options = {"keys": KEYS} | options
     consumer = Consumer(bus, inbox, ["t.#"], group="g", member="m", **options)
     await consumer.start()
     try:
@@ -249,3 +253,71 @@ async def test_a_fault_of_ours_ends_it_and_is_said() -> None:
         await soon(lambda: consumer._task is not None and consumer._task.done())
         with pytest.raises(Unwell, match="has ended"):
             await consumer.probe()
+
+
+# -- whom it believes ------------------------------------------------------------------------------
+
+
+def forgeries() -> list[CloudEvent]:
+    true = event("a1")
+    return [
+        replace(true, extensions={}),
+        replace(true, id="a2"),
+        replace(true, source=CONTROL),
+        Ring.of([("tests", "x" * 48)]).sign(true, "tests"),
+    ]
+
+
+async def test_a_forged_event_reaches_no_handler_and_holds_up_nothing() -> None:
+    bus, inbox, tried = Memory(), Scripted(fine), forgeries()
+    for number, forged in enumerate(tried):
+        bus.put(forged)
+        bus.put(event(f"b{number}"))
+    async with consuming(bus, inbox) as consumer:
+        await soon(lambda: len(bus.acked) == 8)
+        assert inbox.handled == ["b0", "b1", "b2", "b3"]
+        assert [one.forged for one in inbox.odd] == [True] * 4 and inbox.parked == []
+        # The row has all of it, whatever the binding: it can be told later what was tried.
+        assert [decode(one.raw) for one in inbox.odd] == [decode(encode(one)) for one in tried]
+        await soon(lambda: consumer._kept.forged == 4)
+        with pytest.raises(Unwell, match="it refused 4 forged events"):
+            await consumer.probe_whole()
+        await consumer.probe()
+
+
+async def test_forged_events_beyond_what_is_kept_are_the_brokers() -> None:
+    bus, inbox = Memory(), Scripted(fine)
+    inbox.room_for_odd = False
+    bus.put(forgeries()[0])
+    bus.put(event("b1"))
+    async with consuming(bus, inbox):
+        await soon(lambda: bus.acked == ["b1"])
+    assert [reason for _, reason in bus.dead] == ["It says to be of tests, and is not signed."]
+
+
+class Later:
+    """Keys that come after a while."""
+
+    def __init__(self) -> None:
+        self.ring = Ring({})
+
+    def sign(self, event: CloudEvent, speaker: str) -> CloudEvent:
+        return self.ring.sign(event, speaker)
+
+    def refusal(self, event: CloudEvent) -> str:
+        return self.ring.refusal(event)
+
+    def usable(self) -> str:
+        return self.ring.usable()
+
+
+async def test_without_keys_it_takes_nothing_and_says_so() -> None:
+    keys, bus, inbox = Later(), Memory(), Scripted(fine)
+    bus.put(event("a1"))
+    async with consuming(bus, inbox, keys=keys) as consumer:
+        with pytest.raises(Unwell, match="no keys"):
+            await consumer.probe()
+        assert bus.given == {}
+        keys.ring = KEYS
+        await soon(lambda: bus.acked == ["a1"])
+    assert inbox.odd == [] and inbox.handled == ["a1"]
