@@ -8,6 +8,7 @@ class EventsConfig(AppConfig):
     def ready(self) -> None:
         from auditlog.registry import auditlog
 
+        from apps.events.letters.models import RedriveJob
         from apps.events.schemas.models import EventType, SchemaVersion
         from apps.events.subscriptions.models import Subscription
 
@@ -20,4 +21,8 @@ class EventsConfig(AppConfig):
                 *("name", "kind", "patterns", "source", "filter", "state", "reason", "url", "mode", "handshake"),
                 *("concurrency", "rate", "max_attempts", "max_age_s", "timeout_s"),
             ],
+        )
+        # Likewise a job's progress. What people do with letters is noted as they do it (letters.actions).
+        auditlog.register(
+            RedriveJob, include_fields=["kind", "subscription", "filter", "state", "rate", "canary", "again", "note"]
         )

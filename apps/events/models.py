@@ -12,12 +12,22 @@ from zlib import crc32
 
 from django.db import models
 
+from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
 from apps.events.subscriptions.models import Attempt, Handled, Subscription
 from services.kit.events.cloudevent import MAX_TEXT, MAX_TYPE, CloudEvent
 from services.kit.events.schema import uri
 
-__all__ = ["Attempt", "EventType", "Handled", "SchemaReader", "SchemaVersion", "Subscription"]
+__all__ = [
+    "Attempt",
+    "DeadLetter",
+    "EventType",
+    "Handled",
+    "RedriveJob",
+    "SchemaReader",
+    "SchemaVersion",
+    "Subscription",
+]
 """Django looks for models here."""
 
 SHARDS = 16
@@ -60,7 +70,7 @@ class EventQuerySet(models.QuerySet["Event"]):
         raise Immutable("Events are append-only: they leave by retention alone.")
 
     def prune(self) -> int:
-        """Retention's door: delete what the filter holds, with its outbox rows and tags. Returns how many events went.
+        """Retention's door: delete what the filter holds, with all rows about it. Returns how many events went.
 
         Only what has a position goes: the sequencer may be numbering the others now.
         """
@@ -70,6 +80,7 @@ class EventQuerySet(models.QuerySet["Event"]):
             part = chosen[start : start + 500]
             OutboxMessage.objects.filter(event_id__in=part).delete()
             EventTag.objects.filter(event_id__in=part).delete()
+            DeadLetter.objects.filter(stored__in=part).delete()
             gone += int(models.QuerySet(self.model, using=self.db).filter(pk__in=part)._raw_delete(self.db))
         return gone
 

@@ -8,6 +8,7 @@ from celery import shared_task
 from django.conf import settings
 
 from apps.events import outbox
+from apps.events.letters.models import DeadLetter
 from apps.events.models import Event, PublishedKey, Stream
 from apps.lib import clock
 
@@ -32,8 +33,11 @@ def prune() -> None:
         PublishedKey.objects.filter(pk__in=old_keys).delete()
     memory = Stream.objects.filter(kept=True).values("name")
     for _ in range(ROUNDS):
-        # An event that still waits in the outbox stays, however old: it was accepted.
+        # An event that still waits in the outbox stays, however old: it was accepted. So does one that somebody lacks.
         old = Event.objects.filter(time__lt=cut).exclude(outbox__in=outbox.waiting()).exclude(stream__in=memory)
+        old = old.exclude(
+            pk__in=DeadLetter.objects.filter(state__in=DeadLetter.OPEN, stored__time__lt=cut).values("stored")
+        )
         chosen = list(old.order_by("pk").values_list("pk", flat=True)[:CHUNK])
         if not chosen or Event.objects.filter(pk__in=chosen).prune() < CHUNK:
             break

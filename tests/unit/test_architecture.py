@@ -58,6 +58,7 @@ PURE = (
     "apps/events/schemas/asyncapi.py",
     "apps/events/schemas/compat.py",
     "apps/events/boundary.py",
+    "apps/events/letters/core.py",
     "apps/events/upcast.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}

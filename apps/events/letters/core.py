@@ -22,21 +22,20 @@ MOST_S: Final = 3600.0
 _SAME: Final = tuple(
     (re.compile(pattern), word)
     for pattern, word in (
-        (r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b", "<id>"),
+        (r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b", "<n>"),
         (r"\b[a-z][a-z0-9+.-]{1,15}://[^\s'\"<>)]+", "<address>"),
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?", "<time>"),
         (r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", "<address>"),
         (r"'[^']*'|\"[^\"]*\"|`[^`]*`|“[^”]*”|«[^»]*»", "<text>"),
         (r"\[[0-9a-fA-F:.]{2,45}\](?::\d+)?|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b", "<address>"),
         (r"\b(?:[0-9a-fA-F]{1,4}:){2,7}[0-9a-fA-F]{0,4}\b|(?:[0-9a-fA-F]{1,4})?::[0-9a-fA-F]{1,4}\b", "<address>"),
-        (r"\b0x[0-9a-fA-F]+\b", "<hex>"),
+        (r"\b0x[0-9a-fA-F]+\b", "<n>"),
         # Letters alone may be a word such as "defaced"; with a digit among them they are not.
-        (r"\b(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}\b", "<hex>"),
-        (r"\b[\w-]*\d[\w-]*\d[\w-]*\d[\w-]*\b", "<id>"),
-        (r"[-+]?\d+(?:[.,]\d+)*", "<n>"),
-        (r"\s+", " "),
+        (r"\b(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}\b", "<n>"),
     )
 )
+_WORD: Final = re.compile(r"[\w-]+")
+_NUMBER: Final = re.compile(r"[-+]?\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,13 @@ def normalised(error: str) -> str:
     said = error[:READ]
     for pattern, word in _SAME:
         said = pattern.sub(word, said)
-    return said.strip()
+    return " ".join(_NUMBER.sub("<n>", _WORD.sub(_without_numbers, said)).split())
+
+
+def _without_numbers(word: re.Match[str]) -> str:
+    """A word with so many digits is a number, such as ORD-2026-0001."""
+    said = word[0]
+    return "<n>" if sum(map(str.isdigit, said)) > 2 and not said.lstrip("-").isdigit() else said
 
 
 def fingerprint(subscription: str, reason: str, error: str) -> str:

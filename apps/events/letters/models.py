@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.db.models import F, Q
 
@@ -39,7 +41,8 @@ class DeadLetter(models.Model):
     """With ``source`` the event's identity (CloudEvents section 3.1.1); for an odd entry its place on the broker."""
     type = models.CharField(max_length=MAX_TYPE, blank=True)
     key = models.CharField(max_length=MAX_KEY, help_text="What keeps its events in order.")
-    event = models.ForeignKey(
+    place = models.BigIntegerField(help_text="Its position in the log; an edited one has that of the original.")
+    stored = models.ForeignKey(
         "events.Event", null=True, on_delete=models.CASCADE, related_name="letters", help_text="If the log has it."
     )
     body = models.JSONField(null=True, help_text="The event, or the odd entry's text, when the log does not have it.")
@@ -68,13 +71,11 @@ class DeadLetter(models.Model):
         ordering = ["-id"]
         verbose_name = "dead letter"
         constraints = [
-            models.UniqueConstraint(
-                fields=["subscription", "source", "event_id"], name="letter_once_per_subscription"
-            ),
+            models.UniqueConstraint(fields=["subscription", "source", "event_id"], name="letter_once_per_subscription"),
         ]
         indexes = [
             models.Index(
-                fields=["subscription", "key", "id"],
+                fields=["subscription", "key", "place", "id"],
                 name="letter_open_by_key",
                 condition=Q(state__in=["retrying", "parked", "failed", "redriving"]),
             ),
@@ -90,6 +91,11 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type or 'an odd entry'} {self.event_id} ({self.state})"
+
+    @property
+    def event(self) -> Any:
+        """The event in the log; None when it is not there."""
+        return self.stored
 
     @property
     def is_open(self) -> bool:

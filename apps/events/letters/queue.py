@@ -1,8 +1,8 @@
 """What could not be delivered, in line: per subscription and key the oldest open letter is the head, and nothing of its
 key overtakes it. Every other key goes on.
 
-Delivery asks here which keys are blocked, and says what became of each event. It must hold a subscription alone while it
-does: nothing here keeps two deliveries of one subscription apart.
+Delivery asks here which keys are blocked, and says what became of each event. It must hold a subscription alone while
+it does: nothing here keeps two deliveries of one subscription apart.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from apps.events.letters.core import MAX_ERROR, MAX_STACK, Failure, again_at, bounded, fingerprint
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event
 
-__all__ = ["Failure", "blocked", "due", "fail", "full", "key_of", "park", "resolve"]
+__all__ = ["Failure", "blocked", "due", "fail", "full", "key_of", "next_due", "park", "resolve"]
 
 AT_ONCE: Final = 500
 """Keys in one statement."""
@@ -86,14 +86,17 @@ def park(subscription: Any, event: Event, now: float) -> DeadLetter:
 def due(subscription: Any, now: float, limit: int) -> list[DeadLetter]:
     """Up to ``limit`` heads of their keys that are to be tried now, the longest due first, with their events."""
     earlier = DeadLetter.objects.filter(
-        subscription=OuterRef("subscription"), key=OuterRef("key"), pk__lt=OuterRef("pk"), state__in=DeadLetter.OPEN
+        Q(place__lt=OuterRef("place")) | Q(place=OuterRef("place"), pk__lt=OuterRef("pk")),
+        subscription=OuterRef("subscription"),
+        key=OuterRef("key"),
+        state__in=DeadLetter.OPEN,
     )
     rows = DeadLetter.objects.filter(
         subscription=subscription,
         state__in=[State.RETRYING, State.REDRIVING],
         next_at__lte=datetime.fromtimestamp(now, UTC),
     )
-    return list(rows.filter(~Exists(earlier)).select_related("event").order_by("next_at", "pk")[:limit])
+    return list(rows.filter(~Exists(earlier)).select_related("stored").order_by("next_at", "pk")[:limit])
 
 
 def next_due(subscription: Any) -> float | None:
@@ -137,7 +140,7 @@ def count(job: int | None, *, succeeded: bool) -> bool:
 
 def _free(letter: DeadLetter, at: datetime, job: int | None) -> None:
     """The next of the key is tried: now, or, under a job, when that comes to it."""
-    heir = _open(letter.subscription_id).filter(key=letter.key).order_by("pk").first()
+    heir = _open(letter.subscription_id).filter(key=letter.key).order_by("place", "pk").first()
     if heir is None or heir.state != State.PARKED:
         return
     rows = DeadLetter.objects.filter(pk=heir.pk, state=State.PARKED)
@@ -156,7 +159,13 @@ def _letter(subscription: Any, event: Event, at: datetime) -> DeadLetter:
     identity = {"subscription": subscription, "source": event.source, "event_id": str(event.event_id)}
     letter = DeadLetter.objects.select_for_update().filter(**identity).first()
     return letter or DeadLetter(
-        **identity, type=event.type, key=key_of(event), event=event, state=State.RETRYING, created_at=at
+        **identity,
+        type=event.type,
+        key=key_of(event),
+        place=event.position,
+        stored=event,
+        state=State.RETRYING,
+        created_at=at,
     )
 
 
