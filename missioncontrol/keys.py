@@ -12,9 +12,9 @@ from __future__ import annotations
 import hmac
 import sys
 
-from apps.lib.seal import Seal
-from apps.lib.signature import Signer, Verifier
 from services.kit import env
+from services.kit.seal import Seal
+from services.kit.signature import Signer, Verifier
 
 
 def wire() -> Seal:

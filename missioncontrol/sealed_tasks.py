@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from apps.lib import clock
-from apps.lib.seal import Refused, Seal
+from services.kit.seal import Refused, Seal
 
 PURPOSE = "celery"
 CONTENT_TYPE = "application/x-mc-sealed"

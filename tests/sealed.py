@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from apps.lib.seal import unwrap
+from services.kit.seal import unwrap
 
 
 def said(data: bytes | str | None) -> dict[str, Any]:

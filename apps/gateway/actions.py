@@ -32,9 +32,9 @@ from apps.gateway.models import (
 )
 from apps.lib import clock, kv, wire
 from apps.lib.border import MALFORMED, REFUSED, is_spoilt
-from apps.lib.seal import Refused
 from apps.registry.models import Instance, Service
 from apps.registry.publishing import ChangeRefused, Publication
+from services.kit.seal import Refused
 
 LETTERS = string.ascii_letters + string.digits
 

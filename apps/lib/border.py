@@ -16,7 +16,7 @@ import redis.asyncio
 import redis.exceptions
 
 from apps.lib import clock, wire
-from apps.lib.seal import Opened, Refused, Seal, place
+from services.kit.seal import Opened, Refused, Seal, place
 
 T = TypeVar("T")
 

@@ -1,7 +1,8 @@
 """Names on Redis that more than one process uses: the wire between siblings that never import each other.
 
 Only names and the meaning of what is stored under them. What is said there has its shape in apps.lib.messages, goes
-sealed (apps.lib.seal) and is read through apps.lib.border; nudges, locks, counts and events are as they are said here.
+sealed (services.kit.seal) and is read through apps.lib.border; nudges, locks, counts and events are as they are said
+here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 CONFIG_CHANNEL: Final = "mc:config"
 """Pub/sub. The number of the newest published revision, as decimal text."""
 CONFIG_CURRENT: Final = "mc:config:current"
-"""String. The newest ``Document`` (apps.gateway.core.config) as JSON, signed (apps.lib.signature)."""
+"""String. The newest ``Document`` (apps.gateway.core.config) as JSON, signed (services.kit.signature)."""
 GATEWAY_WORKERS: Final = "mc:gateway:workers"
 """Hash, worker id → ``WorkerBeat``; refreshed every 2 s.
 The acknowledgement of a revision: readers ignore an entry whose ``at`` is over 10 s old."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from apps.lib.seal import Seal, place
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
 from services.kit import env
+from services.kit.seal import Seal, place
 
 Reply = str | list[str] | None
 DEMO_SECONDS = 20.0

@@ -26,7 +26,10 @@ MAY_IMPORT = {
 }
 
 # The ground floor: what of the kit everybody may build on, because it needs no framework.
-GROUND = ("services.kit.env", "services.kit.events", "services.kit.problem")
+GROUND = (
+    *("services.kit.env", "services.kit.events", "services.kit.problem"),
+    *("services.kit.seal", "services.kit.signature"),
+)
 FRAMEWORKS = {
     *("django", "rest_framework", "celery", "channels", "daphne", "twisted"),
     *("fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "aiohttp", "sqlalchemy"),
@@ -51,6 +54,7 @@ PURE = (
     "services/kit/events/cloudevent.py",
     "services/kit/events/patterns.py",
     "services/kit/events/retry.py",
+    "services/kit/events/routing.py",
     "services/kit/events/lanes.py",
     "services/kit/events/gaps.py",
     "services/kit/events/outbox.py",

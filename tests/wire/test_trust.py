@@ -18,9 +18,9 @@ from apps.gateway.core import config
 from apps.lib import wire
 from apps.lib.border import Border
 from apps.lib.messages import BreakerOpened, Verdict, WorkerBeat
-from apps.lib.seal import Seal
-from apps.lib.signature import Signer
 from missioncontrol import keys
+from services.kit.seal import Seal
+from services.kit.signature import Signer
 from tests.waiting import until
 from tests.wire.gateway import Gateway, border, running, signed
 

@@ -24,7 +24,7 @@ from apps.lib import wire
 from apps.lib.border import REFUSED, text
 from apps.lib.clock import monotonic
 from apps.lib.messages import WorkerBeat
-from apps.lib.seal import Refused
+from services.kit.seal import Refused
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from apps.gateway.plane.writes import Writes
 from apps.lib.addresses import Guard, Network, Policy
 from apps.lib.border import Border, is_spoilt
 from apps.lib.clock import monotonic
-from apps.lib.seal import Seal
-from apps.lib.signature import Verifier
+from services.kit.seal import Seal
+from services.kit.signature import Verifier
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import redis
 
-from apps.lib.seal import Seal, place
 from missioncontrol.launch import ready
 from missioncontrol.launch.processes import SERVICES, Heartbeat, Http, Ping, Process
 from services.kit import env
+from services.kit.seal import Seal, place
 from tests.redis_server import admin_url
 from tests.serving import serving
 from tests.waiting import free_port, patient

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from apps.lib.seal import Opened, Refused, opened, proven, unwrap, wrap
+from .seal import Opened, Refused, opened, proven, unwrap, wrap
 
 
 class Verifier:

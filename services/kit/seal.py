@@ -2,7 +2,7 @@
 
 An envelope is ``mc1:<proof>:<at>:<body>``. The proof covers the body, the second at which it was made and the
 *purpose*, the name under which it lies or travels, so that a true message can't be moved to another key. It is an
-HMAC-SHA-256 here, and a signature in apps.lib.signature. Nothing in an envelope chooses how it is checked. What a
+HMAC-SHA-256 here, and a signature in services.kit.signature. Nothing in an envelope chooses how it is checked. What a
 true message of yesterday may still do is its reader's business: ``Opened.at`` tells its age.
 
 Standard library only: the launcher reads signs of life.

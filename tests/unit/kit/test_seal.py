@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.lib.seal import Refused, Seal, place
-from apps.lib.signature import Signer, Verifier
+from services.kit.seal import Refused, Seal, place
+from services.kit.signature import Signer, Verifier
 
 SEAL = Seal("one secret")
 SIGNER = Signer("another secret")
