@@ -185,8 +185,8 @@ class Routes:
         return self.default if rule.broker == DEFAULT else rule.broker
 
     def reading(self, wanted: Sequence[str]) -> dict[str, frozenset[str]]:
-        """Which brokers whoever wants these patterns has to read, and which topics of each beside the patterns' own: all
-        that a rule sends there or sent there lately, and the default broker."""
+        """Which brokers whoever wants these patterns has to read, and which topics beside the patterns' own: all that
+        a rule sends there or sent there lately, and the default broker."""
         found: dict[str, set[str]] = {self.default: set()}
         for rule in (*self.document.rules, *self.document.former):
             if any(overlap(rule.pattern, pattern) for pattern in wanted):
