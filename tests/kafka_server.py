@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import uuid
 import xml.etree.ElementTree as Xml
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests import machine
@@ -44,7 +45,8 @@ def jars() -> Path:
 class KafkaServer:
     """May be killed, and started again on its own data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Mapping[str, object] | None = None, *formatting: str) -> None:
+        """``more`` are settings, ``{plain}`` in them the plain listeners; ``formatting`` goes to the storage tool."""
         assert shutil.which("java"), machine.lacks("kafka")
         self.folder = folder
         self.log = folder / "kafka.log"
@@ -53,7 +55,7 @@ class KafkaServer:
         self._argv = ["java", *JAVA, "-cp", f"{jars()}/*"]
         self._process: subprocess.Popen[bytes] | None = None
         self._config = folder / "server.properties"
-        settings = {
+        settings: dict[str, object] = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{control}",
@@ -73,10 +75,12 @@ class KafkaServer:
             "group.min.session.timeout.ms": 100,
             "group.initial.rebalance.delay.ms": 0,
         }
+        for name, value in (more or {}).items():
+            settings[name] = str(value).replace("{plain}", str(settings.get(name, "")))
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
-            [*self._argv, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._config)],
+            [*self._argv, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._config), *formatting],
             capture_output=True,
             text=True,
             check=False,

@@ -21,7 +21,7 @@ from tests.waiting import free_ports, listening, until
 class RabbitServer:
     """Starts with one user; may be killed, and started again on its own data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lines: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mc-rmq-", dir="/tmp"))  # short: paths go into names of its own
         self.log = folder / "rabbitmq.log"
         self.port, dist, self._epmd_port = free_ports(3)
@@ -34,7 +34,7 @@ class RabbitServer:
             f"default_user = mission\ndefault_pass = {password}\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
             # The disk of a test machine is not its concern, nor is who else needs memory.
-            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 1GB\n"
+            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 1GB\n" + lines
         )
         config.chmod(0o600)
         (self.folder / "plugins").write_text("[].\n")

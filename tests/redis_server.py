@@ -23,7 +23,14 @@ class RedisServer:
     """
 
     def __init__(
-        self, folder: Path, *, durable: bool = False, password: str = "", port: int = 0, binary: str = ""
+        self,
+        folder: Path,
+        *,
+        durable: bool = False,
+        password: str = "",
+        port: int = 0,
+        binary: str = "",
+        lines: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, port or free_port()
@@ -32,6 +39,7 @@ class RedisServer:
         self.admin_url = admin_url(self.url)
         self.binary = binary or engines.redis_server(Path(sys.prefix)).path
         self.process: subprocess.Popen[bytes] | None = None
+        self._lines = lines
         self.config = folder / "redis.conf"
         layout.write_private(self.config, self.text(durable))
 
@@ -39,7 +47,7 @@ class RedisServer:
         """Of its configuration."""
         digest = hashlib.sha256(self.password.encode()).hexdigest()
         rules = (*redisconf.RULES, "+flushall +flushdb")
-        more = f"user admin on #{digest} ~* &* +@all"
+        more = f"user admin on #{digest} ~* &* +@all\n{self._lines}"
         return redisconf.configuration(self.folder, self.port, self.password, durable=durable, rules=rules, more=more)
 
     def start(self) -> RedisServer:

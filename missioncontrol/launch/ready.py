@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from missioncontrol.launch.processes import Heartbeat, Http, Ping, Process
 from services.kit import env
@@ -137,13 +137,25 @@ def redis_command(url: str, *words: str) -> Reply:
     commands += [["SELECT", parts.path.strip("/") or "0"], list(words)]
     with socket.create_connection((host, port), timeout=3) as plain:
         secure = parts.scheme == "rediss"
-        connection = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+        connection = _tls(parts.query).wrap_socket(plain, server_hostname=host) if secure else plain
         reply = connection.makefile("rb")
         answer: Reply = None
         for command in commands:
             connection.sendall(_encode(command))
             answer = _reply(reply)
         return answer
+
+
+def _tls(query: str) -> ssl.SSLContext:
+    """As the URL's options say, which are those of Redis's clients (docs/settings.md)."""
+    given = dict(parse_qsl(query))
+    context = ssl.create_default_context(cafile=given.get("ssl_ca_certs"))
+    if "ssl_certfile" in given:
+        context.load_cert_chain(given["ssl_certfile"], given.get("ssl_keyfile"))
+    if given.get("ssl_cert_reqs") == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _encode(words: list[str]) -> bytes:

@@ -7,6 +7,7 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from .base import Transport
+from .secure import BrokerError
 
 BROKERS: Final = {
     "redis": ("redis_streams", "RedisStreams"),
@@ -17,10 +18,6 @@ BROKERS: Final = {
     "kafkas": ("kafka", "Kafka"),
 }
 """Scheme → module and class. A module is imported when its broker is asked for: its driver may not be installed."""
-
-
-class BrokerError(ValueError):
-    """The URL names no broker, or one whose driver is missing; the message is one sentence for a person."""
 
 
 def connect(url: str, *, keep: int = 0) -> Transport:

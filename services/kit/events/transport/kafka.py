@@ -119,13 +119,13 @@ class Kafka:
                     request_timeout_ms=ANSWER_MS,
                     **self._place.options,
                 )
-                await self._producer.start()
+                await self._place.start(self._producer)
             return self._producer
 
     async def _administrator(self) -> AIOKafkaAdminClient:
         if self._admin is None:
             self._admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **self._place.options)
-            await self._admin.start()
+            await self._place.start(self._admin)
         return self._admin
 
     async def _put_aside(self, group: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
@@ -165,7 +165,7 @@ class Kafka:
             admin = await self._administrator()
             if self._looker is None:
                 self._looker = AIOKafkaConsumer(request_timeout_ms=ANSWER_MS, **self._place.options)
-                await self._looker.start()
+                await self._place.start(self._looker)
         committed = await admin.list_consumer_group_offsets(group)
         partitions: list[TopicPartition] = list(committed)
         ends = await self._looker.end_offsets(partitions) if partitions else {}

@@ -238,7 +238,7 @@ class Reading:
         """Commit where the group begins, for all partitions of which it knows nothing yet."""
         admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **self._place.options)
         try:
-            await admin.start()
+            await self._place.start(admin)
             if self._wanted.topics is not None:
                 await make_topics(admin, {TOPIC_PREFIX + topic for topic in self._wanted.topics})
             known = await _group_offsets(admin, self._group)
@@ -255,7 +255,7 @@ class Reading:
         if new:
             consumer = self._new_consumer(request_timeout_ms=ANSWER_MS)
             try:
-                await consumer.start()
+                await self._place.start(consumer)
                 consumer.assign(new)
                 await consumer.commit(await _offsets(consumer, new, start))
             except (UnknownMemberIdError, CommitFailedError):
@@ -273,7 +273,7 @@ class Reading:
         # A group waits for its busy members; so does the answer to whoever wants to join it.
         consumer = self._new_consumer(request_timeout_ms=int((REBALANCE_S + ANSWER_S) * 1000))
         try:
-            await ask(consumer.start())
+            await ask(self._place.start(consumer))
         except BaseException:
             await _end(consumer)
             raise

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
+from . import secure as secured
 from .base import ANSWER_S, MAX_BYTES, PARTITIONS, TransportAway
+from .secure import BrokerError
 
 TOPIC_PREFIX: Final = "mc.events."
 DEAD_PREFIX: Final = "mc.dead."
@@ -24,6 +26,9 @@ COPIES: Final = 3
 ANSWER_MS: Final = int(ANSWER_S * 1000) - 500
 """The driver gives up by itself a little before we do."""
 
+MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+"""Of SASL: how a user and password are shown."""
+
 AWAY = (KafkaError, OSError, TimeoutError)
 
 # That a broker is away we say ourselves, once; the driver says it at every try.
@@ -32,8 +37,11 @@ logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 T = TypeVar("T")
 
 
-class UrlError(ValueError):
-    """The URL says something that Kafka has no use for."""
+class Starts(Protocol):
+    """A producer, consumer or administrator of the driver."""
+
+    async def start(self) -> None:
+        """Connect."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +52,48 @@ class Place:
 
     @classmethod
     def of(cls, url: str) -> Place:
-        """``kafka://user:password@host:port,host:port?sasl=SCRAM-SHA-256``, ``kafkas://`` for TLS, whose options are
-        ``cafile``, ``certfile`` and ``keyfile``. UrlError."""
+        """``kafka://user:password@host:port,host:port?sasl=SCRAM-SHA-256``, ``kafkas://`` for TLS. BrokerError."""
         parts = urlsplit(url)
         login, _, hosts = parts.netloc.rpartition("@")
-        query = dict(parse_qsl(parts.query))
-        if not hosts or query.keys() - {"sasl", "cafile", "certfile", "keyfile"}:
-            raise UrlError(
-                "A Kafka URL is kafka://host:port,host:port with the options sasl, cafile, certfile, keyfile."
-            )
         secure = parts.scheme == "kafkas"
+        given = secured.options(parts, {"sasl"}, secure=secure)
+        if not hosts:
+            raise BrokerError("A Kafka URL is kafka://host:port,host:port, or kafkas:// for TLS.")
         options: dict[str, Any] = {
             "bootstrap_servers": hosts.split(","),
             "security_protocol": ("SASL_" if login else "") + ("SSL" if secure else "PLAINTEXT"),
         }
+        if "sasl" in given and (given["sasl"] not in MECHANISMS or not login):
+            raise BrokerError(
+                f"The option sasl is one of {', '.join(MECHANISMS)}, with user:password@ before the host."
+            )
         if login:
             user, _, password = login.partition(":")
-            options["sasl_mechanism"] = query.get("sasl", "PLAIN")
+            options["sasl_mechanism"] = given.get("sasl", "PLAIN")
             options["sasl_plain_username"], options["sasl_plain_password"] = unquote(user), unquote(password)
         if secure:
-            context = ssl.create_default_context(cafile=query.get("cafile"))
-            if "certfile" in query:
-                context.load_cert_chain(query["certfile"], query.get("keyfile"))
-            options["ssl_context"] = context
+            options["ssl_context"] = secured.context(given)
         return cls(options)
+
+    async def start(self, client: Starts) -> None:
+        """Start it; TransportAway with the reason, of which the driver says only that there is one."""
+        try:
+            await client.start()
+        except KafkaConnectionError as error:
+            first = await self._first_error() or error
+            scheme = "kafkas" if "ssl_context" in self.options else "kafka"
+            raise TransportAway(f"{away(first)}{secured.hint(first, scheme)}") from None
+
+    async def _first_error(self) -> BaseException | None:
+        """Why the first of the brokers can't be spoken to; None when it can be, now."""
+        host, port, _ = collect_hosts(self.options["bootstrap_servers"])[0]
+        ours = {name: value for name, value in self.options.items() if name != "bootstrap_servers"}
+        try:
+            connection = await create_conn(host, port, request_timeout_ms=ANSWER_MS // 2, **ours)
+        except AWAY as error:
+            return error
+        connection.close()
+        return None
 
 
 async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
@@ -81,7 +107,7 @@ async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
 
 def away(error: BaseException) -> TransportAway:
     """What the seam's callers are told."""
-    return TransportAway(f"Kafka does not answer: {error or type(error).__name__}")
+    return TransportAway(f"Kafka does not answer: {secured.why(error)}")
 
 
 async def make_topics(admin: AIOKafkaAdminClient, names: Collection[str], partitions: int = PARTITIONS) -> None:

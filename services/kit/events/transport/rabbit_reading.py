@@ -34,6 +34,7 @@ from .rabbit_wire import (
     EXCHANGE,
     MEMBERS,
     TOPIC,
+    Address,
     Gone,
     ask,
     connect,
@@ -80,7 +81,7 @@ class Reading:
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         met: Callable[[Stats], None],
         wanted: Wanted,
         group: str,
@@ -89,7 +90,7 @@ class Reading:
         lease_s: float,
     ) -> None:
         self.group = group
-        self._url, self._met, self._wanted, self._start, self._lease_s = url, met, wanted, start, lease_s
+        self._address, self._met, self._wanted, self._start, self._lease_s = address, met, wanted, start, lease_s
         self._me = f"{member}|{secrets.token_hex(8)}"
         self._hands = Hands()
         self._desks: dict[int, _Desk] = {}
@@ -253,7 +254,7 @@ class Reading:
 
     async def _connect(self) -> None:
         await self._drop()
-        self._connection = await connect(self._url, self._lease_s / 2)
+        self._connection = await connect(self._address, self._lease_s / 2)
         self._control = await ask(self._connection.channel())
         await ask(self._make(self._connection, self._control), 6 * ANSWER_S)
         await asyncio.gather(

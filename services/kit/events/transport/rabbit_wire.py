@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError
 from yarl import URL
 
+from . import secure as secured
 from .base import ANSWER_S, PARTITIONS, TransportAway, TransportError
 
 EXCHANGE: Final = "mc.events"
@@ -73,7 +77,7 @@ async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
         async with asyncio.timeout(within):
             return await work
     except AWAY as error:
-        raise Gone(f"RabbitMQ does not answer: {error or type(error).__name__}") from None
+        raise Gone(f"RabbitMQ does not answer: {secured.why(error)}") from None
     except asyncio.CancelledError:
         # A connection that closes cancels whoever waits for it. That is not our own end.
         task = asyncio.current_task()
@@ -82,13 +86,38 @@ async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
         raise Gone("RabbitMQ closed the connection.") from None
 
 
-async def connect(url: str, heartbeat_s: float) -> AbstractConnection:
+@dataclass(frozen=True)
+class Address:
+    """Where RabbitMQ is, and how it is spoken to."""
+
+    url: URL
+    context: ssl.SSLContext | None
+    """None without TLS."""
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """``amqp://user:password@host:port/vhost?heartbeat=10``, ``amqps://`` for TLS. BrokerError."""
+        parts = urlsplit(url)
+        secure = parts.scheme == "amqps"
+        given = secured.options(parts, {"heartbeat"}, secure=secure)
+        if not parts.hostname:
+            raise secured.BrokerError("RabbitMQ's URL is amqp://user:password@host:port/vhost, or amqps:// for TLS.")
+        if not given.get("heartbeat", "1").isdecimal():
+            raise secured.BrokerError(f"The option heartbeat is whole seconds, not {given['heartbeat']!r}.")
+        kept = {name: value for name, value in given.items() if name == "heartbeat"}
+        return cls(URL(url).with_query(kept), secured.context(given) if secure else None)
+
+
+async def connect(address: Address, heartbeat_s: float) -> AbstractConnection:
     """A connection that the broker gives up when it has heard nothing for twice ``heartbeat_s``, unless the URL says
     otherwise; Gone."""
-    parsed = URL(url)
-    if "heartbeat" not in parsed.query:
-        parsed = parsed.update_query(heartbeat=str(min(max(int(heartbeat_s), 1), 60)))
-    return await ask(aiormq.connect(parsed))
+    url = address.url
+    if "heartbeat" not in url.query:
+        url = url.update_query(heartbeat=str(min(max(int(heartbeat_s), 1), 60)))
+    try:
+        return await ask(aiormq.connect(url, context=address.context))
+    except Gone as error:
+        raise Gone(f"{error}{secured.hint(error, url.scheme)}") from None
 
 
 async def declare(channel: AbstractChannel) -> None:

@@ -1,8 +1,7 @@
 """Events on RabbitMQ (3.10 or newer; quorum queues and streams): ``rabbit_wire`` draws the topology.
 
 Published messages are persistent and confirmed. The attributes of an event are headers (``ce-``), its data the body:
-CloudEvents' binary mode. TLS by an ``amqps://`` URL; ``cafile``, ``certfile``, ``keyfile`` and ``heartbeat`` are
-options of its query.
+CloudEvents' binary mode. ``rabbit_wire`` says what a URL may.
 """
 
 from __future__ import annotations
@@ -22,7 +21,19 @@ from .base import ANSWER_S, PARTITIONS, Outgoing, Rejected, Start, Stats, Transp
 from .bindings import CONTENT_TYPE, binary
 from .rabbit_log import AT
 from .rabbit_reading import Reading
-from .rabbit_wire import EXCHANGE, MEMBERS, TOPIC, Gone, ask, check_group, connect, declare, declare_topic, queue_of
+from .rabbit_wire import (
+    EXCHANGE,
+    MEMBERS,
+    TOPIC,
+    Address,
+    Gone,
+    ask,
+    check_group,
+    connect,
+    declare,
+    declare_topic,
+    queue_of,
+)
 
 HEARTBEAT_S: Final = 10.0
 MEMBERS_S: Final = 0.5
@@ -35,7 +46,7 @@ class RabbitMQ:
     name = "rabbitmq"
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._address = Address.of(url)
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
         self._connecting = asyncio.Lock()
@@ -113,7 +124,7 @@ class RabbitMQ:
             if self._channel is None or self._channel.is_closed:
                 await self._drop()
                 self._exchanges.clear()
-                self._connection = await connect(self._url, HEARTBEAT_S)
+                self._connection = await connect(self._address, HEARTBEAT_S)
                 self._channel = await self._connection.channel()
                 await declare(self._channel)
             return self._channel
@@ -131,7 +142,7 @@ class RabbitMQ:
         lease_s: float = 30.0,
     ) -> Reading:
         wanted = Wanted(patterns, topics)
-        reading = Reading(self._url, self._met, wanted, check_group(group), member, start, lease_s)
+        reading = Reading(self._address, self._met, wanted, check_group(group), member, start, lease_s)
         self._readings.add(reading)
         await reading.begin()
         return reading

@@ -36,7 +36,7 @@ from .base import (
     too_large,
 )
 from .redis_reading import Reading
-from .redis_wire import AWAY, AWAY_WORDS, GONE, TOPICS, Counts, after, away, places_of, stream_of, topics_of
+from .redis_wire import AWAY, AWAY_WORDS, GONE, TOPICS, Counts, after, away, check_url, places_of, stream_of, topics_of
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class RedisStreams:
     name = "redis"
 
     def __init__(self, url: str, *, keep: int = KEEP) -> None:
+        self._scheme = check_url(url)
+        """Until a server answered; then no doubt is left that it speaks what we do."""
         # All waiting is bounded by asyncio.timeout here. Nothing is sent twice unasked: a reading whose answer was lost
         # has happened, and its entries must be taken over before newer ones are read.
         self._client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
@@ -97,6 +99,7 @@ class RedisStreams:
                     pipe.xadd(stream_of(place), {b"e": body, b"t": out.event.type})
                     sent.append((at, place))
                 answers = (await pipe.execute(raise_on_error=False))[bool(new) :]
+                self._scheme = ""
                 self._known |= new
                 # First, for a full server takes nothing again until something has gone.
                 await self._bound([place for _, place in sent])
@@ -105,7 +108,7 @@ class RedisStreams:
         except GONE as error:
             # The set of topics may be gone with the server's memory: name them again next time.
             self._known.clear()
-            raise away(error) from None
+            raise away(error, self._scheme) from None
         return outcomes
 
     async def _bound(self, places: Sequence[Place]) -> None:

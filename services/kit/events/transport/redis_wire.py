@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import redis.asyncio
 from redis.exceptions import (
@@ -17,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import TimeoutError as RedisSilent
 
 from .base import PARTITIONS, Place, Start, TransportAway
+from .secure import BrokerError, hint, warn_unproven, why
 
 STREAM_PREFIX: Final = "mc:events:"
 TOPICS: Final = "mc:topics"
@@ -29,6 +31,10 @@ LEASE_PREFIX: Final = "mc:lease:"
 """String with expiry per group and partition: the member that reads it."""
 DEAD_PREFIX: Final = "mc:dead:"
 """Stream per group: what its members put aside."""
+
+TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+OPTIONS: Final = frozenset({"db", "protocol", "client_name", "max_connections", "health_check_interval"})
+FALSE: Final = frozenset({"0", "f", "false", "n", "no"})
 
 GONE = (RedisGone, RedisSilent, TimeoutError, OSError)
 """Redis does not answer."""
@@ -47,9 +53,26 @@ class Counts:
     late: int = 0
 
 
-def away(error: Exception) -> TransportAway:
-    """What the seam's callers are told."""
-    return TransportAway(f"Redis does not answer: {error or type(error).__name__}")
+def check_url(url: str) -> str:
+    """Its scheme, when its options are ones that every client of Redis knows; BrokerError."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "rediss"
+    given = dict(parse_qsl(parts.query))
+    for name in given.keys() - OPTIONS:
+        if not name.startswith("ssl_"):
+            raise BrokerError(f"A {parts.scheme}:// URL has no option {name}; of TLS it has {', '.join(TLS_OPTIONS)}.")
+        if not secure:
+            raise BrokerError(f"The option {name} is for TLS, so for rediss:// and not {parts.scheme}://.")
+        if name not in TLS_OPTIONS:
+            raise BrokerError(f"A rediss:// URL has no option {name}; of TLS it has {', '.join(TLS_OPTIONS)}.")
+    if given.get("ssl_cert_reqs", "required") != "required" or given.get("ssl_check_hostname", "yes").lower() in FALSE:
+        warn_unproven()
+    return parts.scheme
+
+
+def away(error: Exception, scheme: str = "") -> TransportAway:
+    """What the seam's callers are told; ``scheme`` of the URL, while it isn't known to be the right one."""
+    return TransportAway(f"Redis does not answer: {why(error)}{hint(error, scheme) if scheme else ''}")
 
 
 def stream_of(place: Place) -> str:

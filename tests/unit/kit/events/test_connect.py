@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 import subprocess
 import sys
 
 import pytest
 
 from services.kit.events.transport.connect import BrokerError, connect
-from services.kit.events.transport.kafka_wire import Place, UrlError
+from services.kit.events.transport.kafka_wire import Place
 
 
 async def test_a_url_says_which_broker() -> None:
@@ -48,5 +50,38 @@ def test_kafkas_url_says_how_it_is_spoken_to() -> None:
         "bootstrap_servers": ["one:9092"],
         "security_protocol": "PLAINTEXT",
     }
-    with pytest.raises(UrlError):
+    with pytest.raises(BrokerError):
         Place.of("kafka://one:9092?acks=0")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://h/0?ssl_ca_certs=ca.pem", "rediss://"),
+        ("rediss://h/0?cafile=ca.pem", "ssl_ca_certs"),
+        ("rediss://h/0?ssl_cert_req=none", "ssl_cert_reqs"),
+        ("amqp://h/?cafile=ca.pem", "amqps://"),
+        ("amqps://h/?no_verify_ssl=1", "verify"),
+        ("amqps://h/?verify=no", "required or none"),
+        ("amqps://h/?cafile=/nowhere/ca.pem", "/nowhere/ca.pem"),
+        ("amqps://h/?certfile=/nowhere/me.pem", "/nowhere/me.pem"),
+        ("amqps://h/?keyfile=/nowhere/me.key", "certfile"),
+        ("amqp://h/?heartbeat=soon", "whole seconds"),
+        ("amqp:///", "host"),
+        ("kafka://one:9092?verify=none", "kafkas://"),
+        ("kafkas://one:9092?sasl=OAUTHBEARER", "SCRAM-SHA-256"),
+        ("kafka://one:9092?sasl=PLAIN", "user:password"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused_by_name(url: str, words: str) -> None:
+    with pytest.raises(BrokerError, match=re.escape(words)):
+        connect(url)
+
+
+def test_a_certificate_is_checked_unless_the_url_says_otherwise(caplog: pytest.LogCaptureFixture) -> None:
+    checked = Place.of("kafkas://one:9092").options["ssl_context"]
+    assert (checked.verify_mode, checked.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert not caplog.records
+    believing = Place.of("kafkas://one:9092?verify=none").options["ssl_context"]
+    assert (believing.verify_mode, believing.check_hostname) == (ssl.CERT_NONE, False)
+    assert "isn't checked" in caplog.text
