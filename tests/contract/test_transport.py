@@ -161,8 +161,8 @@ class Handling:
                     self.handled.append((name, delivery.event))
                 await reader.ack(deliveries)
             renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewing
+            # Not by suppressing what is raised here: that may be our own end.
+            await asyncio.gather(renewing, return_exceptions=True)
 
     async def _renew(self, reader: Subscription) -> None:
         while True:
