@@ -16,7 +16,7 @@ from typing import Any
 JSON = Any
 Document = dict[str, Any]
 
-TOPICS = frozenset({"verdict", "services", "gateway", "changes", "own"})
+TOPICS = frozenset({"verdict", "services", "gateway", "changes", "own", "events"})
 ALWAYS = frozenset({"sources"})
 """Parts every client gets: how old each source is must never be filtered away."""
 

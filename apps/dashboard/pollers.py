@@ -22,7 +22,8 @@ from apps.lib.clock import monotonic, wall
 
 T = TypeVar("T")
 
-EVERY = {"registry": 0.9, "plane": 0.9, "signs": 1.9, "traffic": 1.9, "changes": 1.9, "processes": 1.9, "losses": 4.9}
+EVERY = {"registry": 0.9, "plane": 0.9, "signs": 1.9, "traffic": 1.9, "changes": 1.9, "bus": 1.9, "processes": 1.9}
+EVERY |= {"losses": 4.9}
 """Seconds from one question to a source to the next."""
 
 
@@ -93,7 +94,7 @@ class Pollers:
 
     def hurry(self) -> None:
         """Something changed: what is cheap to ask is due at once."""
-        for name in ("registry", "plane", "changes"):
+        for name in ("registry", "plane", "changes", "bus"):
             self._pollers[name].due_at = float("-inf")
 
     async def read(self, patience: float) -> Readings:

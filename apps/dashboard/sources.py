@@ -15,7 +15,17 @@ from django.conf import settings
 from django.db import DatabaseError
 from redis import RedisError
 
-from apps.dashboard.judge.readings import Changes, Plane, Process, Reading, Readings, Registry, RouteInfo, ServiceInfo
+from apps.dashboard.judge.readings import (
+    Bus,
+    Changes,
+    Plane,
+    Process,
+    Reading,
+    Readings,
+    Registry,
+    RouteInfo,
+    ServiceInfo,
+)
 from apps.dashboard.losses import LossSource
 from apps.dashboard.supervisor import ProcessSource, SupervisorAway
 from apps.dashboard.traffic import TrafficSource
@@ -151,6 +161,11 @@ class ChangeSource:
         )
 
 
+def read_bus() -> Bus:
+    """How far the log has come. The ORM."""
+    return Bus(head=events.head())
+
+
 def _told(since: float) -> tuple[list[dict[str, Any]], bool]:
     """Newest first, without the trials of a breaker that stays broken; and whether there were more than are read."""
     found = events.recent(types=["system.#"], since=since, limit=events.MOST)
@@ -202,7 +217,11 @@ class Sources:
     def __init__(self) -> None:
         self.processes = ProcessSource(settings.SUPERVISOR)
         registry, changes, signs, traffic = RegistrySource(), ChangeSource(), SignSource(), TrafficSource()
-        self.database: dict[str, Callable[[], Any]] = {"registry": registry.read, "changes": changes.read}
+        self.database: dict[str, Callable[[], Any]] = {
+            "registry": registry.read,
+            "changes": changes.read,
+            "bus": read_bus,
+        }
         """Asked in Django's thread."""
         self.engines: dict[str, Callable[[], Any]] = {
             "plane": read_plane,

@@ -12,7 +12,7 @@ from typing import Any
 from apps.dashboard.frames import Document, clean
 from apps.dashboard.judge import freshness, own, services, traffic, verdict
 from apps.dashboard.judge.freshness import Source
-from apps.dashboard.judge.own import Part
+from apps.dashboard.judge.own import Part, young
 from apps.dashboard.judge.readings import (
     FAILING,
     UNKNOWN,
@@ -66,6 +66,7 @@ def build(readings: Readings, previous: Document, now: float) -> Document:
         "services": found,
         "gateway": _plane(picture),
         "changes": _changes(readings.changes.value),
+        "events": _events(picture),
         "own": {name: _part(part) for name, part in picture.parts.items()},
         "sources": {name: _source(source) for name, source in picture.sources.items()},
     }
@@ -76,6 +77,14 @@ def build(readings: Readings, previous: Document, now: float) -> Document:
 def _changes(changes: Changes) -> Document:
     """The newest of the last hour, and how many there were."""
     return {"recent": list(changes.recent), "total": changes.total, "cut": changes.cut or None}
+
+
+def _events(picture: Picture) -> Document:
+    """How far the log has come; nothing of it while it can't be read."""
+    bus = picture.readings.bus
+    if not young(bus.at or None, picture.now, freshness.DATABASE, bus.error):
+        return {}
+    return {"head": bus.value.head}
 
 
 def _date(found: Document, before: Mapping[str, Any], now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from channels.routing import URLRouter
-from django.urls import path
+from django.urls import include, path
 
 from apps.dashboard import pages, tokens, traces
 from apps.dashboard.api import LiveFeedView
@@ -22,6 +22,7 @@ urlpatterns: list[Any] = [
     path("gateway/", pages.plane, name="gateway"),
     path("tokens/", tokens.tokens, name="tokens"),
     path("tokens/<int:pk>/end/", tokens.end, name="token-end"),
+    path("events/", include("apps.dashboard.events.urls")),
     path("system/", pages.system, name="system"),
     path("api/v1/live", LiveFeedView.as_view(), name="live-feed"),
 ]

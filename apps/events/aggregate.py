@@ -70,6 +70,17 @@ class Aggregate(Generic[S, C]):
         return reduce(self.evolve, facts, state)
 
 
+KNOWN: dict[str, Aggregate[Any, Any]] = {}
+"""Aggregates by name that pages can show the state of, at any version."""
+
+
+def know(aggregate: Aggregate[S, C]) -> Aggregate[S, C]:
+    """Have pages show the state of ``aggregate``; returns it. ValueError for a name that another one has."""
+    if KNOWN.setdefault(aggregate.name, aggregate) is not aggregate:
+        raise ValueError(f"There is another aggregate {aggregate.name!r} already.")
+    return aggregate
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[S]):
     """A state, the version of the stream that it is of, and the events that led there just now."""

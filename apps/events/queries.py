@@ -83,10 +83,14 @@ def kinds_like(types: Sequence[str]) -> list[str] | None:
         return None
     if all(patterns.literal_prefix(pattern) == pattern for pattern in types):
         return sorted(set(types))
+    return [name for name in known_types() if any(patterns.matches(one, name) for one in types)]
+
+
+def known_types() -> list[str]:
+    """Every type that an event in the log has, by name."""
     with connection.cursor() as cursor:
         cursor.execute(TYPES)
-        known = [name for (name,) in cursor.fetchall()]
-    return [name for name in known if any(patterns.matches(one, name) for one in types)]
+        return [name for (name,) in cursor.fetchall()]
 
 
 def matching(rows: QuerySet[Event], types: Sequence[str]) -> QuerySet[Event]:

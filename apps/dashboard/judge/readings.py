@@ -274,6 +274,14 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Bus:
+    """What the log and its subscriptions say of themselves."""
+
+    head: int = 0
+    """The newest position in the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """One process as its supervisor knows it. ``state`` is supervisord's word; ``starts`` are the last minutes'."""
 
@@ -300,6 +308,7 @@ class Readings:
     """Signs of life on Redis: process → when it last gave one."""
     traffic: Reading[Traffic] = field(default_factory=lambda: Reading(Traffic()))
     changes: Reading[Changes] = field(default_factory=lambda: Reading(Changes()))
+    bus: Reading[Bus] = field(default_factory=lambda: Reading(Bus()))
     losses: Reading[Mapping[str, Mapping[str, int]]] = field(default_factory=lambda: Reading(NO_LOSSES))
     """Process → what it dropped or refused in the last hour → how many. Nothing is judged by it."""
     processes: Reading[Mapping[str, Process]] | None = None
