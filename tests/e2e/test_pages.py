@@ -15,7 +15,16 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 
-PAGES = ["/", "/services/", "/services/covenant/", "/traces/", "/gateway/", "/system/"]
+PAGES = [
+    "/",
+    "/services/",
+    "/services/covenant/",
+    "/traces/",
+    "/gateway/",
+    "/system/",
+    "/events/",
+    "/events/catalogue/",
+]
 WIDTHS = [(1440, 900), (375, 812)]
 
 # What an automatic check can find without another's code: names, labels, landmarks, headings, ids.

@@ -20,7 +20,16 @@ from apps.registry.models import Instance, Service
 
 pytestmark = pytest.mark.django_db
 
-PAGES = ["/", "/services/", "/services/covenant/", "/traces/", "/gateway/", "/system/"]
+PAGES = [
+    "/",
+    "/services/",
+    "/services/covenant/",
+    "/traces/",
+    "/gateway/",
+    "/system/",
+    "/events/",
+    "/events/catalogue/",
+]
 
 
 def user(role: str | None) -> User:

@@ -1,0 +1,196 @@
+"""The log's pages, asked as a browser asks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from apps.dashboard.events import browse
+from apps.events.actions import publish_all
+from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
+from apps.events.models import Event
+from apps.events.schemas.registry import register
+from apps.events.storing import Draft
+from apps.lib import roles
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def away(settings: Any) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    settings.CLICKHOUSE_URL = "http://127.0.0.1:1"
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    made = User.objects.create_user("ann", password="long enough to pass")
+    made.groups.add(Group.objects.get_or_create(name=roles.VIEWER)[0])
+    client.force_login(made)
+    return client
+
+
+@pytest.fixture
+def counter() -> Iterator[Aggregate[int, int]]:
+    made: Aggregate[int, int] = know(
+        Aggregate("tally", 0, lambda state, command: [Fact("shop.tally.grown", {"by": command})], _evolve)
+    )
+    yield made
+    KNOWN.pop("tally")
+
+
+def _evolve(state: int, fact: Fact) -> int:
+    return state + int(fact.data["by"])
+
+
+def orders(count: int, **more: Any) -> list[Event]:
+    return publish_all(
+        [Draft("shop.order.placed", {"order": n, "to": "Thandi"}, subject=f"order/{n}", **more) for n in range(count)]
+    )
+
+
+def text_of(client: Client, path: str, status: int = 200, **query: str) -> str:
+    answer = client.get(path, query)
+    assert answer.status_code == status, answer.content.decode()[:2000]
+    return answer.content.decode()
+
+
+def test_an_empty_log_says_how_to_publish_the_first_event(viewer: Client) -> None:
+    text = text_of(viewer, "/events/")
+    assert "Nothing was published yet" in text and "/api/v1/events" in text
+
+
+def test_every_filter_narrows_and_stays_in_the_address(viewer: Client) -> None:
+    orders(3, tags=("city:durban",))
+    publish_all([Draft("system.clock.wound", {"by": "é"})])
+    newest = Event.objects.latest("pk")
+    for query, count in (
+        ({"type": "shop.#"}, 3),
+        ({"type": "shop.#", "subject": "order/1"}, 1),
+        ({"tag": "city:durban"}, 3),
+        ({"stream": "order/2"}, 1),
+        ({"source": "nobody"}, 0),
+        ({"correlation_id": newest.correlation_id}, 1),
+        ({"q": "thandi order/2"}, 1),
+        ({"q": "é"}, 1),
+        ({"q": newest.event_id}, 1),
+        ({"range": "1h"}, 4),
+        ({"until": "2001-01-01T00:00:00Z"}, 0),
+    ):
+        text = text_of(viewer, "/events/", **query)
+        assert text.count("data-position=") == count, query
+        assert all(f'value="{value}"' in text for name, value in query.items()), query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"type": "A B"}, {"type": "#.#.#.#.#"}, {"since": "yesterday"}, {"subject": "x" * 300}, {"cursor": "zzz"}],
+)
+def test_what_can_not_be_asked_is_answered_in_a_sentence(viewer: Client, query: dict[str, str]) -> None:
+    text = text_of(viewer, "/events/", 400, **query)
+    assert 'role="alert"' in text and "Traceback" not in text
+
+
+def test_pages_follow_each_other_without_a_gap(viewer: Client) -> None:
+    orders(120)
+    seen: list[str] = []
+    query: dict[str, str] = {"type": "shop.#"}
+    for _ in range(5):
+        answer = viewer.get("/events/", query)
+        seen += [str(one.position) for one in answer.context["found"].events]
+        if not answer.context["found"].older:
+            break
+        query["cursor"] = answer.context["found"].older
+    assert seen == [str(n) for n in range(120, 0, -1)]
+
+
+def test_the_tail_gives_what_came_and_counts_what_it_does_not_show(viewer: Client) -> None:
+    orders(browse.TAIL + 20)
+    answer = viewer.get("/events/rows/", {"after": "10", "type": "shop.#"})
+    assert answer["X-Position"] == str(browse.TAIL + 20) and answer["X-Skipped"] == "10"
+    assert answer.content.decode().count("<tr") == browse.TAIL
+    assert viewer.get("/events/rows/", {"after": "-1"}).status_code == 400
+    assert viewer.get("/events/rows/", {"after": "9" * 30}).status_code == 400
+
+
+def test_an_event_is_shown_beside_its_schema_with_what_violates_it(viewer: Client) -> None:
+    (one,) = publish_all([Draft("shop.order.placed", {"order": "seven"})])
+    schema = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
+    register("shop.order.placed", schema, author="ann")
+    text = text_of(viewer, f"/events/{one.event_id}/")
+    assert "violates its schema" in text and text.count('data-fault="1"') == 1
+    assert "waiting" in text, "the outbox has it"
+
+
+def test_causes_and_effects_are_links(viewer: Client) -> None:
+    (first,) = publish_all([Draft("shop.order.placed", {})])
+    (second,) = publish_all([Draft("shop.order.packed", {}, causation_id=first.event_id)])
+    assert f'href="/events/{first.event_id}/"' in text_of(viewer, f"/events/{second.event_id}/")
+
+
+def test_an_id_that_several_gave_asks_whose(viewer: Client) -> None:
+    for source in ("shop", "bank"):
+        Event.objects.create(
+            event_id="7",
+            source=source,
+            type="shop.order.placed",
+            time=Event._meta.get_field("time").to_python("2030-01-01T00:00Z"),
+            data={},
+            stream=f"@{source}/7",
+            version=1,
+        )
+    text = text_of(viewer, "/events/7/", 300)
+    assert "/events/7/?source=shop" in text and "/events/7/?source=bank" in text
+    assert "by bank" in text_of(viewer, "/events/7/", source="bank")
+
+
+@pytest.mark.parametrize("odd", ["nothing", "a/b/c", "%00", "x" * 300, str(uuid.uuid4()), "<script>"])
+def test_what_is_no_event_is_not_found(viewer: Client, odd: str) -> None:
+    text_of(viewer, f"/events/{odd}/", 404)
+    text_of(viewer, "/events/event/", 404, id=odd)
+
+
+def test_a_stream_shows_its_aggregates_state_at_any_version(viewer: Client, counter: Aggregate[int, int]) -> None:
+    for by in (2, 3, 4):
+        execute(counter, "a", by)
+    answer = viewer.get("/events/streams/tally%2Fa/", {"version": "2"})
+    assert (answer.context["now"].kind, answer.context["now"].value) == ("state", 5)
+    assert [(change.before, change.after) for change in answer.context["changes"]] == [("2", "5")]
+    answer = viewer.get("/events/streams/tally%2Fa/", {"version": "3", "against": "1"})
+    assert [(change.before, change.after) for change in answer.context["changes"]] == [("2", "9")]
+    text_of(viewer, "/events/streams/tally%2Fa/", 404, version="9")
+    text_of(viewer, "/events/streams/nobody/", 404)
+
+
+def test_a_stream_that_nobody_evolves_shows_payloads(viewer: Client) -> None:
+    orders(1)
+    answer = viewer.get("/events/streams/order%2F0/")
+    assert (answer.context["now"].kind, answer.context["now"].value["order"]) == ("payload", 0)
+
+
+def test_the_catalogue_knows_what_is_registered_and_what_is_only_seen(viewer: Client) -> None:
+    assert "No type of event yet" in text_of(viewer, "/events/catalogue/")
+    orders(2)
+    register("shop.order.packed", {"type": "object"}, author="ann", producer="shop")
+    text = text_of(viewer, "/events/catalogue/")
+    assert "shop.order.placed" in text and "shop.order.packed" in text and "1 without a schema" in text
+    assert "shop.order.packed" not in text_of(viewer, "/events/catalogue/", q="placed")
+    assert "Thandi" in text_of(viewer, "/events/catalogue/shop.order.placed/")
+    assert "version 1" in text_of(viewer, "/events/catalogue/shop.order.packed/")
+    text_of(viewer, "/events/catalogue/shop.order.lost/", 404)
+
+
+def test_a_page_costs_the_same_however_long_the_log_is(viewer: Client, django_assert_max_num_queries: Any) -> None:
+    orders(5)
+    with django_assert_max_num_queries(60):
+        viewer.get("/events/", {"type": "shop.#"})
+    orders(300)
+    with django_assert_max_num_queries(60):
+        viewer.get("/events/", {"type": "shop.#"})
