@@ -21,11 +21,12 @@ from services.kit.events.consumer import Consumer
 from services.kit.events.retry import Permanent
 from services.kit.events.transport.connect import connect
 from services.kit.inbox import INBOX, PARKED, SqlInbox
+from services.kit.parked import REPORTED
 from services.kit.store import Migration, Store
 from tests.signed import KEYS
 
 SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL, key TEXT NOT NULL, member TEXT NOT NULL)",))
-MIGRATIONS = (INBOX, PARKED, SEEN)
+MIGRATIONS = (INBOX, PARKED, REPORTED, SEEN)
 
 
 async def main(
@@ -51,7 +52,9 @@ async def main(
     await store.start()
     transport = connect(url)
     inbox = SqlInbox(store, group, handler, system=transport.name, gapless=True)
-    consumer = Consumer(transport, inbox, [pattern], keys=KEYS, group=group, member=member, lease_s=float(lease_s))
+    consumer = Consumer(
+        transport, inbox, [pattern], keys=KEYS, group=group, member=member, rows=inbox.rows, lease_s=float(lease_s)
+    )
     await consumer.start()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

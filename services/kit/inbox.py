@@ -1,4 +1,4 @@
-"""A consumer's store in the service's own database: what it handled, what it parked, and what it heard.
+"""A consumer's store in the service's own database: what it handled and what it heard; ``parked`` has what failed.
 
 Everything about an event is in one transaction with its handler's work: its inbox row, so that a repeat does
 nothing, its number within its key, so that a hole is noticed, or its place among the parked ones.
@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from .events import tracing
-from .events.cloudevent import CloudEvent, decode, encode
+from .events.cloudevent import CloudEvent, decode
 from .events.consumer import Kept
 from .events.gaps import Heard, begin
 from .events.lanes import Key, Outcome, Park, key_of
-from .events.retry import Away, Backoff, Permanent
+from .events.retry import Permanent
 from .events.transport.base import Delivery
+from .parked import AGAIN, BEHIND, DIED, MAX_ODD, ParkedRows, clipped
 from .store import Migration, Store
 
 INBOX = Migration(
@@ -56,18 +58,8 @@ SPENDS_S: Final = 0.25
 """After so long a batch ends early: the service's other writes wait for it."""
 MAX_LIVES: Final = 3
 """An event that this many lives of the process ended with is not tried again by itself."""
-MAX_PARKED: Final = 100_000
-"""Rows; at so many, what would be parked stays with the broker, and the consumer waits."""
 LOOK_AGAIN_S: Final = 0.1
 """After a parked event turned out to be another member's, or not to be tried."""
-MAX_ODD: Final = 1000
-MAX_ODD_BYTES: Final = 64 * 1024
-ODD: Final = "odd"
-FORGED: Final = "forged"
-"""Kinds of rows that no handler ever sees: an entry that is no event, and an event that is not of whom it says."""
-AGAIN: Final = Backoff(first_s=60.0, most_s=3600.0)
-"""Of what is parked. A permanent failure waits for a new start, which may bring a new program."""
-
 Handler = Callable[[Connection, CloudEvent], None]
 
 
@@ -106,13 +98,11 @@ class SqlInbox:
         self._marked: set[tuple[str, str]] = set()
         self._alone = asyncio.Lock()
         """What is noted as about to be handled is of one batch at a time: no other is blamed for how a life ended."""
-        self._kept = Kept()
+        self.rows = ParkedRows(store, group)
 
     async def begin(self) -> None:
-        query = text("UPDATE parked SET due = 0 WHERE consumer = :group AND kind NOT IN (:died, :odd, :forged)")
-        what = {"group": self._group, "died": _DIED, "odd": ODD, "forged": FORGED}
-        await self._store.write(lambda connection: connection.execute(query, what).rowcount)
-        self._kept = await self.kept()
+        await self._store.write(self.rows.begin)
+        await self.rows.kept()
 
     async def handle(self, batch: Sequence[Delivery], *, careful: bool) -> list[Outcome]:
         if careful:
@@ -126,24 +116,25 @@ class SqlInbox:
         """Note, then handle."""
         chosen = await self._store.write(lambda connection: self._mark(connection, batch))
         if not chosen:
-            return [Outcome("failed", f"it ended the process {MAX_LIVES} times", _DIED, permanent=True)]
+            return [Outcome("failed", f"it ended the process {MAX_LIVES} times", DIED, permanent=True)]
         outcomes = await self._store.write(lambda connection: self._apply(connection, chosen, careful=True))
         self._marked.difference_update(_name(delivery) for delivery in chosen)
         return outcomes
 
     async def park(self, park: Park) -> None:
-        self._check_room()
+        self.rows.check_room()
         now = time.time()
         outcome = park.outcome
-        due = None if outcome.kind == _DIED else now + (AGAIN.most_s if outcome.permanent else AGAIN.first_s)
+        due = None if outcome.kind == DIED else now + (AGAIN.most_s if outcome.permanent else AGAIN.first_s)
 
         def work(connection: Connection) -> None:
             batch = _Batch()
-            self._insert(
+            self.rows.add(
                 connection,
                 park.delivery,
                 reason=outcome.reason,
                 kind=outcome.kind,
+                stack=outcome.stack,
                 tries=park.tries,
                 first_at=now - park.since,
                 due=due,
@@ -156,32 +147,15 @@ class SqlInbox:
         await self._store.write(work)
 
     async def put_aside(self, delivery: Delivery) -> bool:
-        if self._kept.odd + self._kept.forged >= MAX_ODD:
+        if self.rows.known.odd + self.rows.known.forged >= MAX_ODD:
             return False
-        where = f"{delivery.topic}/{delivery.partition}/{delivery.position}"
-        row = {
-            "source": "",
-            "key": where,
-            "id": where,
-            "body": delivery.raw[:MAX_ODD_BYTES].decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        }
-        kind = FORGED if delivery.forged else ODD
-        await self._store.write(
-            lambda connection: self._insert_row(
-                connection, delivery, row, reason=delivery.fault, kind=kind, tries=1, first_at=time.time(), due=None
-            )
-        )
-        self._kept = await self.kept()
+        await self._store.write(lambda connection: self.rows.add_odd(connection, delivery))
+        await self.rows.kept()
         return True
 
     async def resume(self) -> float:
         now = time.time()
-        heads = text(
-            "SELECT parked.id, parked.due FROM parked JOIN (SELECT MIN(id) AS id FROM parked WHERE consumer = :group "
-            "GROUP BY source, key) AS heads ON heads.id = parked.id WHERE parked.due IS NOT NULL "
-            "ORDER BY parked.due, parked.id LIMIT 1"
-        )
-        head = await self._store.read(lambda connection: connection.execute(heads, {"group": self._group}).first())
+        head = await self.rows.first_due()
         if head is None:
             return float("inf")
         if head.due > now:
@@ -195,23 +169,7 @@ class SqlInbox:
         return 0.0
 
     async def kept(self) -> Kept:
-        def look(connection: Connection) -> Kept:
-            what = {"group": self._group, "odd": ODD, "forged": FORGED}
-            row = connection.execute(
-                text(
-                    "SELECT COUNT(*) AS total, COALESCE(SUM(CASE WHEN kind = :odd THEN 1 ELSE 0 END), 0) AS odd, "
-                    "COALESCE(SUM(CASE WHEN kind = :forged THEN 1 ELSE 0 END), 0) AS forged "
-                    "FROM parked WHERE consumer = :group"
-                ),
-                what,
-            ).one()
-            gone = connection.execute(
-                text("SELECT COALESCE(SUM(missing), 0) FROM heard WHERE consumer = :group AND missing > 0"), what
-            ).scalar_one()
-            return Kept(int(row.total - row.odd - row.forged), int(row.odd), int(row.forged), int(gone))
-
-        self._kept = await self._store.read(look)
-        return self._kept
+        return await self.rows.kept()
 
     # -- inside a transaction ----------------------------------------------------------------------
 
@@ -250,7 +208,9 @@ class SqlInbox:
                     raise
                 tracing.failed(span, error)
                 batch.failed.add(key)
-                return Outcome("failed", _reason(error), type(error).__name__, isinstance(error, Permanent))
+                return Outcome(
+                    "failed", _reason(error), type(error).__name__, isinstance(error, Permanent), _stack(error)
+                )
             span.set_attribute("mc.duplicate", not fresh)
         self._hear(connection, event, batch)
         return Outcome("handled" if fresh else "duplicate")
@@ -263,9 +223,9 @@ class SqlInbox:
         ).first()
         if known is not None:
             return Outcome("duplicate")
-        self._check_room()
+        self.rows.check_room()
         now = time.time()
-        self._insert(connection, delivery, reason="", kind=_BEHIND, tries=0, first_at=now, due=0.0)
+        self.rows.add(connection, delivery, reason="", kind=BEHIND, stack="", tries=0, first_at=now, due=0.0)
         self._hear(connection, event, batch)
         return Outcome("parked")
 
@@ -283,41 +243,8 @@ class SqlInbox:
     def _is_behind(self, connection: Connection, key: Key, batch: _Batch) -> bool:
         known = batch.behind.get(key)
         if known is None:
-            found = connection.execute(
-                text("SELECT 1 FROM parked WHERE consumer = :group AND source = :source AND key = :key LIMIT 1"),
-                {"group": self._group, "source": key[0], "key": key[1]},
-            ).first()
-            known = batch.behind[key] = found is not None
+            known = batch.behind[key] = self.rows.holds(connection, key)
         return known
-
-    def _insert(self, connection: Connection, delivery: Delivery, **rest: Any) -> None:
-        event = delivery.event
-        assert event is not None  # noqa: S101 - only events are parked
-        source, key = key_of(event)
-        row = {"source": source, "key": key, "id": event.id, "body": encode(event).decode()}
-        self._insert_row(connection, delivery, row, **rest)
-
-    def _insert_row(self, connection: Connection, delivery: Delivery, row: dict[str, str], **rest: Any) -> None:
-        connection.execute(
-            text(
-                "INSERT INTO parked (consumer, source, key, event_id, body, topic, part, position, reason, kind, "
-                "tries, first_at, last_at, due) VALUES (:group, :source, :key, :id, :body, :topic, :part, :position, "
-                ":reason, :kind, :tries, :first_at, :now, :due) ON CONFLICT DO NOTHING"
-            ),
-            {
-                **row,
-                **rest,
-                "group": self._group,
-                "topic": delivery.topic,
-                "part": delivery.partition,
-                "position": delivery.position,
-                "now": time.time(),
-            },
-        )
-
-    def _check_room(self) -> None:
-        if self._kept.parked >= MAX_PARKED:
-            raise Away(f"{MAX_PARKED:,} events are parked already; the broker keeps the rest")
 
     # -- numbers within a key ----------------------------------------------------------------------
 
@@ -406,15 +333,12 @@ class SqlInbox:
 
     def _mark_parked(self, connection: Connection, identity: int) -> bool:
         """Note that the row is about to be tried; False when it ended too many lives, and waits for somebody's word."""
-        row = self._row(connection, identity)
+        row = self.rows.locked(connection, identity)
         if row is None:
             return False
         name = (row.source, row.event_id)
         if self._lives(connection, name) >= MAX_LIVES:
-            connection.execute(
-                text("UPDATE parked SET due = NULL, kind = :died, reason = :reason WHERE id = :id"),
-                {"id": identity, "died": _DIED, "reason": f"it ended the process {MAX_LIVES} times"},
-            )
+            self.rows.died(connection, identity, f"it ended the process {MAX_LIVES} times")
             self._unmark(connection, name)
             return False
         self._count_life(connection, name)
@@ -422,7 +346,7 @@ class SqlInbox:
 
     def _try_parked(self, connection: Connection, identity: int) -> tuple[str, str] | None:
         """Handle the row: gone on success, else later again."""
-        row = self._row(connection, identity)
+        row = self.rows.locked(connection, identity)
         if row is None:
             return None
         event = decode(row.body)
@@ -432,39 +356,23 @@ class SqlInbox:
                 with connection.begin_nested():
                     if self._note(connection, event):
                         self._handler(connection, event)
-                    connection.execute(text("DELETE FROM parked WHERE id = :id"), {"id": identity})
+                    self.rows.free(connection, row, "handled")
             except Exception as error:
                 if _of_the_database(error):
                     raise
                 tracing.failed(span, error)
                 pause = AGAIN.most_s if isinstance(error, Permanent) else AGAIN.longest(row.tries + 1)
-                connection.execute(
-                    text(
-                        "UPDATE parked SET tries = tries + 1, last_at = :now, due = :due, reason = :reason, "
-                        "kind = :kind WHERE id = :id"
-                    ),
-                    {
-                        "id": identity,
-                        "now": time.time(),
-                        "due": time.time() + pause,
-                        "reason": _reason(error),
-                        "kind": type(error).__name__,
-                    },
+                self.rows.failed(
+                    connection,
+                    identity,
+                    now=time.time(),
+                    due=time.time() + pause,
+                    reason=_reason(error),
+                    kind=type(error).__name__,
+                    stack=_stack(error),
                 )
         self._unmark(connection, (row.source, row.event_id))
         return (row.source, row.event_id)
-
-    def _row(self, connection: Connection, identity: int) -> Row[Any] | None:
-        # Another member may be at it.
-        lock = " FOR UPDATE SKIP LOCKED" if connection.dialect.name == "postgresql" else ""
-        return connection.execute(
-            text(f"SELECT * FROM parked WHERE id = :id AND kind NOT IN (:odd, :forged){lock}"),  # noqa: S608 - constants
-            {"id": identity, "odd": ODD, "forged": FORGED},
-        ).first()
-
-
-_DIED: Final = "ProcessDied"
-_BEHIND: Final = "Behind"
 
 
 def _name(delivery: Delivery) -> tuple[str, str]:
@@ -478,6 +386,10 @@ def _later(deliveries: Sequence[Delivery]) -> list[Outcome]:
 
 def _reason(error: Exception) -> str:
     return str(error)[:500] or type(error).__name__
+
+
+def _stack(error: Exception) -> str:
+    return clipped("".join(traceback.format_exception(error)))
 
 
 def _of_the_database(error: Exception) -> bool:

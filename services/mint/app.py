@@ -29,7 +29,13 @@ def build(settings: Settings) -> FastAPI:
     # The ledger's key carries nothing else, so a height that never comes is a transaction that is missing here.
     inbox = SqlInbox(store, settings.name, needed.guard(apply), system=broker.transport.name, gapless=True)
     consumer = Consumer(
-        broker.transport, inbox, [RECORDED], keys=settings.keys, group=settings.name, member=settings.instance
+        broker.transport,
+        inbox,
+        [RECORDED],
+        keys=settings.keys,
+        group=settings.name,
+        member=settings.instance,
+        rows=inbox.rows,
     )
     return create_app(
         settings,

@@ -10,6 +10,7 @@ from services.kit.accounts import NAMES, Lookalike, claim
 from services.kit.events.cloudevent import CloudEvent
 from services.kit.inbox import INBOX, PARKED
 from services.kit.money import MAX_BALANCE, format_amount
+from services.kit.parked import REPORTED
 from services.kit.store import Migration
 from services.mint.accounts import BadTransaction, postings
 
@@ -36,6 +37,7 @@ MIGRATIONS = (
             "MAX(height), '[]', 0 FROM postings HAVING MAX(height) IS NOT NULL",
         )
     ),
+    REPORTED,
 )
 
 RECENT = 20

@@ -12,19 +12,21 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from services.kit import inbox as kit
+from services.kit import parked
 from services.kit.events.cloudevent import CloudEvent, encode
 from services.kit.events.consumer import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.retry import Away, Permanent
 from services.kit.events.transport.base import Delivery
 from services.kit.inbox import INBOX, MAX_LIVES, PARKED, SqlInbox
+from services.kit.parked import REPORTED
 from services.kit.store import Migration, Store
 from tests.stores import postgres, url
 
 __all__ = ["postgres", "url"]
 
 SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL)",))
-MIGRATIONS = [INBOX, PARKED, SEEN]
+MIGRATIONS = [INBOX, PARKED, REPORTED, SEEN]
 
 
 @pytest.fixture
@@ -226,7 +228,7 @@ async def test_a_forged_event_is_a_row_that_no_handler_ever_sees(store: Store) -
 async def test_what_can_not_be_parked_any_more_waits_with_the_broker(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kit, "MAX_PARKED", 1)
+    monkeypatch.setattr(parked, "MAX_PARKED", 1)
     inbox = SqlInbox(store, "g", note)
     await inbox.park(park(delivery("a1")))
     await inbox.kept()

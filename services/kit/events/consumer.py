@@ -21,23 +21,23 @@ from typing import Any, Final, Protocol, TypeVar
 from opentelemetry import metrics
 
 from ..checks import Unwell
-from .cloudevent import encode
-from .lanes import Lane, Outcome, Park
+from . import patterns as types
+from .cloudevent import CloudEvent, EventError, encode
+from .lanes import Outcome, Park
+from .reporting import COMMANDS, Reporter, Rows, read_command
 from .retry import Away, Backoff
 from .signing import Keys
 from .transport.base import Delivery, Place, Start, Subscription, Transport, TransportAway
+from .work import Work, consumed
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
-consumed = meter.create_counter("mc.bus.handled", description="Events delivered to a consumer, by outcome")
 behind = meter.create_gauge("mc.bus.lag", description="Events that a group has not acknowledged")
 forged = meter.create_counter("mc.bus.forged", description="Events refused, for nobody proved that they are true")
 parked = meter.create_gauge("mc.bus.parked", description="Events that a group holds as rows, failed or behind one")
 missing = meter.create_gauge("mc.bus.missing", description="Events that a group knows it did not get")
 
 LEASE_S: Final = 30.0
-BATCH: Final = 64
-"""Events handled in one transaction at most."""
 IN_HAND: Final = 512
 """Deliveries that a consumer holds at most, of all its partitions."""
 WAIT_S: Final = 2.0
@@ -50,9 +50,6 @@ LATE_S: Final = 60.0
 """A consumer whose newest event is older than that, while more wait, is behind."""
 RESUME_EVERY_S: Final = 10.0
 """The longest time until an operator's word about a parked event is heard."""
-AWAY_S: Final = 0.5
-"""Before a partition is tried again whose database or bus did not answer."""
-ACK_AGAIN_S: Final = 0.5
 PAUSES: Final = Backoff(first_s=0.5, most_s=5.0)
 
 T = TypeVar("T")
@@ -102,7 +99,8 @@ class Consumer:
     """Feeds the events that match ``patterns`` to ``inbox``, as ``member`` of ``group``.
 
     Only those that ``keys`` know to be of their source: the others are put aside before anything is made of them. With
-    no keys at all it does not begin, for then nothing could be told.
+    no keys at all it does not begin, for then nothing could be told. What becomes of ``rows`` is reported to Mission
+    Control, whose operators' words about them are obeyed.
     """
 
     def __init__(
@@ -114,6 +112,7 @@ class Consumer:
         keys: Keys,
         group: str,
         member: str,
+        rows: Rows | None = None,
         start: Start = "earliest",
         topics: Collection[str] = (),
         lease_s: float = LEASE_S,
@@ -122,12 +121,14 @@ class Consumer:
         self._inbox = inbox
         self._patterns = list(patterns)
         self._keys = keys
+        self._rows = rows
+        self._reporter = None if rows is None else Reporter(transport, rows, keys, group)
         self.group = group
         self._member = member
         self._begin: Start = start
         self._topics = topics
         self._lease_s = lease_s
-        self._lanes: dict[Place, _Work] = {}
+        self._lanes: dict[Place, Work] = {}
         self.room = asyncio.Event()
         self.stopping = asyncio.Event()
         self.something_parked = asyncio.Event()
@@ -192,6 +193,8 @@ class Consumer:
                     parts.create_task(self._resume(), name="parked events"),
                     parts.create_task(self._look(), name="lag"),
                 ]
+                if self._reporter is not None:
+                    helpers.append(parts.create_task(self._reporter.run(self.stopping, self._said()), name="reports"))
                 await self._read(subscription, parts)
                 # Batches in hand are finished under their leases; what was not begun is given back.
                 await asyncio.gather(*(work.task for work in self._lanes.values()), *helpers)
@@ -210,7 +213,7 @@ class Consumer:
             try:
                 await self._inbox.begin()
                 return await self._transport.subscribe(
-                    self._patterns,
+                    [*self._patterns, *([] if self._rows is None else COMMANDS)],
                     self.group,
                     self._member,
                     topics=self._topics,
@@ -222,6 +225,37 @@ class Consumer:
                 log.warning("%s can't begin to consume: %s", self.group, error)
                 await self.sleep(PAUSES.pause(tries, random.random()))  # noqa: S311 - jitter
         return None
+
+    # -- what is said of it, and whom it obeys -----------------------------------------------------
+
+    def _said(self) -> dict[str, Any]:
+        return {"group": self.group, "patterns": self._patterns, "member": self._member, "service": self.group}
+
+    def rows_changed(self) -> None:
+        """Something was parked, tried or put aside."""
+        if self._reporter is not None:
+            self._reporter.bell.set()
+
+    def wants(self, event: CloudEvent) -> bool:
+        """Whether its handler is to see it: commands are read beside what it asked for."""
+        return event.type not in COMMANDS or any(types.matches(one, event.type) for one in self._patterns)
+
+    async def obey(self, event: CloudEvent) -> None:
+        """Do what Mission Control says, if it says it to this group. ``Away`` while the database does not answer."""
+        if self._rows is None or event.type not in COMMANDS:
+            return
+        try:
+            command = read_command(event, self.group)
+        except EventError as error:
+            log.error("command %s can't be obeyed: %s", event.id, error)
+            consumed.add(1, {"group": self.group, "outcome": "unclear"})
+            return
+        if command is not None:
+            found = await self._rows.obey(command)
+            log.warning("%s: %s of %d events, %d are here", self.group, event.type, len(command.events), found)
+            consumed.add(1, {"group": self.group, "outcome": "obeyed"})
+            self.something_parked.set()
+            self.rows_changed()
 
     @property
     def in_hand(self) -> int:
@@ -249,7 +283,7 @@ class Consumer:
             for delivery in found or []:
                 work = self._lanes.get(delivery.place)
                 if work is None:
-                    work = self._lanes[delivery.place] = _Work(self, self._inbox, subscription)
+                    work = self._lanes[delivery.place] = Work(self, self._inbox, subscription)
                     work.task = parts.create_task(work.run(), name=f"{delivery.topic}/{delivery.partition}")
                 work.add(self._proven(delivery))
 
@@ -291,6 +325,8 @@ class Consumer:
             try:
                 wait = await self._inbox.resume()
                 tries = 0
+                if wait == 0.0:
+                    self.rows_changed()
             except Away:
                 tries += 1
                 wait = PAUSES.longest(tries)
@@ -330,128 +366,6 @@ class Consumer:
             await asyncio.gather(task, stop, return_exceptions=True)
 
 
-class _Work:
-    """One partition: takes what its lane gives, has it handled, and settles it."""
-
-    def __init__(self, consumer: Consumer, inbox: Inbox, subscription: Subscription) -> None:
-        self._consumer = consumer
-        self._inbox = inbox
-        self._subscription = subscription
-        self._lane = Lane(careful=BATCH)
-        self._wake = asyncio.Event()
-        self._lost = False
-        self._settled: list[Delivery] = []
-        self.held = 0
-        self.task: asyncio.Task[None]
-
-    def add(self, delivery: Delivery) -> None:
-        """One more, after all before."""
-        self.held += 1
-        self._lane.add([delivery])
-        self._wake.set()
-
-    def lose(self) -> None:
-        """The partition is somebody else's: nothing of it is settled here any more."""
-        self._lost = True
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Work until the partition is lost or the consumer stops."""
-        while not self._lost and not self._consumer.stopping.is_set():
-            self._wake.clear()
-            batch = self._lane.take(time.monotonic(), BATCH)
-            if batch:
-                await self._work(batch)
-                await self._acknowledge()
-                continue
-            # What the bus did not take is offered again, with a pause.
-            until = time.monotonic() + ACK_AGAIN_S if self._settled else self._lane.wakes_at()
-            await self._sleep(until - time.monotonic())
-            await self._acknowledge()
-
-    async def _work(self, batch: list[Delivery]) -> None:
-        try:
-            if batch[0].event is None:
-                await self._put_aside(batch[0])
-                return
-            outcomes = await self._inbox.handle(batch, careful=self._lane.careful(batch))
-        except (Away, TransportAway) as error:
-            self._lane.put_back(batch)
-            log.warning("%s waits: %s", self._consumer.group, error)
-            await self._consumer.sleep(AWAY_S)
-            return
-        verdict = self._lane.settle(batch, outcomes, time.monotonic(), random.random)
-        for delivery, outcome in zip(batch, outcomes, strict=True):
-            self._note(delivery, outcome)
-        self._settled += verdict.done
-        for park in verdict.park:
-            await self._park(park)
-
-    def _note(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.what in {"held", "later"}:
-            return
-        consumed.add(1, {"group": self._consumer.group, "outcome": outcome.what})
-        if outcome.what == "failed":
-            log.warning("event at %s failed: %s: %s", _where(delivery), outcome.kind, outcome.reason)
-        elif delivery.event is not None:
-            self._consumer.newest_at = delivery.event.time
-
-    async def _park(self, park: Park) -> None:
-        while not self._lost and not self._consumer.stopping.is_set():
-            try:
-                await self._inbox.park(park)
-            except Away as error:
-                log.warning("%s can't park an event: %s", self._consumer.group, error)
-                await self._consumer.sleep(AWAY_S)
-                continue
-            log.error("event at %s parked after %d tries: %s", _where(park.delivery), park.tries, park.outcome.reason)
-            consumed.add(1, {"group": self._consumer.group, "outcome": "parked"})
-            self._lane.parked(park.delivery)
-            self._settled.append(park.delivery)
-            self._consumer.something_parked.set()
-            return
-
-    async def _put_aside(self, delivery: Delivery) -> None:
-        log.error(
-            "entry at %s is %s: %s", _where(delivery), "forged" if delivery.forged else "no event", delivery.fault
-        )
-        if await self._inbox.put_aside(delivery):
-            self._settled.append(delivery)
-        else:
-            # There are as many as may be kept: the broker's own place for them is bounded by the broker.
-            await self._subscription.dead_letter(delivery, delivery.fault)
-            self._release(1)
-        consumed.add(1, {"group": self._consumer.group, "outcome": "forged" if delivery.forged else "odd"})
-
-    async def _acknowledge(self) -> None:
-        if not self._settled or self._lost:
-            return
-        settled, self._settled = self._settled, []
-        try:
-            await self._subscription.ack(settled)
-        except TransportAway as error:
-            log.warning("%s can't acknowledge: %s", self._consumer.group, error)
-            self._settled = settled + self._settled
-            return
-        self._release(len(settled))
-
-    def _release(self, count: int) -> None:
-        self.held -= count
-        self._consumer.room.set()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Until something wakes it, or so long."""
-        stop = asyncio.ensure_future(self._consumer.stopping.wait())
-        wake = asyncio.ensure_future(self._wake.wait())
-        try:
-            timeout = None if seconds == math.inf else max(seconds, 0.0)
-            await asyncio.wait({stop, wake}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (stop, wake):
-                each.cancel()
-            await asyncio.gather(stop, wake, return_exceptions=True)
-
-
 async def _within(waiting: Coroutine[Any, Any, Any], seconds: float) -> None:
     """Wait for it, so long at most."""
     try:
@@ -459,8 +373,3 @@ async def _within(waiting: Coroutine[Any, Any, Any], seconds: float) -> None:
             await waiting
     except TimeoutError:
         pass
-
-
-def _where(delivery: Delivery) -> str:
-    what = "" if delivery.event is None else f"{delivery.event.type} {delivery.event.id}, "
-    return f"{what}{delivery.topic}/{delivery.partition} {delivery.position}"

@@ -32,16 +32,19 @@ def key_of(event: CloudEvent) -> Key:
 class Outcome:
     """What a handler's side says of one event.
 
-    ``handled`` (now), ``duplicate`` (before), ``parked`` (behind an earlier one of its key): dealt with. ``failed``:
+    ``handled`` (now), ``duplicate`` (before), ``parked`` (behind an earlier one of its key), ``obeyed`` (it was said to
+    the consumer and not to its handler): dealt with. ``failed``:
     to be tried again, unless ``permanent``. ``held``: an earlier event of its key failed just now. ``later``: the
     batch ended before it.
     """
 
-    what: Literal["handled", "duplicate", "parked", "failed", "held", "later"]
+    what: Literal["handled", "duplicate", "parked", "obeyed", "failed", "held", "later"]
     reason: str = ""
     kind: str = ""
     """The class of the error, to group by."""
     permanent: bool = False
+    stack: str = field(default="", compare=False)
+    """Where it went wrong, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 
 from services.kit.checks import Unwell
 from services.kit.events import consumer as loop
-from services.kit.events import lanes
+from services.kit.events import lanes, work
 from services.kit.events.cloudevent import CloudEvent, decode, encode
 from services.kit.events.consumer import Consumer
 from services.kit.events.lanes import Outcome
@@ -71,8 +71,8 @@ def failing(*names: str, times: int = 10**6) -> Callable[[CloudEvent], Awaitable
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "RETRY", Backoff(first_s=0.01, most_s=0.02, attempts=3))
-    monkeypatch.setattr(loop, "AWAY_S", 0.01)
-    monkeypatch.setattr(loop, "ACK_AGAIN_S", 0.01)
+    monkeypatch.setattr(work, "AWAY_S", 0.01)
+    monkeypatch.setattr(work, "ACK_AGAIN_S", 0.01)
     monkeypatch.setattr(loop, "LOOK_EVERY_S", 0.02)
 
 
