@@ -2,13 +2,14 @@
 #   make run                         set up and start everything in the foreground; Ctrl-C stops it
 #   make ctl c="status"              ask or tell the running system: status, stop X, start X, restart X, pid X, tail X
 #   make test | make check | make bench
+#   make wheel                       build the services' kit as a package of its own (docs/kit.md)
 #   make lock                        write the requirements files anew after a change in pyproject.toml
 # Settings come from the environment (docs/): MC_HOME, MC_CONTROL_PORT, MC_GATEWAY_PORT …; PYTHON picks the interpreter.
 
 PYTHON ?= python3
 LAUNCH = $(PYTHON) -m missioncontrol.launch
 
-.PHONY: run ctl test check bench setup lock python
+.PHONY: run ctl test check bench setup lock wheel python
 
 run: python
 	@exec $(LAUNCH) run
@@ -30,6 +31,9 @@ bench: python
 
 lock: python
 	@exec $(LAUNCH) setup --dev --then missioncontrol.lock $(c)
+
+wheel: python
+	@exec $(LAUNCH) setup --dev --then missioncontrol.wheel
 
 python:
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \

@@ -78,7 +78,8 @@ class KafkaServer:
         for name, value in (more or {}).items():
             settings[name] = str(value).replace("{plain}", str(settings.get(name, "")))
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # A first letter that can't be "-", which would be an option.
+        identity = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         done = subprocess.run(
             [*self._argv, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._config), *formatting],
             capture_output=True,

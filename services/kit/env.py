@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The checkout."""
+"""The checkout; some other folder where the kit is installed alone."""
 
 
 class EnvError(ValueError):
@@ -78,8 +78,12 @@ def words(name: str, default: str = "") -> list[str]:
 
 
 def home() -> Path:
-    """``MC_HOME``: where all state lives (database, telemetry, logs, sockets, secrets)."""
-    return Path(os.environ.get("MC_HOME") or ROOT / "var").expanduser().resolve()
+    """``MC_HOME``: where all state lives (database, telemetry, logs, sockets, secrets). EnvError when it is not set
+    and there is no checkout to have it in."""
+    given = os.environ.get("MC_HOME", "").strip()
+    if not given and not (ROOT / "manage.py").exists():
+        raise EnvError("MC_HOME is not set: it says in which folder secrets and databases are.")
+    return Path(given or ROOT / "var").expanduser().resolve()
 
 
 def port(name: str, default: int) -> int:
