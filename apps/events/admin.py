@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from apps.events.models import Event, OutboxMessage
+from apps.events.models import Aside, Event, OutboxMessage
 from apps.events.schemas import registry
 from apps.events.schemas.forms import NewVersionForm
 from apps.events.schemas.models import EventType, SchemaVersion
@@ -53,6 +53,18 @@ class OutboxAdmin(LookOnly):
         if row.sent_at:
             return "sent"
         return "tried" if row.attempts else "waiting"
+
+
+@admin.register(Aside)
+class AsideAdmin(LookOnly):
+    """What the log could not take. Whoever has dealt with one deletes it."""
+
+    list_display = ["last_at", "reason", "type", "source", "event_id", "key", "sequence", "times"]
+    list_filter = ["reason", "source"]
+    search_fields = ["source", "event_id", "type"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return ModelAdmin.has_delete_permission(self, request, obj)
 
 
 @admin.register(EventType)

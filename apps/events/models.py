@@ -12,6 +12,7 @@ from zlib import crc32
 
 from django.db import models
 
+from apps.events.archive.models import Aside
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
 from apps.events.subscriptions.models import Attempt, Handled, Subscription
@@ -19,6 +20,7 @@ from services.kit.events.cloudevent import MAX_TEXT, MAX_TYPE, CloudEvent
 from services.kit.events.schema import uri
 
 __all__ = [
+    "Aside",
     "Attempt",
     "DeadLetter",
     "EventType",
@@ -49,6 +51,12 @@ def foreign_stream(source: str, partition_key: str) -> str:
     A slash within the source is escaped, so that no two of them have a stream in common.
     """
     return f"{FOREIGN}{source.replace('%', '%25').replace('/', '%2F')}/{partition_key}"
+
+
+def publisher_of(stream: str) -> tuple[str, str]:
+    """The source and the partition key of a foreign stream."""
+    source, _, key = stream[len(FOREIGN) :].partition("/")
+    return source.replace("%2F", "/").replace("%25", "%"), key
 
 
 def shard_of(partition_key: str) -> int:
@@ -190,6 +198,13 @@ class Stream(models.Model):
     version = models.BigIntegerField()
     kept = models.BooleanField(default=False, db_default=False)
     """Whether its events are an aggregate's memory, which retention leaves alone."""
+    holes = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    """Of a foreign one: numbers that never came, as pairs of the first and the last."""
+    missing = models.BigIntegerField(default=0, db_default=0)
+    """How many those are."""
+
+    class Meta:
+        indexes = [models.Index(fields=["name"], name="stream_with_holes", condition=models.Q(missing__gt=0))]
 
     def __str__(self) -> str:
         return f"{self.name or 'all'} at {self.version}"

@@ -110,6 +110,14 @@ def numbers_itself() -> bool:
     return bool(connection.vendor == "sqlite")
 
 
+def take_positions(count: int) -> int:
+    """The first of ``count`` positions for rows of this transaction, where ``numbers_itself``."""
+    with connection.cursor() as cursor:
+        cursor.execute(RESERVE.format(table=Stream._meta.db_table, rows="(%s, %s)"), [ALL, count])
+        [(_, last)] = cursor.fetchall()
+    return int(last) - count + 1
+
+
 def _reserve(drafts: Sequence[Draft]) -> dict[str, int]:
     """Take a version per draft; returns the version before the first of each stream.
 

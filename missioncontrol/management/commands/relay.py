@@ -1,20 +1,24 @@
-"""``manage.py relay``: number events and take them from the outbox to the bus, until SIGTERM or SIGINT."""
+"""``manage.py relay``: number events, take ours to the bus and those of others from it, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from apps.events.archive.inbox import ArchiveInbox
 from apps.events.projector import Projector
 from apps.events.relay import Relay
 from apps.events.sequencer import Sequencer
 from apps.lib import aio
 from missioncontrol import observe
 from services.kit.events import keys
+from services.kit.events.consumer import Consumer
 from services.kit.events.transport.connect import connect
 
 
@@ -34,7 +38,16 @@ class Command(BaseCommand):
     async def _relay(self) -> None:
         loop = asyncio.get_running_loop()
         transport = connect(settings.BUS_URL, keep=settings.BUS_KEEP)
-        relay, projector = Relay(transport, keys.read(), settings.REDIS_URL), Projector()
+        own = keys.read()
+        relay, projector = Relay(transport, own, settings.REDIS_URL), Projector()
+        archive = Consumer(
+            transport,
+            ArchiveInbox(),
+            ["#"],
+            keys=own,
+            group="archive",
+            member=f"{socket.gethostname()}:{os.getpid()}",
+        )
         sequencer = Sequencer(settings.REDIS_URL, then=projector.bell.set)
 
         def stop(number: int) -> None:
@@ -43,6 +56,7 @@ class Command(BaseCommand):
             relay.stop()
             sequencer.stop()
             projector.stop()
+            archive.stopping.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
@@ -51,5 +65,6 @@ class Command(BaseCommand):
                 parts.create_task(sequencer.run(), name="sequencer")
                 parts.create_task(projector.run(), name="projector")
                 parts.create_task(relay.run(), name="relay")
+                parts.create_task(archive.run(), name="archive")
         finally:
             await transport.close()

@@ -13,6 +13,11 @@ MAX_HOLES: Final = 100
 """Of one key. Beyond, the two oldest become one that spans both: more is then called missing than is, never less."""
 
 
+MAX_JUMP: Final = 10_000_000
+"""A number that is further from the last is not believed: nobody lost so many, and whoever fetches what is missing
+would ask for all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What was heard of one key: every number from 1 to ``last`` that is in none of ``holes`` (both ends missing)."""
@@ -26,7 +31,10 @@ class Heard:
         return sum(end - start + 1 for start, end in self.holes)
 
     def hear(self, sequence: int) -> Heard:
-        """What is known after the event of this number; 0 is an event without one."""
+        """What is known after the event of this number; 0 is an event without one. What is too far from the last
+        changes nothing."""
+        if sequence - self.last > MAX_JUMP:
+            return self
         if sequence > self.last:
             skipped = () if sequence == self.last + 1 else ((self.last + 1, sequence - 1),)
             return Heard(sequence, _bounded(self.holes + skipped))
@@ -44,7 +52,7 @@ class Heard:
 
 def begin(sequence: int, *, from_the_first: bool) -> Heard:
     """What is known before a key's first event. Whoever asked for the whole log misses what came before it."""
-    return Heard() if from_the_first else Heard(max(sequence - 1, 0))
+    return Heard() if from_the_first and sequence <= MAX_JUMP else Heard(max(sequence - 1, 0))
 
 
 def _bounded(holes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
