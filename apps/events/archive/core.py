@@ -52,10 +52,7 @@ class Head:
 
 def moment(event: CloudEvent, now: float) -> datetime:
     """When it happened; what does not say so happened now."""
-    try:
-        return datetime.fromtimestamp(event.time or now, UTC)
-    except (ValueError, OverflowError, OSError):
-        raise Refused("unstorable", "Its time is outside of the calendar.") from None
+    return datetime.fromtimestamp(event.time or now, UTC)
 
 
 def check(event: CloudEvent) -> None:

@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('digest', models.CharField(help_text='SHA-256 of the entry.', max_length=64, unique=True)),
-                ('reason', models.CharField(choices=[('no_event', 'is no event'), ('other_body', 'its source and id are those of another event'), ('number_taken', 'its number within its key is that of another event'), ('number_jumps', 'its number is too far from those before it'), ('unstorable', 'no database can store it')], max_length=16)),
+                ('reason', models.CharField(choices=[('no_event', 'is no event'), ('forged', 'is not proven to be of its source'), ('other_body', 'its source and id are those of another event'), ('number_taken', 'its number within its key is that of another event'), ('number_jumps', 'its number is too far from those before it'), ('unstorable', 'no database can store it')], max_length=16)),
                 ('detail', models.CharField(blank=True, max_length=500)),
                 ('source', models.CharField(blank=True, max_length=256)),
                 ('event_id', models.CharField(blank=True, max_length=256)),
