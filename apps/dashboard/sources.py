@@ -16,7 +16,6 @@ from django.db import DatabaseError
 from redis import RedisError
 
 from apps.dashboard.judge.readings import (
-    Bus,
     Changes,
     Plane,
     Process,
@@ -161,11 +160,6 @@ class ChangeSource:
         )
 
 
-def read_bus() -> Bus:
-    """How far the log has come. The ORM."""
-    return Bus(head=events.head())
-
-
 def _told(since: float) -> tuple[list[dict[str, Any]], bool]:
     """Newest first, without the trials of a breaker that stays broken; and whether there were more than are read."""
     found = events.recent(types=["system.#"], since=since, limit=events.MOST)
@@ -220,7 +214,7 @@ class Sources:
         self.database: dict[str, Callable[[], Any]] = {
             "registry": registry.read,
             "changes": changes.read,
-            "bus": read_bus,
+            "bus": BusSource().read,
         }
         """Asked in Django's thread."""
         self.engines: dict[str, Callable[[], Any]] = {

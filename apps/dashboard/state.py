@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.dashboard.frames import Document, clean
-from apps.dashboard.judge import freshness, own, services, traffic, verdict
+from apps.dashboard.judge import bus, freshness, own, services, traffic, verdict
 from apps.dashboard.judge.freshness import Source
-from apps.dashboard.judge.own import Part, young
+from apps.dashboard.judge.own import Part
 from apps.dashboard.judge.readings import (
     FAILING,
+    HEALTHY,
     UNKNOWN,
     BreakerLike,
     Changes,
@@ -80,11 +81,36 @@ def _changes(changes: Changes) -> Document:
 
 
 def _events(picture: Picture) -> Document:
-    """How far the log has come; nothing of it while it can't be read."""
-    bus = picture.readings.bus
-    if not young(bus.at or None, picture.now, freshness.DATABASE, bus.error):
+    """The log and its subscriptions; nothing of them while they can't be read."""
+    if picture.why_not("bus"):
         return {}
-    return {"head": bus.value.head}
+    seen, changes = picture.readings.bus.value, picture.readings.changes.value
+    judged = bus.judge(seen, picture.now)
+    waits = not picture.why_not("events")
+    return {
+        "state": judged.state,
+        "why": judged.why,
+        "head": seen.head,
+        "waiting": changes.waiting if waits else None,
+        "oldest_at": _second(changes.oldest_at) if waits and changes.waiting else None,
+        "failed": sum(one.open.get("failed", 0) for one in seen.receivers),
+        "retrying": sum(one.open.get("retrying", 0) for one in seen.receivers),
+        "redriving": sum(one.open.get("redriving", 0) for one in seen.receivers),
+        "parked": sum(one.open.get("parked", 0) for one in seen.receivers),
+        "keys": seen.keys,
+        "lag": sum(one.lag for one in seen.receivers if one.state == "active"),
+        "forged": seen.forged or None,
+        "holes": seen.holes or None,
+        "subscriptions": {
+            one.name: {
+                "state": bus.state(one, picture.now),
+                "word": one.state if one.state != "active" or not bus.is_broken(one, picture.now) else "breaker open",
+                "lag": one.lag,
+                **{what: count for what, count in one.open.items() if count},
+            }
+            for one in seen.receivers
+        },
+    }
 
 
 def _date(found: Document, before: Mapping[str, Any], now: float) -> None:
@@ -288,7 +314,8 @@ def _verdict(picture: Picture, found: Document) -> Document:
         name: verdict.Subject(one["state"], one["why"], one.get("since"), len(one["instances"]))
         for name, one in found.items()
     }
-    judged = verdict.judge(subjects, picture.parts, picture.sources)
+    told = Judgement(HEALTHY) if picture.why_not("bus") else bus.judge(picture.readings.bus.value, picture.now)
+    judged = verdict.judge(subjects, picture.parts, picture.sources, told)
     return {
         "state": judged.state,
         "title": judged.title,

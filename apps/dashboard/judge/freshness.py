@@ -29,6 +29,7 @@ HIDES = {
     "traffic": "rates, errors and who is affected",
     "relay": "whether events are delivered",
     "events": "what changed",
+    "bus": "whether events are taken",
     "processes": "whether Mission Control's own processes run",
 }
 """Source → what nobody knows without it; in the order in which their loss is told."""
@@ -82,6 +83,7 @@ def _heard(readings: Readings, now: float) -> dict[str, tuple[float | None, floa
         "traffic": (traffic.value.reported_at or None, SILENT["collector"], ""),
         "relay": (readings.signs.value.get("relay"), SILENT["relay"], readings.signs.error),
         "events": (readings.changes.at, CHANGES, readings.changes.error),
+        "bus": (readings.bus.at, CHANGES, readings.bus.error),
     }
     if readings.processes is not None:
         heard["processes"] = (readings.processes.at, SUPERVISOR, readings.processes.error)
@@ -112,6 +114,7 @@ SAYS = {
     "traffic": "no report of the gateway has been stored",
     "relay": "the relay has been silent",
     "events": "the database has not answered",
+    "bus": "the database has not answered",
     "processes": "the supervisor has not answered",
 }
 

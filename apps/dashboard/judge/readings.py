@@ -274,11 +274,40 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Receiver:
+    """One subscription and what it leaves undone."""
+
+    name: str
+    kind: str
+    state: str
+    """active, paused or disabled."""
+    reason: str = ""
+    lag: int = 0
+    """Events of the log that it has not read; a service's consumer reads the broker, and has none here."""
+    behind_since: float | None = None
+    """When the first of them was published."""
+    opened_until: float | None = None
+    """Its own breaker is open until then."""
+    failing_since: float | None = None
+    open: Mapping[str, int] = field(default_factory=dict)
+    """Its letters by state: retrying, parked, failed, redriving."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bus:
     """What the log and its subscriptions say of themselves."""
 
     head: int = 0
     """The newest position in the log."""
+    receivers: Sequence[Receiver] = ()
+    keys: int = 0
+    """Keys whose later events wait behind one that was not taken."""
+    failed_at: float | None = None
+    """When the first of the letters that wait for somebody's word was given up."""
+    forged: int = 0
+    """Entries of the bus that nobody could prove to be of their source, in the last hour."""
+    holes: int = 0
+    """Events that their publishers numbered and that have not come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from apps.dashboard.judge.freshness import HIDES, Source
 from apps.dashboard.judge.own import TITLES, Part
-from apps.dashboard.judge.readings import DEGRADED, FAILING, HEALTHY, MAINTENANCE, REPORTS, SETUP, UNKNOWN
+from apps.dashboard.judge.readings import DEGRADED, FAILING, HEALTHY, MAINTENANCE, REPORTS, SETUP, UNKNOWN, Judgement
 from apps.dashboard.words import and_list, plural
 
 KNOWN_DOWN = frozenset({"relay"})
 """Sources that hide nothing else: that they are down is itself all there is to know."""
+
+
+FINE = Judgement(HEALTHY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,19 @@ class Verdict:
     blind: Sequence[str] = ()
 
 
-def judge(subjects: Mapping[str, Subject], parts: Mapping[str, Part], sources: Mapping[str, Source]) -> Verdict:
-    """The verdict over all services, Mission Control's own parts, and the sources that both were judged by."""
+def judge(
+    subjects: Mapping[str, Subject], parts: Mapping[str, Part], sources: Mapping[str, Source], bus: Judgement = FINE
+) -> Verdict:
+    """The verdict over all services, Mission Control's own parts, the bus, and the sources that they were judged by."""
     named = {state: [name for name, one in subjects.items() if one.state == state] for state in WORDS}
     faults = [part for name, part in parts.items() if name in TITLES and part.state in {FAILING, DEGRADED}]
     blind = {name: source for name, source in sources.items() if source.stale}
     hidden = {name: source for name, source in blind.items() if name not in KNOWN_DOWN or not _down(parts, name)}
     reasons = list(dict.fromkeys(source.stale for source in hidden.values()))
-    told = list(dict.fromkeys([*reasons, *(part.sentence for part in faults)]))
+    troubles = [(part.sentence, part.since) for part in faults]
+    if bus.state == DEGRADED:
+        troubles.append((bus.why, bus.since))
+    told = list(dict.fromkeys([*reasons, *(sentence for sentence, _ in troubles)]))
     sentences = tuple(_blind_sentences(hidden))
 
     def about(state: str, title: str, names: Sequence[str], more: Iterable[str]) -> Verdict:
@@ -65,13 +73,13 @@ def judge(subjects: Mapping[str, Subject], parts: Mapping[str, Part], sources: M
         known = [f"known: {one}" for one in _told(subjects, named[DEGRADED])[:2]]
         detail = _join([f"Not known without it: {and_list(lost, 4)}", *told[1:3], *known])
         return Verdict(UNKNOWN, f"Not known: {reasons[0]}", detail, None, [*named[DEGRADED]], sentences)
-    if named[DEGRADED] or faults:
+    if named[DEGRADED] or troubles:
         names = named[DEGRADED]
         if names:
             return about(DEGRADED, f"Degraded: {and_list(names)}", names, [*told[:2], *unknown[:2]])
-        since = min((part.since for part in faults if part.since), default=None)
-        detail = _join([*(part.sentence for part in faults[1:3]), *unknown[:2], *_consequences(faults)])
-        return Verdict(DEGRADED, f"Degraded: {faults[0].sentence}", detail, since, (), sentences)
+        since = min((at for _, at in troubles if at), default=None)
+        detail = _join([*(sentence for sentence, _ in troubles[1:3]), *unknown[:2], *_consequences(faults)])
+        return Verdict(DEGRADED, f"Degraded: {troubles[0][0]}", detail, since, (), sentences)
     backends = {name: one for name, one in subjects.items() if name != "gateway"}
     if not backends:
         detail = "Add a service and its instances; they show here as soon as they are checked."

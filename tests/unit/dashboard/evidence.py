@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.dashboard.judge.readings import (
+    Bus,
     Changes,
     Edge,
     Plane,
@@ -107,6 +108,7 @@ def readings(
     traffic: Any = None,
     changes: Any = None,
     processes: Any = None,
+    bus: Any = None,
     **others: Any,
 ) -> Readings:
     """A system that is well and was read at ``at``, but for what is given, as a value or as a whole reading."""
@@ -120,6 +122,7 @@ def readings(
         "signs": dict.fromkeys(("worker", "beat", "relay", "monitor"), NOW - 1) if signs is None else signs,
         "traffic": seen,
         "changes": changes or Changes(revision=7, published_at=NOW - 600),
+        "bus": bus or Bus(head=7),
         "processes": running() if processes is None else processes,
     } | others
     return Readings(**{name: one if isinstance(one, Reading) else Reading(one, at) for name, one in made.items()})

@@ -41,7 +41,7 @@ def test_failing_says_which_why_and_since_when() -> None:
     assert found["services"] == ["covenant"]
 
 
-SOURCES = ("registry", "plane", "signs", "traffic", "changes", "processes")
+SOURCES = ("registry", "plane", "signs", "traffic", "changes", "bus", "processes")
 AGES = st.one_of(st.floats(-5, 5), st.floats(-1e9, 1e9), st.just(0.0))
 STATES = st.sampled_from(["RUNNING", "STARTING", "STOPPED", "EXITED", "FATAL", "BACKOFF", "STOPPING", "UNKNOWN"])
 

@@ -107,7 +107,7 @@ def test_every_page_is_drawn_while_the_engines_are_away(
     assert answer.status_code == 200
     assert '<html lang="en">' in text
     # Control answers, and so does the database: of all else nothing is known, and nothing is green.
-    known = r'data-(?:part|process|source)="(?:control|database|events)" data-state="healthy"'
+    known = r'data-(?:part|process|source)="(?:control|database|events|bus)" data-state="healthy"'
     assert 'data-state="healthy"' not in re.sub(known, "", text.replace(' data-f="state"', ""))
     assert "Everything is healthy" not in text
     assert "Nobody" not in text

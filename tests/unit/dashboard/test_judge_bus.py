@@ -1,0 +1,104 @@
+"""Whether events reach whom they are for, judged from values alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.dashboard import state
+from apps.dashboard.judge import bus
+from apps.dashboard.judge.readings import Bus, Reading, Receiver
+from tests.unit.dashboard.evidence import NOW, readings, running
+
+
+def receiver(**more: Any) -> Receiver:
+    return Receiver(**{"name": "orders", "kind": "webhook", "state": "active"} | more)
+
+
+def verdict(**more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = state.build(readings(bus=Bus(head=100, **more)), {}, NOW)["verdict"]
+    return found
+
+
+def test_dead_letters_are_told_with_whose_and_how_many_wait_behind() -> None:
+    broken = receiver(name="bills", open={"failed": 2, "parked": 9})
+    found = verdict(receivers=(receiver(open={"failed": 1}), broken), keys=2, failed_at=NOW - 50)
+    assert found["state"] == "degraded"
+    assert found["title"] == "Degraded: 3 dead letters of bills and orders, 2 keys waiting behind"
+    assert found["since"] == NOW - 50
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"holes": 1}, "1 event of publishers missing in the log"),
+        ({"forged": 4}, "4 forged entries refused in the last hour"),
+        ({"forged": 1}, "1 forged entry refused in the last hour"),
+        ({"receivers": (receiver(opened_until=NOW + 9, failing_since=NOW - 60),)}, "orders fails to take events"),
+        ({"receivers": (receiver(lag=10, behind_since=NOW - 90),)}, "orders is 10 events, 2 min behind"),
+        (
+            {"receivers": (receiver(state="disabled", failing_since=NOW - 9, reason="410"),)},
+            "orders fails to take events",
+        ),
+        ({"receivers": (receiver(open={"retrying": bus.MANY}),)}, "10,000 events waiting to be tried again"),
+    ],
+)
+def test_what_somebody_must_do_something_about_is_told(more: dict[str, Any], said: str) -> None:
+    assert verdict(**more)["title"] == f"Degraded: {said}"
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        receiver(state="paused", lag=9_000, behind_since=NOW - 9_000),
+        receiver(state="disabled"),
+        receiver(open={"retrying": 5, "parked": 3}),
+        receiver(lag=9, behind_since=NOW - 9_000),
+        receiver(lag=500, behind_since=NOW - 59),
+        receiver(opened_until=NOW - 1, failing_since=NOW - 60),
+    ],
+)
+def test_what_mends_itself_or_was_wanted_is_not_told(quiet: Receiver) -> None:
+    assert verdict(receivers=(quiet,))["state"] == "healthy"
+
+
+def test_a_failing_service_is_told_before_the_bus_and_the_bus_with_it() -> None:
+    made = readings(bus=Bus(receivers=(receiver(open={"failed": 1}),)), processes=running(relay="FATAL"))
+    found = state.build(made, {}, NOW)["verdict"]
+    assert found["title"].startswith("Degraded: the relay") and "1 dead letter of orders" in found["detail"]
+
+
+@given(
+    st.one_of(st.just(0.0), st.floats(-1e9, 1e9).map(lambda age: NOW - age)),
+    st.sampled_from(["", "it does not answer"]),
+)
+def test_a_bus_that_can_not_be_read_is_grey_and_says_no_number(at: float, error: str) -> None:
+    made = readings(bus=Reading(Bus(head=7, receivers=(receiver(open={"failed": 1}),)), at, error))
+    document = state.build(made, {}, NOW)
+    if "stale" in document["sources"]["bus"]:
+        assert document["events"] == {}
+        assert document["verdict"]["state"] == "unknown" and "dead letter" not in str(document["verdict"])
+    else:
+        assert document["events"]["failed"] == 1
+
+
+def test_each_subscription_has_a_state_and_a_word() -> None:
+    made = (
+        receiver(name="a"),
+        receiver(name="b", state="paused"),
+        receiver(name="c", opened_until=NOW + 1),
+        receiver(name="d", open={"failed": 1}),
+        receiver(name="e", state="disabled"),
+    )
+    found = state.build(readings(bus=Bus(receivers=made)), {}, NOW)["events"]["subscriptions"]
+    assert {name: one["state"] for name, one in found.items()} == {
+        "a": "healthy",
+        "b": "maintenance",
+        "c": "failing",
+        "d": "degraded",
+        "e": "maintenance",
+    }
+    assert found["c"]["word"] == "breaker open" and found["d"]["failed"] == 1
