@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from redis import RedisError
 
+from apps.dashboard.events.source import BusSource
 from apps.dashboard.judge.readings import (
     Changes,
     Plane,

@@ -9,17 +9,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Sum
 
 from apps.dashboard.judge.readings import Bus, Receiver
+from apps.events.archive.models import Aside
 from apps.events.letters.models import DeadLetter
-from apps.events.models import Event
+from apps.events.models import Event, Stream
 from apps.events.queries import head
 from apps.events.subscriptions.models import Subscription
 from apps.lib.clock import monotonic, wall
 
 LETTERS_S = 4.5
 """Seconds from one count of letters to the next: one shows within ten seconds of its last attempt."""
+HOUR = 3600.0
 MOST = 500
 """Subscriptions that are told of."""
 
@@ -32,6 +34,7 @@ class BusSource:
         self._open: dict[int, dict[str, int]] = {}
         self._keys = 0
         self._failed_at: float | None = None
+        self._forged = self._holes = 0
 
     def read(self) -> Bus:
         """DatabaseError when the database does not answer."""
@@ -44,6 +47,8 @@ class BusSource:
             receivers=receivers(end, self._open),
             keys=self._keys,
             failed_at=self._failed_at,
+            forged=self._forged,
+            holes=self._holes,
         )
 
     def _count(self) -> None:
@@ -60,6 +65,9 @@ class BusSource:
             self._keys = parked.values("subscription", "key").distinct().count()
         first = failed.aggregate(at=Min("last_failed_at"))["at"] if any("failed" in s for s in found.values()) else None
         self._failed_at = first.timestamp() if first else None
+        lately = Aside.objects.filter(reason=Aside.Reason.FORGED, last_at__gte=_ago(HOUR))
+        self._forged = lately.aggregate(times=Sum("times"))["times"] or 0
+        self._holes = Stream.objects.filter(missing__gt=0).aggregate(missing=Sum("missing"))["missing"] or 0
 
 
 def receivers(end: int, open_letters: dict[int, dict[str, int]]) -> Sequence[Receiver]:
@@ -88,9 +96,8 @@ def follows(row: Any) -> bool:
     return bool(row.kind != Subscription.Kind.CONSUMER)
 
 
-def now() -> datetime:
-    """The wall clock as the database has it."""
-    return datetime.fromtimestamp(wall(), UTC)
+def _ago(seconds: float) -> datetime:
+    return datetime.fromtimestamp(wall() - seconds, UTC)
 
 
 def _seconds(at: datetime | None) -> float | None:

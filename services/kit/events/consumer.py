@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 from opentelemetry import metrics
 
 from ..checks import Unwell
+from . import losses
 from . import patterns as types
 from .cloudevent import CloudEvent, EventError, encode
 from .lanes import Outcome, Park
@@ -348,6 +349,7 @@ class Consumer:
             behind.set(self._lag, where)
             parked.set(self._kept.parked + self._kept.odd + self._kept.forged, where)
             missing.set(self._kept.missing, where)
+            losses.tell(self._transport)
             await self.sleep(LOOK_EVERY_S)
 
     async def sleep(self, seconds: float) -> None:

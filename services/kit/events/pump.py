@@ -16,6 +16,7 @@ from typing import Final
 
 from opentelemetry import metrics
 
+from . import losses
 from .outbox import OutboxStore, Row, judge
 from .retry import Away, Backoff
 from .signing import Keys, NoKey
@@ -26,9 +27,6 @@ meter = metrics.get_meter(__name__)
 offered = meter.create_counter("mc.outbox.events", description="Events offered to the broker, by outcome")
 waiting = meter.create_gauge("mc.outbox.waiting", description="Events that wait in the outbox")
 oldest_s = meter.create_gauge("mc.outbox.oldest", unit="s", description="Age of the oldest event that waits")
-trimmed = meter.create_gauge("mc.bus.trimmed", description="Events that left the bounded log since the start")
-lost = meter.create_gauge("mc.bus.lost", description="Events that left the log before some group had read them")
-unrouted = meter.create_gauge("mc.bus.unrouted", description="Published events that no queue took")
 
 BATCH: Final = 500
 POLL_S: Final = 1.0
@@ -173,10 +171,7 @@ class Pump:
             self.oldest = backlog.oldest
             waiting.set(backlog.waiting)
             oldest_s.set(max(time.time() - backlog.oldest, 0.0) if backlog.oldest else 0.0)
-            stats = self._transport.stats()
-            trimmed.set(stats.trimmed)
-            lost.set(stats.lost)
-            unrouted.set(stats.unrouted)
+            losses.tell(self._transport)
         if self._keep_s is not None and now >= self._forget_at:
             gone = await self._store.forget(time.time() - self._keep_s, FORGET_MOST)
             self._forget_at = now if gone == FORGET_MOST else now + FORGET_EVERY_S
