@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "auditlog",
     "csp",
     "missioncontrol",
+    "apps.lib",
     "apps.events",
     "apps.registry",
     "apps.people",

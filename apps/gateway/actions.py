@@ -32,8 +32,9 @@ from apps.gateway.models import (
 )
 from apps.lib import clock, kv, wire
 from apps.lib.border import MALFORMED, REFUSED, is_spoilt
+from apps.lib.writes import ChangeRefused
 from apps.registry.models import Instance, Service
-from apps.registry.publishing import ChangeRefused, Publication
+from apps.registry.publishing import Publication
 from services.kit.seal import Refused
 
 LETTERS = string.ascii_letters + string.digits

@@ -30,7 +30,7 @@ from apps.lib.rest import Pages
 from apps.lib.roles import AdminOnly, ViewerReadsOperatorActs
 from apps.registry.api import ID, NAME, ByName, described
 from apps.registry.models import Service
-from apps.registry.writes import AtomicWrites, PublishingWrites
+from apps.registry.writes import PublishingWrites
 from services.kit.problem import Problem, Refused
 
 
@@ -236,7 +236,7 @@ def _breaker(service: Service, live: dict[str, queries.BreakerStatus]) -> dict[s
     return shown | {"override": None if override is None else shapes.OverrideSerializer(override).data}
 
 
-class BreakerViewSet(AtomicWrites, viewsets.GenericViewSet):
+class BreakerViewSet(PublishingWrites, viewsets.GenericViewSet):
     """Each service's breaker, as live gateway workers report it. Operators may hold and release it."""
 
     queryset = Service.objects.order_by("name").select_related("breaker_override")

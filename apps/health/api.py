@@ -24,9 +24,9 @@ from apps.health.serializers import (
 from apps.lib import clock
 from apps.lib.moments import Moment
 from apps.lib.rest import Pages
+from apps.lib.writes import AtomicWrites
 from apps.registry.api import NAME, described
 from apps.registry.models import Service
-from apps.registry.writes import AtomicWrites
 
 DAY_S = 86_400
 

@@ -9,11 +9,11 @@ from rest_framework import mixins, viewsets
 from rest_framework.response import Response
 
 from apps.lib.roles import EveryoneTheirOwn, Grant, held
+from apps.lib.writes import AtomicWrites
 from apps.people import actions
 from apps.people.models import ApiToken
 from apps.people.serializers import IssuedTokenSerializer, TokenSerializer
 from apps.registry.api import ID, described
-from apps.registry.writes import AtomicWrites
 
 
 @extend_schema_view(**described("token of yours", "your tokens", "tokens", without=("update", "partial_update")))

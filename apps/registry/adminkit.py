@@ -13,8 +13,9 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from apps.lib.roles import OPERATOR, has
+from apps.lib.writes import ChangeRefused
 from apps.registry.fields import WordsField
-from apps.registry.publishing import ChangeRefused, Publication, changed
+from apps.registry.publishing import Publication, changed
 
 
 class RefusableForm(forms.ModelForm):

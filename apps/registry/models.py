@@ -82,20 +82,3 @@ class Instance(models.Model):
     def key(self) -> str:
         """``service/name``: how every process and every Redis key calls this instance."""
         return f"{self.service.name}/{self.name}"
-
-
-class IdempotentWrite(models.Model):
-    """The answer to a REST write that carried an ``Idempotency-Key``, kept for a day so that a repeat gets it again.
-
-    Written by apps.registry.writes in the transaction of the write itself. ``answer`` is encrypted under
-    a key that only the client's Idempotency-Key gives back: the answer may hold a new API key.
-    """
-
-    digest = models.CharField(max_length=64, unique=True, help_text="Of user, method, path and Idempotency-Key.")
-    fingerprint = models.CharField(max_length=64, help_text="Of the request's body.")
-    status = models.PositiveSmallIntegerField(default=0)
-    answer = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
-
-    def __str__(self) -> str:
-        return f"{self.digest[:12]} {self.status}"

@@ -11,14 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class ChangeRefused(Exception):
-    """The change does not hold together with the rest: roll back. ``field`` is where to say so, if known."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.message, self.field = message, field
-
-
 @dataclass(slots=True)
 class Publication:
     """What came of a change."""

@@ -15,9 +15,10 @@ from rest_framework.test import APIClient
 
 from apps.gateway import actions
 from apps.gateway.models import ApiKey, BreakerOverride, ConfigRevision, Consumer, RateLimitPolicy, Route
+from apps.lib.models import IdempotentWrite
+from apps.lib.writes import KEPT
 from apps.people.actions import issue
-from apps.registry.models import IdempotentWrite, Instance, Service
-from apps.registry.writes import KEPT
+from apps.registry.models import Instance, Service
 
 PROBLEM = "application/problem+json"
 

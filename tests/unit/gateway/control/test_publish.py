@@ -27,8 +27,8 @@ from apps.gateway.models import (
 )
 from apps.gateway.revisions import Immutable
 from apps.lib import wire
+from apps.lib.writes import ChangeRefused
 from apps.registry.models import Instance, Service
-from apps.registry.publishing import ChangeRefused
 from missioncontrol import keys
 from tests.unit.gateway.control.conftest import World, make_world
 
