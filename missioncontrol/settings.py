@@ -235,6 +235,8 @@ BUS_KEEP = env.integer("MC_BUS_KEEP", 100_000, low=1000)
 """About how many events each stream of the embedded bus keeps."""
 OUTBOX_DAYS = env.integer("MC_OUTBOX_DAYS", 1, low=1)
 """How long the outbox remembers what was sent."""
+WEBHOOK_ORIGIN = env.text("MC_WEBHOOK_ORIGIN", "mission-control")
+"""Who we say we are when we ask an endpoint for its permission (CloudEvents HTTP webhooks, section 4.1.1)."""
 STRICT_DOMAINS = frozenset(env.words("MC_STRICT_DOMAINS"))
 """Domains (first segments of types) in which nothing is published without a schema."""
 EVENT_DAYS = env.integer("MC_EVENT_DAYS", 90, low=1)

@@ -21,27 +21,27 @@ AGAIN_S = 2.0
 """Between two tries to listen while Redis is away."""
 
 
-def nudge() -> None:
-    """Say that events were committed."""
+def nudge(channel: str = OUTBOX_CHANNEL) -> None:
+    """Say that events were committed, or on another channel what that stands for."""
     try:
-        kv.client(settings.REDIS_URL).publish(OUTBOX_CHANNEL, "")
+        kv.client(settings.REDIS_URL).publish(channel, "")
     except redis.RedisError as error:
         log.debug("Nobody was nudged: %s", error)
 
 
-async def listen(url: str, bell: asyncio.Event) -> None:
+async def listen(url: str, bell: asyncio.Event, channel: str = OUTBOX_CHANNEL) -> None:
     """Ring ``bell`` at each nudge, until cancelled."""
     while True:
         try:
-            await _listen_once(kv.async_client(url, socket_timeout=None), bell)
+            await _listen_once(kv.async_client(url, socket_timeout=None), bell, channel)
         except (redis.RedisError, OSError):
             await asyncio.sleep(AGAIN_S)
 
 
-async def _listen_once(client: redis.asyncio.Redis, bell: asyncio.Event) -> None:
-    async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-        await channel.subscribe(OUTBOX_CHANNEL)
+async def _listen_once(client: redis.asyncio.Redis, bell: asyncio.Event, channel: str) -> None:
+    async with client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        await heard.subscribe(channel)
         # What was committed before somebody listened.
         bell.set()
-        async for _ in channel.listen():
+        async for _ in heard.listen():
             bell.set()

@@ -18,6 +18,7 @@ from apps.events import nudges
 from apps.events.models import ALL, Event, EventQuerySet, Stream
 from apps.lib import clock
 from apps.lib.aio import in_thread
+from apps.lib.wire import LOG_CHANNEL
 from services.kit.events.pump import Trouble
 
 meter = metrics.get_meter(__name__)
@@ -100,6 +101,7 @@ class Sequencer:
 
     async def _turn(self) -> float:
         """One batch; the seconds until the next."""
+        nudged = self._bell.is_set()
         self._bell.clear()
         try:
             count = await in_thread(self._number)
@@ -107,13 +109,18 @@ class Sequencer:
         except DatabaseError as error:
             return self._database.begins(error)
         self._database.is_over()
-        self._then()
+        # On SQLite events have their positions from the start, and a nudge is all that tells of them.
+        if count or nudged:
+            self._then()
         numbered.add(count)
         return 0.0 if count == BATCH else POLL_S
 
     def _number(self) -> int:
         close_old_connections()
-        return number()
+        count = number()
+        if count:
+            nudges.nudge(LOG_CHANNEL)
+        return count
 
     async def _measure(self) -> None:
         if clock.monotonic() >= self._measure_at:

@@ -40,6 +40,11 @@ LIMIT_PREFIX: Final = "mc:limit:"
 OUTBOX_CHANNEL: Final = "mc:outbox"
 """Pub/sub. A nudge, empty: rows wait in the outbox. The relay also polls, so a lost nudge costs 1 s."""
 
+LOG_CHANNEL: Final = "mc:log"
+"""Pub/sub. A nudge, empty: events got positions, so that readers of the log find something new."""
+SUBSCRIPTIONS_CHANNEL: Final = "mc:subscriptions"
+"""Pub/sub. A nudge, empty: somebody changed a subscription, or wants letters tried. Relays look every 5 s too."""
+
 # -- live feed: the aggregator → web processes ---------------------------------------------------
 LIVE_LEADER: Final = "mc:live:leader"
 """String with expiry: the web process whose aggregator builds the frames."""

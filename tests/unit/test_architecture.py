@@ -63,6 +63,10 @@ PURE = (
     "apps/events/schemas/compat.py",
     "apps/events/boundary.py",
     "apps/events/letters/core.py",
+    "apps/events/subscriptions/condition.py",
+    "apps/events/subscriptions/core.py",
+    "apps/events/subscriptions/matching.py",
+    "apps/events/subscriptions/signature.py",
     "apps/events/upcast.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}

@@ -1,4 +1,5 @@
-"""``manage.py relay``: number events, take ours to the bus and those of others from it, until SIGTERM or SIGINT."""
+"""``manage.py relay``: number events, take ours to the bus and to subscriptions and those of others from it,
+until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from apps.events.archive.inbox import ArchiveInbox
 from apps.events.projector import Projector
 from apps.events.relay import Relay
 from apps.events.sequencer import Sequencer
+from apps.events.subscriptions.engine import Engine
 from apps.lib import aio
 from missioncontrol import observe
 from services.kit.events import keys
@@ -48,7 +50,13 @@ class Command(BaseCommand):
             group="archive",
             member=f"{socket.gethostname()}:{os.getpid()}",
         )
-        sequencer = Sequencer(settings.REDIS_URL, then=projector.bell.set)
+        engine = Engine(settings.REDIS_URL, settings.ADDRESS_GUARD, settings.VERSION, settings.WEBHOOK_ORIGIN)
+
+        def grown() -> None:
+            projector.bell.set()
+            engine.ring()
+
+        sequencer = Sequencer(settings.REDIS_URL, then=grown)
 
         def stop(number: int) -> None:
             # The next one is the system's own again: it kills.
@@ -57,6 +65,7 @@ class Command(BaseCommand):
             sequencer.stop()
             projector.stop()
             archive.stopping.set()
+            engine.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
@@ -66,5 +75,6 @@ class Command(BaseCommand):
                 parts.create_task(projector.run(), name="projector")
                 parts.create_task(relay.run(), name="relay")
                 parts.create_task(archive.run(), name="archive")
+                parts.create_task(engine.run(), name="subscriptions")
         finally:
             await transport.close()
