@@ -14,7 +14,9 @@ import sys
 
 from services.kit import env
 from services.kit.seal import Seal
-from services.kit.signature import Signer, Verifier
+from services.kit.signature import signer, verifier
+
+__all__ = ["inner", "signer", "telemetry", "verifier", "wire"]
 
 
 def wire() -> Seal:
@@ -30,24 +32,6 @@ def telemetry() -> str:
 def inner() -> Seal:
     """Inside the control plane."""
     return Seal("inside the control plane\0" + env.secret("DJANGO_SECRET_KEY"))
-
-
-def signer() -> Signer:
-    """For whoever publishes."""
-    return Signer(env.secret("MC_REVISION_KEY"))
-
-
-def verifier() -> Verifier:
-    """For a gateway: from the public key where one is given, else from the private one of this machine's control."""
-    given = env.text("MC_REVISION_PUBLIC_KEY", "")
-    if not given and not env.text("MC_REVISION_PUBLIC_KEY_FILE", ""):
-        return Verifier(signer().public)
-    try:
-        return Verifier(given or env.secret("MC_REVISION_PUBLIC_KEY"))
-    except ValueError as error:
-        if isinstance(error, env.EnvError):
-            raise
-        raise env.EnvError("MC_REVISION_PUBLIC_KEY is no key: python -m missioncontrol.keys prints it.") from None
 
 
 def main() -> int:

@@ -85,6 +85,7 @@ UNFOLD: dict[str, Any] = {
             ),
             _group(
                 "Events",
+                _item("Routing rules", "alt_route", "events.routingrule"),
                 _item("Types", "category", "events.eventtype"),
                 _item("Schemas", "schema", "events.schemaversion"),
             ),

@@ -230,7 +230,8 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 
-BUS_URL = env.bus_url()
+BUS_URLS = env.bus_urls()
+BUS_DEFAULT = env.bus_default()
 BUS_KEEP = env.integer("MC_BUS_KEEP", 100_000, low=1000)
 """About how many events each stream of the embedded bus keeps."""
 OUTBOX_DAYS = env.integer("MC_OUTBOX_DAYS", 1, low=1)

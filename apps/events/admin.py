@@ -10,6 +10,8 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from apps.events.models import Aside, Event, OutboxMessage
+from apps.events.routing import actions as routing
+from apps.events.routing.models import RoutingRule
 from apps.events.schemas import registry
 from apps.events.schemas.forms import NewVersionForm
 from apps.events.schemas.models import EventType, SchemaVersion
@@ -119,3 +121,25 @@ class SchemaVersionAdmin(LookOnly):
         )
         row = SchemaVersion.objects.get(event_type__name=found.type, version=found.version)
         obj.__dict__.update(row.__dict__)
+
+
+@admin.register(RoutingRule)
+class RoutingRuleAdmin(ModelAdmin):
+    """A change is published as it is saved."""
+
+    list_display = ["name", "order", "pattern", "broker", "topic", "key", "enabled"]
+    list_filter = ["broker", "enabled"]
+    search_fields = ["name", "pattern", "topic"]
+    fields = ["name", "order", "pattern", "broker", "topic", "key", "enabled", "note"]
+
+    def save_model(self, request: HttpRequest, obj: RoutingRule, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        routing.publish(request.user.get_username())
+
+    def delete_model(self, request: HttpRequest, obj: RoutingRule) -> None:
+        super().delete_model(request, obj)
+        routing.publish(request.user.get_username())
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        super().delete_queryset(request, queryset)
+        routing.publish(request.user.get_username())

@@ -9,10 +9,12 @@ class EventsConfig(AppConfig):
         from auditlog.registry import auditlog
 
         from apps.events.letters.models import RedriveJob
+        from apps.events.routing.models import RoutingRule
         from apps.events.schemas.models import EventType, SchemaVersion
         from apps.events.subscriptions.models import Subscription
 
         auditlog.register(EventType)
+        auditlog.register(RoutingRule, exclude_fields=["created_at", "updated_at"])
         auditlog.register(SchemaVersion, exclude_fields=["created_at"])
         # What the engine writes while it delivers is in metrics and in the attempt log.
         auditlog.register(

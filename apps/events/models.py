@@ -14,6 +14,7 @@ from django.db import models
 
 from apps.events.archive.models import Aside
 from apps.events.letters.models import DeadLetter, RedriveJob
+from apps.events.routing.models import RoutingRevision, RoutingRule
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
 from apps.events.subscriptions.models import Attempt, Handled, Subscription
 from services.kit.events.cloudevent import MAX_TEXT, MAX_TYPE, CloudEvent
@@ -26,6 +27,8 @@ __all__ = [
     "EventType",
     "Handled",
     "RedriveJob",
+    "RoutingRevision",
+    "RoutingRule",
     "SchemaReader",
     "SchemaVersion",
     "Subscription",

@@ -6,11 +6,13 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from apps.events.api import EventViewSet
+from apps.events.routing.api import RoutingRuleViewSet
 from apps.events.schemas.api import TYPE, AsyncApiView, EventTypeViewSet, SchemaVersionViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events/schemas", EventTypeViewSet)
 router.register(f"events/schemas/(?P<name>{TYPE})/versions", SchemaVersionViewSet)
+router.register("events/routes", RoutingRuleViewSet)
 # Last: an id may hold anything.
 router.register("events", EventViewSet)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from services.kit.events import routing
+
 # -- configuration: control → gateway workers ---------------------------------------------------
 CONFIG_CHANNEL: Final = "mc:config"
 """Pub/sub. The number of the newest published revision, as decimal text."""
@@ -44,6 +46,9 @@ LOG_CHANNEL: Final = "mc:log"
 """Pub/sub. A nudge, empty: events got positions, so that readers of the log find something new."""
 SUBSCRIPTIONS_CHANNEL: Final = "mc:subscriptions"
 """Pub/sub. A nudge, empty: somebody changed a subscription, or wants letters tried. Relays look every 5 s too."""
+ROUTES_CURRENT: Final = routing.CURRENT
+ROUTES_CHANNEL: Final = routing.CHANNEL
+"""Rules of routing, which services follow too: their kit says what they are."""
 
 # -- live feed: the aggregator → web processes ---------------------------------------------------
 LIVE_LEADER: Final = "mc:live:leader"
@@ -64,6 +69,7 @@ MONITOR: Final = "monitor"
 
 TYPES: Final = {
     CONFIG_CURRENT: "string",
+    ROUTES_CURRENT: "string",
     GATEWAY_WORKERS: "hash",
     HEALTH_STATE: "hash",
     BREAKER_STATE: "hash",

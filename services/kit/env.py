@@ -120,17 +120,35 @@ BROKERS = {"redis": "REDIS_URL", "rabbitmq": "AMQP_URL", "kafka": "KAFKA_BOOTSTR
 """Kind of broker, as MC_BUS_DEFAULT says it → the variable that says where it is."""
 
 
-def bus_url() -> str:
-    """Where events travel: ``MC_BUS_DEFAULT`` is redis, rabbitmq or kafka. EnvError when its place is not said."""
+def bus_default() -> str:
+    """``MC_BUS_DEFAULT``: redis, rabbitmq or kafka, which carries what no routing rule sends elsewhere."""
     chosen = text("MC_BUS_DEFAULT", "redis")
     if chosen not in BROKERS:
         raise EnvError(f"MC_BUS_DEFAULT must be {', '.join(BROKERS)}, not {chosen!r}.")
-    if chosen == "redis":
-        return redis_url()
-    place = text(BROKERS[chosen], "")
-    if not place:
+    return chosen
+
+
+def bus_urls() -> dict[str, str]:
+    """Every broker whose place is said, by kind: the default one first. EnvError when that one's is not.
+
+    Redis is one of them where it carries events by default, where ``REDIS_URL`` is set, and where it is embedded.
+    """
+    chosen = bus_default()
+    found: dict[str, str] = {}
+    for kind in (chosen, *BROKERS):
+        place = text(BROKERS[kind], "")
+        if kind == "redis" and (kind == chosen or place or _login("MC_REDIS_PASSWORD")):
+            found[kind] = redis_url()
+        elif place:
+            found[kind] = place if "://" in place else f"{'kafka' if kind == 'kafka' else 'amqp'}://{place}"
+    if chosen not in found:
         raise EnvError(f"MC_BUS_DEFAULT is {chosen}, but {BROKERS[chosen]} is not set.")
-    return place if "://" in place else f"{'kafka' if chosen == 'kafka' else 'amqp'}://{place}"
+    return found
+
+
+def bus_url() -> str:
+    """Where events travel by default; EnvError as ``bus_urls``."""
+    return bus_urls()[bus_default()]
 
 
 def clickhouse_url() -> str:

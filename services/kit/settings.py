@@ -26,7 +26,10 @@ class Settings:
     """This process among its twins, as the registry calls it: ``covenant-1``."""
     home: Path
     database_url: str
-    bus_url: str
+    bus_urls: dict[str, str]
+    """Every broker that it was told of, by kind."""
+    bus_default: str
+    """The kind that carries what no rule sends elsewhere."""
     otlp_url: str
     gateway_url: str
     log_level: str
@@ -60,7 +63,8 @@ def read(name: str, default_port: int) -> Settings:
         instance=env.text(f"MC_{upper}_INSTANCE", f"{name}-1"),
         home=home,
         database_url=env.text(f"{upper}_DATABASE_URL", f"sqlite:///{home / 'services' / name}.sqlite3"),
-        bus_url=env.bus_url(),
+        bus_urls=env.bus_urls(),
+        bus_default=env.bus_default(),
         bus_keep=env.integer("MC_BUS_KEEP", 100_000, low=1000),
         outbox_days=env.integer("MC_OUTBOX_DAYS", 1, low=1),
         otlp_url=env.otlp_url(),

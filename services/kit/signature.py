@@ -11,6 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from . import env
 from .seal import Opened, Refused, opened, proven, unwrap, wrap
 
 
@@ -51,3 +52,22 @@ class Signer(Verifier):
         """The signed envelope of ``body`` for ``purpose``."""
         when = b"%.3f" % at
         return wrap(self._private.sign(proven(purpose, when, body)), when, body)
+
+
+def signer() -> Signer:
+    """For whoever publishes: by ``MC_REVISION_KEY``; EnvError without one."""
+    return Signer(env.secret("MC_REVISION_KEY"))
+
+
+def verifier() -> Verifier:
+    """For whoever follows: by ``MC_REVISION_PUBLIC_KEY``, else by the private one of this machine's control; EnvError
+    when there is neither."""
+    given = env.text("MC_REVISION_PUBLIC_KEY", "")
+    if not given and not env.text("MC_REVISION_PUBLIC_KEY_FILE", ""):
+        return Verifier(signer().public)
+    try:
+        return Verifier(given or env.secret("MC_REVISION_PUBLIC_KEY"))
+    except ValueError as error:
+        if isinstance(error, env.EnvError):
+            raise
+        raise env.EnvError("MC_REVISION_PUBLIC_KEY is no key: python -m missioncontrol.keys prints it.") from None

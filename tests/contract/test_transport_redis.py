@@ -43,7 +43,7 @@ def event(kind: str = "business.transaction.recorded", key: str = "k", **data: o
     )
 
 
-PLACE = ("business", partition_of(event()))
+PLACE = ("business", partition_of(Outgoing(event())))
 
 
 def outgoing(count: int) -> list[Outgoing]:
@@ -68,7 +68,7 @@ async def test_a_broker_that_is_away_is_said_to_be() -> None:
 async def test_an_event_that_redis_refuses_does_not_take_the_others_along(redis_url: str, make: Make) -> None:
     odd = event("broken.thing.done")
     with redis.Redis.from_url(redis_url) as client:
-        client.set(stream_of(("broken", partition_of(odd))), "no stream")
+        client.set(stream_of(("broken", partition_of(Outgoing(odd)))), "no stream")
     bus = make()
     first, refused, last = await bus.publish([Outgoing(event()), Outgoing(odd), Outgoing(event())])
     assert first is last is None

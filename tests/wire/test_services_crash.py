@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 
 from services.kit.events.cloudevent import CloudEvent, decode, encode
 from services.kit.events.transport import redis_wire
-from services.kit.events.transport.base import partition_of
+from services.kit.events.transport.base import Outgoing, partition_of
 from tests.redis_server import RedisServer
 from tests.unit.services.processes import ROOT, Home, Process
 from tests.waiting import patient, until
@@ -61,7 +61,7 @@ def events(bus: RedisServer) -> list[CloudEvent]:
 
 def put(bus: RedisServer, event: CloudEvent | bytes) -> None:
     """Whoever has the password."""
-    place = ("business", 3 if isinstance(event, bytes) else partition_of(event))
+    place = ("business", 3 if isinstance(event, bytes) else partition_of(Outgoing(event)))
     with redis.Redis.from_url(bus.url) as client:
         client.sadd(redis_wire.TOPICS, "business")
         body = event if isinstance(event, bytes) else encode(event)

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from apps.gateway.core.config import Issuer
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane.fetch import Endpoint, FetchError, endpoint
-from apps.gateway.plane.files import write_private
 from apps.lib.addresses import Guard
 from apps.lib.clock import monotonic
+from services.kit.files import write_private
 
 log = logging.getLogger(__name__)
 

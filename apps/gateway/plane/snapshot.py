@@ -15,7 +15,6 @@ from typing import Any
 import redis.exceptions
 
 from apps.gateway.core import config
-from apps.gateway.plane.files import write_private
 from apps.gateway.plane.health import Verdicts
 from apps.gateway.plane.report import Reporter
 from apps.gateway.plane.table import Builder
@@ -24,6 +23,7 @@ from apps.lib import wire
 from apps.lib.border import REFUSED, text
 from apps.lib.clock import monotonic
 from apps.lib.messages import WorkerBeat
+from services.kit.files import write_private
 from services.kit.seal import Refused
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,15 @@ from django.core.management.base import BaseCommand
 from apps.events.archive.inbox import ArchiveInbox
 from apps.events.projector import Projector
 from apps.events.relay import Relay
+from apps.events.routing.distribution import Distribution
 from apps.events.sequencer import Sequencer
 from apps.events.subscriptions.engine import Engine
 from apps.lib import aio
 from missioncontrol import observe
+from services.kit.broker import follow
 from services.kit.events import keys
 from services.kit.events.consumer import Consumer
-from services.kit.events.transport.connect import connect
+from services.kit.events.transport.routed import Routed
 
 
 class Command(BaseCommand):
@@ -39,7 +41,9 @@ class Command(BaseCommand):
 
     async def _relay(self) -> None:
         loop = asyncio.get_running_loop()
-        transport = connect(settings.BUS_URL, keep=settings.BUS_KEEP)
+        transport = Routed(settings.BUS_URLS, settings.BUS_DEFAULT, keep=settings.BUS_KEEP)
+        rules = follow(settings.BUS_URLS, settings.HOME / "relay-routes", transport.adopt)
+        distribution = Distribution()
         own = keys.read()
         relay, projector = Relay(transport, own, settings.REDIS_URL), Projector()
         archive = Consumer(
@@ -66,15 +70,21 @@ class Command(BaseCommand):
             projector.stop()
             archive.stopping.set()
             engine.stop()
+            distribution.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
         try:
+            if rules is not None:
+                await rules.start()
             async with asyncio.TaskGroup() as parts:
+                parts.create_task(distribution.run(), name="rules of routing")
                 parts.create_task(sequencer.run(), name="sequencer")
                 parts.create_task(projector.run(), name="projector")
                 parts.create_task(relay.run(), name="relay")
                 parts.create_task(archive.run(), name="archive")
                 parts.create_task(engine.run(), name="subscriptions")
         finally:
+            if rules is not None:
+                await rules.stop()
             await transport.close()

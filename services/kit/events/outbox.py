@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from .cloudevent import CloudEvent
 from .retry import Backoff
-from .transport.base import Outgoing, Rejected
+from .transport.base import Outgoing, Rejected, Waits
 
 RETRY: Final = Backoff(first_s=1.0, most_s=300.0)
 """Of an event that the broker refuses. It is never given up: it was accepted."""
@@ -38,7 +38,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PutOff:
-    """A row that the broker refused: not before ``due`` (wall clock) again, and its key waits with it."""
+    """A row that the broker refused, or that waits for its broker: not before ``due`` (wall clock) again, and its key
+    waits with it."""
 
     position: int
     tries: int
@@ -83,16 +84,25 @@ class OutboxStore(Protocol):
 
 
 def judge(
-    rows: Sequence[Row], answers: Sequence[Rejected | None], now: float, chance: Callable[[], float]
+    rows: Sequence[Row], answers: Sequence[Rejected | Waits | None], now: float, chance: Callable[[], float]
 ) -> Settlement:
     """What becomes of ``rows`` by the broker's ``answers``, one each."""
     sent: list[int] = []
     put_off: list[PutOff] = []
+    held: set[tuple[str, str]] = set()
     for row, refused in zip(rows, answers, strict=True):
         if refused is None:
             sent.append(row.position)
+            continue
+        tries, due = row.tries, now
+        if isinstance(refused, Waits):
+            due += refused.again_s
+            key = (row.event.source, row.event.partition_key)
+            if key in held:
+                continue  # The first of its key that waits holds it back.
+            held.add(key)
         else:
-            tries = row.tries + 1
-            due = now + RETRY.pause(tries, chance())
-            put_off.append(PutOff(row.position, tries, due, str(refused)[:MAX_REASON]))
+            tries += 1
+            due += RETRY.pause(tries, chance())
+        put_off.append(PutOff(row.position, tries, due, str(refused)[:MAX_REASON]))
     return Settlement(sent, put_off)

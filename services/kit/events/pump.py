@@ -20,7 +20,7 @@ from . import losses
 from .outbox import OutboxStore, Row, judge
 from .retry import Away, Backoff
 from .signing import Keys, NoKey
-from .transport.base import Outgoing, Transport, TransportAway
+from .transport.base import Outgoing, Rejected, Transport, TransportAway
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -91,6 +91,8 @@ class Pump:
         self._bus = Trouble("The bus", "events wait in the outbox")
         self._database = Trouble("The database", "the outbox can't be read")
         self._measure_at = self._forget_at = 0.0
+        self._put_off = False
+        """Something may wait for its time, though there is nothing to claim."""
         self.oldest: float | None = None
         """When the oldest event was written that waited at the last look (wall clock)."""
 
@@ -121,7 +123,8 @@ class Pump:
         """Send one batch; how many events it held."""
         rows = await self._store.claim(time.time(), BATCH)
         if not rows:
-            self.oldest = None
+            if not self._put_off:
+                self.oldest = None
             return 0
         self.oldest = rows[0].event.time
         try:
@@ -133,14 +136,14 @@ class Pump:
         self._bus.is_over()
         settlement = judge(rows, answers, time.time(), random.random)
         await self._store.settle(settlement, time.time())
+        self._put_off = self._put_off or bool(settlement.put_off)
         offered.add(len(settlement.sent), {"outcome": "sent"})
-        if settlement.put_off:
-            offered.add(len(settlement.put_off), {"outcome": "refused"})
-            log.warning(
-                "The bus refused %d events, the first because: %s",
-                len(settlement.put_off),
-                settlement.put_off[0].reason,
-            )
+        refused = [answer for answer in answers if isinstance(answer, Rejected)]
+        if waits := len(rows) - len(settlement.sent) - len(refused):
+            offered.add(waits, {"outcome": "waits"})
+        if refused:
+            offered.add(len(refused), {"outcome": "refused"})
+            log.warning("The bus refused %d events, the first because: %s", len(refused), refused[0])
         return len(rows)
 
     def _signed(self, row: Row) -> Outgoing:
@@ -168,7 +171,7 @@ class Pump:
         if now >= self._measure_at:
             self._measure_at = now + MEASURE_EVERY_S
             backlog = await self._store.backlog()
-            self.oldest = backlog.oldest
+            self.oldest, self._put_off = backlog.oldest, backlog.waiting > 0
             waiting.set(backlog.waiting)
             oldest_s.set(max(time.time() - backlog.oldest, 0.0) if backlog.oldest else 0.0)
             losses.tell(self._transport)

@@ -19,6 +19,10 @@ from msgspec import Meta
 from . import patterns
 from .cloudevent import CloudEvent
 
+CURRENT: Final = "mc:routes:current"
+"""On Redis, a string: the newest ``Document`` as JSON, signed (services.kit.signature)."""
+CHANNEL: Final = "mc:routes"
+"""On Redis, pub/sub: a nudge, the number of the newest revision."""
 FORMAT: Final = 1
 """Of the document. A higher one may mean what this release does not understand, and is refused whole."""
 DEFAULT: Final = "default"

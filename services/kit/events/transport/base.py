@@ -60,6 +60,14 @@ class Rejected(TransportError):
     """The broker refused this one event, and will again. The message says why."""
 
 
+class Waits(TransportError):
+    """This one event can't go now, while others can: it is worth another try in ``again_s`` seconds."""
+
+    def __init__(self, why: str, again_s: float) -> None:
+        super().__init__(why)
+        self.again_s = again_s
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """An event on its way out."""
@@ -67,11 +75,18 @@ class Outgoing:
     event: CloudEvent
     topic: str = ""
     """Where a routing rule sends it; "" is its domain."""
+    key: str = ""
+    """What a routing rule has choose its partition; "" is its partition key."""
 
     @property
     def goes_to(self) -> str:
         """Its topic."""
         return self.topic or self.event.domain
+
+    @property
+    def by(self) -> str:
+        """What chooses its partition; "" when it has no order to keep."""
+        return self.key or self.event.partition_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +107,13 @@ class Delivery:
     """Why there is no event."""
     forged: bool = False
     """There is no event because nobody who may speak for its source is known to have said it; ``raw`` has all of it."""
+    broker: str = ""
+    """Which one it came from, where several are read."""
 
     @property
     def place(self) -> Place:
         """Its partition."""
-        return (self.topic, self.partition)
+        return (f"{self.broker}/{self.topic}" if self.broker else self.topic, self.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +165,11 @@ class Transport(Protocol):
     def name(self) -> str:
         """Which kind of broker (OpenTelemetry's ``messaging.system``)."""
 
-    async def publish(self, batch: Sequence[Outgoing]) -> list[Rejected | None]:
+    @property
+    def whole(self) -> str:
+        """What ``lag`` calls the topic where a group has one for all of them; "" where each has its own."""
+
+    async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Rejected | Waits | None]:
         """Hand over ``batch`` in order; one answer per event, None for taken. TransportAway: see above."""
 
     async def subscribe(
@@ -168,8 +189,11 @@ class Transport(Protocol):
         or when the broker is back. PatternError for a broken pattern.
         """
 
+    async def groups(self) -> set[str]:
+        """Every group that ever subscribed here, whether somebody of it runs or not."""
+
     async def lag(self, group: str) -> dict[str, int]:
-        """Events that the group has not yet acknowledged, by ``topic/partition``."""
+        """Events that the group has not yet acknowledged, by ``topic/partition``; nothing of a group that never was."""
 
     def stats(self) -> Stats:
         """What was met."""
@@ -178,9 +202,9 @@ class Transport(Protocol):
         """Give back connections, those of subscriptions too."""
 
 
-def partition_of(event: CloudEvent) -> int:
+def partition_of(out: Outgoing) -> int:
     """Where Redis and RabbitMQ put an event: by its key, and one without by its id, for it has no order to keep."""
-    return zlib.crc32((event.partition_key or event.id).encode()) % PARTITIONS
+    return zlib.crc32((out.by or out.event.id).encode()) % PARTITIONS
 
 
 def too_large(size: int) -> Rejected:

@@ -27,6 +27,7 @@ class Kafka:
     """The Transport on Kafka."""
 
     name = "kafka"
+    whole = ""
 
     def __init__(self, url: str) -> None:
         self._place = Place.of(url)
@@ -87,7 +88,7 @@ class Kafka:
                 named, body = binary(out.event)
                 headers = [("content-type", named.pop(CONTENT_TYPE).encode())]
                 headers += [(f"ce_{name}", value.encode()) for name, value in named.items()]
-                key = out.event.partition_key.encode() or None
+                key = out.by.encode() or None
                 future = await producer.send(TOPIC_PREFIX + out.goes_to, body, key=key, headers=headers)
                 # Whoever asked may be gone when the answer comes.
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -153,6 +154,18 @@ class Kafka:
         await reading.begin()
         return reading
 
+    async def groups(self) -> set[str]:
+        try:
+            return await ask(self._groups())
+        except TransportAway:
+            await self._drop()
+            raise
+
+    async def _groups(self) -> set[str]:
+        async with self._connecting:
+            admin = await self._administrator()
+        return {name for name, _ in await admin.list_consumer_groups()}
+
     async def lag(self, group: str) -> dict[str, int]:
         try:
             return await ask(self._lag(group))
@@ -167,6 +180,8 @@ class Kafka:
                 self._looker = AIOKafkaConsumer(request_timeout_ms=ANSWER_MS, **self._place.options)
                 await self._place.start(self._looker)
         committed = await admin.list_consumer_group_offsets(group)
+        # A group of this name may read topics of others as well.
+        committed = {one: at for one, at in committed.items() if one.topic.startswith(TOPIC_PREFIX)}
         partitions: list[TopicPartition] = list(committed)
         ends = await self._looker.end_offsets(partitions) if partitions else {}
         return {

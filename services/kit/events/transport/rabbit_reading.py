@@ -32,6 +32,7 @@ from .rabbit_wire import (
     DEAD,
     DEAD_KEEP,
     EXCHANGE,
+    GROUPS,
     MEMBERS,
     TOPIC,
     Address,
@@ -315,6 +316,7 @@ class Reading:
                     await order(control, self.group, number, secrets.token_hex(8), start)
                     await self._bind(control, number)
                     await order(control, self.group, number, secrets.token_hex(8), None)
+            await control.basic_publish(self.group.encode(), routing_key=GROUPS)
         await lock.queue_delete(f"mc.{self.group}.making")
         await lock.close()
 

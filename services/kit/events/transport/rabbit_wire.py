@@ -30,6 +30,8 @@ DEAD: Final = "mc.dead"
 """Direct exchange: what is put aside, by group."""
 MEMBERS: Final = "mc.members"
 """Direct exchange: what members of a group tell each other."""
+GROUPS: Final = "mc.groups"
+"""Stream: the name of each group whose queues were made, for RabbitMQ lists queues to administrators alone."""
 TOPIC: Final = "events"
 """What partitions are called here: they are those of the exchange, whatever the topic."""
 
@@ -133,6 +135,12 @@ async def declare(channel: AbstractChannel) -> None:
         }
         await channel.queue_declare(log_of(number), durable=True, arguments=arguments)
         await channel.queue_bind(log_of(number), EXCHANGE, f"#.p{number}")
+    names: dict[str, Any] = {
+        "x-queue-type": "stream",
+        "x-max-length-bytes": 2_000_000,
+        "x-stream-max-segment-size-bytes": 1_000_000,
+    }
+    await channel.queue_declare(GROUPS, durable=True, arguments=names)
 
 
 async def declare_topic(channel: AbstractChannel, topic: str) -> str:

@@ -23,6 +23,7 @@ from .rabbit_log import AT
 from .rabbit_reading import Reading
 from .rabbit_wire import (
     EXCHANGE,
+    GROUPS,
     MEMBERS,
     TOPIC,
     Address,
@@ -36,6 +37,8 @@ from .rabbit_wire import (
 )
 
 HEARTBEAT_S: Final = 10.0
+NAMES_S: Final = 0.5
+"""The names of groups have all come when none has come for so long."""
 MEMBERS_S: Final = 0.5
 """How long the members of a group have to say what they hold."""
 
@@ -44,6 +47,7 @@ class RabbitMQ:
     """The Transport on RabbitMQ."""
 
     name = "rabbitmq"
+    whole = TOPIC
 
     def __init__(self, url: str) -> None:
         self._address = Address.of(url)
@@ -113,7 +117,7 @@ class RabbitMQ:
         await channel.basic_publish(
             body,
             exchange=self._exchanges.get(out.topic, EXCHANGE),
-            routing_key=f"{event.type}.p{partition_of(event)}",
+            routing_key=f"{event.type}.p{partition_of(out)}",
             properties=Basic.Properties(delivery_mode=2, content_type=content_type, headers=headers),
             mandatory=True,
         )
@@ -147,6 +151,26 @@ class RabbitMQ:
         await reading.begin()
         return reading
 
+    async def groups(self) -> set[str]:
+        return await ask(self._groups(), 2 * ANSWER_S)
+
+    async def _groups(self) -> set[str]:
+        channel = await (await self._ready()).connection.channel(publisher_confirms=False)
+        names: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        found: set[str] = set()
+        await channel.basic_qos(prefetch_count=1000)
+        await channel.basic_consume(GROUPS, names.put, arguments={"x-stream-offset": "first"})
+        try:
+            while True:
+                async with asyncio.timeout(NAMES_S):
+                    message = await names.get()
+                found.add(message.body.decode(errors="replace"))
+                await channel.basic_ack(message.delivery_tag or 0, wait=False)
+        except TimeoutError:
+            pass
+        await channel.close()
+        return found
+
     async def lag(self, group: str) -> dict[str, int]:
         """As the seam says, but of the past that a group has ordered it counts what is in hand."""
         return await ask(self._lag(check_group(group)), 2 * ANSWER_S)
@@ -154,32 +178,37 @@ class RabbitMQ:
     async def _lag(self, group: str) -> dict[str, int]:
         channel = await (await self._ready()).connection.channel()
         found: dict[str, int] = {}
+        members = 0
         try:
             for at in range(PARTITIONS):
                 declared = await channel.queue_declare(queue_of(group, at), passive=True)
                 found[f"{TOPIC}/{at}"] = declared.message_count or 0
+                members = max(members, declared.consumer_count or 0)
         except ChannelNotFoundEntity:
             return {}
-        for held in await self._ask_members(channel, group):
+        told = await self._ask_members(channel, group, members)
+        for held in told:
             for number, count in held.items():
                 found[f"{TOPIC}/{number}"] += count
+        if len(told) < members:
+            # Who does not answer may have something of any of them in hand: none is known to be done with.
+            found = {place: max(count, 1) for place, count in found.items()}
         await channel.close()
         return found
 
-    async def _ask_members(self, channel: AbstractChannel, group: str) -> list[dict[str, int]]:
+    async def _ask_members(self, channel: AbstractChannel, group: str, members: int) -> list[dict[str, int]]:
         """What each of the group's members has in hand, as far as they answer in time."""
+        if not members:
+            return []
         answers: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         reply_to = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
         await channel.basic_consume(reply_to, answers.put, no_ack=True)
         await channel.basic_publish(json.dumps({"ask": reply_to}).encode(), exchange=MEMBERS, routing_key=group)
         found: list[dict[str, int]] = []
-        expected = 1.0
         try:
             async with asyncio.timeout(MEMBERS_S):
-                while len(found) < expected:
-                    told = json.loads((await answers.get()).body)
-                    found.append(told["held"])
-                    expected = max(expected, float(told["members"]))
+                while len(found) < members:
+                    found.append(json.loads((await answers.get()).body)["held"])
         except TimeoutError:
             pass
         return found

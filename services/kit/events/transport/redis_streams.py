@@ -36,7 +36,20 @@ from .base import (
     too_large,
 )
 from .redis_reading import Reading
-from .redis_wire import AWAY, AWAY_WORDS, GONE, TOPICS, Counts, after, away, check_url, places_of, stream_of, topics_of
+from .redis_wire import (
+    AWAY,
+    AWAY_WORDS,
+    GONE,
+    GROUPS,
+    TOPICS,
+    Counts,
+    after,
+    away,
+    check_url,
+    places_of,
+    stream_of,
+    topics_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +65,7 @@ class RedisStreams:
     """The Transport on Redis Streams."""
 
     name = "redis"
+    whole = ""
 
     def __init__(self, url: str, *, keep: int = KEEP) -> None:
         self._scheme = check_url(url)
@@ -95,7 +109,7 @@ class RedisStreams:
                     if len(body) > MAX_BYTES:
                         outcomes[at] = too_large(len(body))
                         continue
-                    place = (out.goes_to, partition_of(out.event))
+                    place = (out.goes_to, partition_of(out))
                     pipe.xadd(stream_of(place), {b"e": body, b"t": out.event.type})
                     sent.append((at, place))
                 answers = (await pipe.execute(raise_on_error=False))[bool(new) :]
@@ -151,6 +165,14 @@ class RedisStreams:
         self._readings.add(reading)
         await reading.begin()
         return reading
+
+    async def groups(self) -> set[str]:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                names: Any = await self._client.hkeys(GROUPS)
+        except AWAY as error:
+            raise away(error) from None
+        return {name.decode() for name in names}
 
     async def lag(self, group: str) -> dict[str, int]:
         try:

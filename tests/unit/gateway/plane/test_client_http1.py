@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from apps.gateway.core import config, patience
-from apps.gateway.plane.files import write_private
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import listen
 from apps.gateway.plane.worker import Settings
 from apps.lib import wire
 from missioncontrol import keys
+from services.kit.files import write_private
 
 AWAY = "redis://127.0.0.1:1/0"
 

@@ -25,6 +25,7 @@ class Memory:
     """The Transport: a list per partition, and one reader."""
 
     name = "memory"
+    whole = ""
 
     def __init__(self) -> None:
         self.rows: dict[Place, list[Delivery]] = {}
@@ -41,7 +42,7 @@ class Memory:
     async def publish(self, batch: Sequence[Outgoing]) -> list[Rejected | None]:
         self.check()
         for out in batch:
-            self.put(out.event, partition_of(out.event))
+            self.put(out.event, partition_of(out))
         return [None] * len(batch)
 
     def put(self, event: CloudEvent | None, partition: int = 0, attempt: int = 1, raw: bytes = b"") -> None:
@@ -104,6 +105,10 @@ class Memory:
 
     async def seek(self, start: Start) -> None:
         raise NotImplementedError
+
+    async def groups(self) -> set[str]:
+        self.check()
+        return {"group"}
 
     async def lag(self, group: str) -> dict[str, int]:
         self.check()

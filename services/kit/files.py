@@ -1,4 +1,4 @@
-"""Files that a worker keeps for its next start."""
+"""Files that a process keeps for its next start."""
 
 from __future__ import annotations
 
