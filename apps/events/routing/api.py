@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import viewsets
 
 from apps.events.routing import actions
 from apps.events.routing.models import NAME, RoutingRule
 from apps.events.routing.serializers import RoutingRuleSerializer
-from apps.lib.rest import Pages, name_the_actor
+from apps.lib.rest import Pages
+from apps.lib.writes import AtomicWrites
 
 BY_NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, description="The rule's name.")
 
@@ -28,7 +28,7 @@ class InOrder(Pages):
     partial_update=extend_schema(summary="Change a rule of routing", tags=["events"], parameters=[BY_NAME]),
     destroy=extend_schema(summary="Delete a rule of routing", tags=["events"], parameters=[BY_NAME]),
 )
-class RoutingRuleViewSet(viewsets.ModelViewSet[RoutingRule]):
+class RoutingRuleViewSet(AtomicWrites, viewsets.ModelViewSet[RoutingRule]):
     """Which events go to which broker. A change is published as it is saved; everybody goes by it within a second."""
 
     queryset = RoutingRule.objects.all()
@@ -47,7 +47,5 @@ class RoutingRuleViewSet(viewsets.ModelViewSet[RoutingRule]):
         self._write(instance.delete)
 
     def _write(self, change: Any) -> None:
-        name_the_actor(self.request.user)
-        with transaction.atomic():
-            change()
-            actions.publish(self.request.user.get_username())
+        change()
+        actions.publish(self.request.user.get_username())
