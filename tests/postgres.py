@@ -10,10 +10,12 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests import machine
 from tests.waiting import free_port, until
@@ -42,6 +44,18 @@ class Server:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
 
+    def kill(self) -> None:
+        """SIGKILL to all of it at once, as when its machine goes: what was committed is in its files."""
+        assert self.process is not None
+        every = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        for one in every:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        self.process.wait(30)
+        psutil.wait_procs(every, timeout=30)
+        # It speaks of the one that is gone.
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
 
 @contextmanager
 def cluster() -> Iterator[str]:
@@ -51,8 +65,9 @@ def cluster() -> Iterator[str]:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """A running PostgreSQL. It refuses to run as root: then it runs as ``postgres`` or ``nobody``."""
+def server(*, durable: bool = False) -> Iterator[Server]:
+    """A running PostgreSQL, ``durable`` over a kill. It refuses to run as root: then it runs as ``postgres`` or
+    ``nobody``."""
     initdb, binary = machine.postgres("initdb"), machine.postgres("postgres")
     assert initdb and binary, machine.lacks("postgres")
     folder = Path(tempfile.mkdtemp(prefix="mc-pg-", dir="/tmp"))  # short: a socket lies in it
@@ -70,6 +85,9 @@ def server() -> Iterator[Server]:
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder}
         # Nothing here outlives the run, so nothing needs to reach the disk.
         settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 60}
+        if durable:
+            # In the files of a machine that goes on, though not on its disk.
+            settings |= {"synchronous_commit": "on", "full_page_writes": "on", "max_connections": 150}
         argv = [
             binary,
             "-D",

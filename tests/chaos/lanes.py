@@ -1,0 +1,212 @@
+"""One broker with whoever publishes to it and reads it: a service with its outbox, Mission Control with its relay, and
+a group of two consumers."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from missioncontrol.launch.layout import SECRETS
+from tests import postgres
+from tests.brokers import Broker
+from tests.chaos.member import GROUP
+from tests.chaos.parts import Part, Program
+from tests.chaos.stores import set_goal
+from tests.signed import VARIABLE
+from tests.waiting import free_port
+
+KEYS = 40
+"""Of each publisher."""
+LEASE_S = 5.0
+
+
+@dataclass
+class Counts:
+    """What a lane's databases hold."""
+
+    handled: int = 0
+    parked: int = 0
+
+
+@dataclass
+class Verdict:
+    """What became of all that was accepted."""
+
+    accepted: int = 0
+    lost: int = 0
+    out_of_order: int = 0
+    double_effects: int = 0
+    holes: int = 0
+    redelivered: int = 0
+    suppressed: int = 0
+    parked: int = 0
+    redriven: int = 0
+
+    def __add__(self, other: Verdict) -> Verdict:
+        both = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        return Verdict(**both)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, in order, once, and all that was parked handled in the end."""
+        return not (self.lost or self.out_of_order or self.double_effects or self.holes) and (
+            self.parked == self.redriven
+        )
+
+
+@dataclass
+class Lane:
+    """See the module. ``events`` are published by each of its two publishers."""
+
+    kind: str
+    broker: Broker
+    folder: Path
+    events: int
+    poison_every: int
+    redis_url: str
+    database: postgres.Server | None
+    parts: list[Part] = field(default_factory=list)
+    _engines: dict[str, Engine] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Databases, and the parts, not started yet."""
+        self.folder.mkdir()
+        (self.folder / "cause").touch()
+        set_goal(self.folder, 0)
+        stores = {name: self._store(name) for name in ("service", "consumer", "control")}
+        self._engines = {name: _engine(url) for name, url in stores.items()}
+        home = self.folder / "home"
+        home.mkdir()
+        bus = {"redis": "REDIS_URL", "rabbitmq": "AMQP_URL", "kafka": "KAFKA_BOOTSTRAP_SERVERS"}[self.kind]
+        env = {name.upper(): secrets.token_hex(32) for name in SECRETS} | {
+            "MC_HOME": str(home),
+            "REDIS_URL": self.redis_url,
+            "MC_BUS_DEFAULT": self.kind,
+            "MC_BUS_KEYS": VARIABLE,
+            "CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}",
+            "OTEL_SDK_DISABLED": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+            bus: self.broker.url,
+        }
+        if self.database is not None:
+            env["DATABASE_URL"] = stores["control"]
+        migrating = Program(self.folder / "migrate.log", env, "manage.py", "migrate", "-v0")
+        migrating.start()
+        assert migrating.process is not None
+        assert migrating.process.wait(300) == 0, (self.folder / "migrate.log").read_text()
+
+        place, numbers = str(self.folder), [str(KEYS), str(self.poison_every)]
+        programs: Mapping[str, tuple[str, ...]] = {
+            "service": ("-m", "tests.chaos.service", self.broker.url, stores["service"], place, *numbers),
+            "publisher": ("-m", "tests.chaos.control", place, *numbers),
+            "relay": ("manage.py", "relay"),
+            "consumer one": (
+                "-m",
+                "tests.chaos.member",
+                self.broker.url,
+                stores["consumer"],
+                place,
+                "one",
+                str(LEASE_S),
+            ),
+            "consumer two": (
+                "-m",
+                "tests.chaos.member",
+                self.broker.url,
+                stores["consumer"],
+                place,
+                "two",
+                str(LEASE_S),
+            ),
+        }
+        self.parts = [Part("broker", self.kind, self.broker)]
+        for name, argv in programs.items():
+            program = Program(self.folder / f"{name.replace(' ', '-')}.log", env, *argv)
+            self.parts.append(Part(name.split()[0], f"{self.kind} {name}", program))
+
+    def _store(self, name: str) -> str:
+        if self.database is None:
+            return f"sqlite:///{self.folder / name}.sqlite3"
+        database = f"{self.kind}_{name}"
+        administered = create_engine(_driver(self.database.url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with administered.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {database}"))
+        return make_url(self.database.url).set(database=database).render_as_string(hide_password=False)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def _number(self, store: str, query: str) -> int:
+        """An answer, 0 while the database does not give any."""
+        try:
+            with self._engines[store].connect() as connection:
+                return int(connection.execute(text(query)).scalar_one())
+        except SQLAlchemyError:
+            return 0
+
+    def counts(self) -> Counts:
+        """As it is now."""
+        return Counts(
+            self._number("consumer", "SELECT COUNT(*) FROM seen"),
+            self._number("consumer", "SELECT COUNT(*) FROM parked"),
+        )
+
+    def unsent(self) -> str:
+        """Who has not accepted or sent everything yet, for a person."""
+        recorded = self._number("service", "SELECT last FROM recorded")
+        return f"{self.kind}: {recorded} recorded by the service; {self.counts()} of {2 * self.events}"
+
+    def verdict(self, parked: int) -> Verdict:
+        """Count everything, when all is quiet. ``parked`` were before their cause went."""
+        with self._engines["consumer"].connect() as connection:
+            rows = connection.execute(text("SELECT source, key, n FROM seen ORDER BY id")).all()
+            left = int(connection.execute(text("SELECT COUNT(*) FROM parked")).scalar_one())
+            holes = int(connection.execute(text("SELECT COALESCE(SUM(missing), 0) FROM heard")).scalar_one())
+        heard: dict[tuple[str, str], list[int]] = {}
+        for source, key, n in rows:
+            heard.setdefault((source, key), []).append(n)
+        verdict = Verdict(accepted=2 * self.events, holes=holes, parked=parked, redriven=parked - left)
+        for place in (("tests", "s"), ("mission-control", "c/")):
+            for key in range(KEYS):
+                numbers = heard.pop((place[0], f"{place[1]}{key}"), [])
+                verdict.lost += len(set(range(key, self.events, KEYS)) - set(numbers))
+                verdict.double_effects += len(numbers) - len(set(numbers))
+                verdict.out_of_order += sum(later < earlier for earlier, later in itertools.pairwise(numbers))
+        assert not heard, f"{self.kind}: effects of what nobody published: {list(heard)[:5]}"
+        told: Counter[str] = Counter()
+        for line in (self.folder / "deliveries").read_text().splitlines():
+            for word in line.split():
+                what, _, count = word.partition("=")
+                told[what] += int(count)
+        verdict.suppressed = told["duplicate"]
+        verdict.redelivered = max(
+            sum(told.values()) - told["later"] - told["held"] - verdict.accepted, verdict.suppressed
+        )
+        return verdict
+
+    def begin_quietly(self) -> None:
+        """Broker and members, so that the group is there before anybody is killed."""
+        self.parts[0].start()
+
+    def ripen(self) -> None:
+        """Wait until what the group needs outlives a kill."""
+        self.broker.ripen(GROUP)
+
+    def members(self) -> list[Part]:
+        """Its consumers."""
+        return [part for part in self.parts if part.kind == "consumer"]
+
+
+def _driver(url: str) -> str:
+    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(_driver(url) if not url.startswith("sqlite") else url, poolclass=NullPool)
