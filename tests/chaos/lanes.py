@@ -4,6 +4,7 @@ a group of two consumers."""
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 from collections import Counter
 from collections.abc import Mapping
@@ -17,15 +18,14 @@ from sqlalchemy.pool import NullPool
 from missioncontrol.launch.layout import SECRETS
 from tests import postgres
 from tests.brokers import Broker
-from tests.chaos.member import GROUP
 from tests.chaos.parts import Part, Program
-from tests.chaos.stores import set_goal
-from tests.signed import VARIABLE
+from tests.chaos.stores import GROUP, VARIABLE, set_goal
 from tests.waiting import free_port
 
 KEYS = 40
 """Of each publisher."""
 LEASE_S = 5.0
+LOGGED = "SELECT COUNT(DISTINCT position) FROM events_event WHERE type LIKE 'chaos.%'"
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Counts:
 
     handled: int = 0
     parked: int = 0
+    logged: int = 0
+    """In the event store: Mission Control's own, and those of the service by way of the archive."""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Verdict:
 
     accepted: int = 0
     lost: int = 0
+    not_in_log: int = 0
     out_of_order: int = 0
     double_effects: int = 0
     holes: int = 0
@@ -57,7 +60,7 @@ class Verdict:
     @property
     def clean(self) -> bool:
         """Nothing lost, in order, once, and all that was parked handled in the end."""
-        return not (self.lost or self.out_of_order or self.double_effects or self.holes) and (
+        return not (self.lost or self.not_in_log or self.out_of_order or self.double_effects or self.holes) and (
             self.parked == self.redriven
         )
 
@@ -74,6 +77,7 @@ class Lane:
     redis_url: str
     database: postgres.Server | None
     parts: list[Part] = field(default_factory=list)
+    _env: dict[str, str] = field(default_factory=dict)
     _engines: dict[str, Engine] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -98,10 +102,8 @@ class Lane:
         }
         if self.database is not None:
             env["DATABASE_URL"] = stores["control"]
-        migrating = Program(self.folder / "migrate.log", env, "manage.py", "migrate", "-v0")
-        migrating.start()
-        assert migrating.process is not None
-        assert migrating.process.wait(300) == 0, (self.folder / "migrate.log").read_text()
+        self._env = env
+        self._run("manage.py", "migrate", "-v0")
 
         place, numbers = str(self.folder), [str(KEYS), str(self.poison_every)]
         programs: Mapping[str, tuple[str, ...]] = {
@@ -132,9 +134,17 @@ class Lane:
             program = Program(self.folder / f"{name.replace(' ', '-')}.log", env, *argv)
             self.parts.append(Part(name.split()[0], f"{self.kind} {name}", program))
 
+    def _run(self, *argv: str) -> None:
+        """A program that ends well."""
+        log = self.folder / "once.log"
+        program = Program(log, self._env, *argv)
+        program.start()
+        assert program.process is not None
+        assert program.process.wait(300) == 0, log.read_text()
+
     def _store(self, name: str) -> str:
         if self.database is None:
-            return f"sqlite:///{self.folder / name}.sqlite3"
+            return f"sqlite:///{self.folder / 'home' / 'control' if name == 'control' else self.folder / name}.sqlite3"
         database = f"{self.kind}_{name}"
         administered = create_engine(_driver(self.database.url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
         with administered.connect() as connection:
@@ -156,7 +166,17 @@ class Lane:
         return Counts(
             self._number("consumer", "SELECT COUNT(*) FROM seen"),
             self._number("consumer", "SELECT COUNT(*) FROM parked"),
+            self._number("control", LOGGED),
         )
+
+    def redrive(self) -> int:
+        """Have an operator ask for everything that is parked; how much that is."""
+        with self._engines["consumer"].connect() as connection:
+            rows = connection.execute(text("SELECT source, event_id FROM parked ORDER BY id")).all()
+        file = self.folder / "redrive.json"
+        file.write_text(json.dumps([{"source": row.source, "event_id": row.event_id} for row in rows]))
+        self._run("-m", "tests.chaos.operator", str(file))
+        return len(rows)
 
     def unsent(self) -> str:
         """Who has not accepted or sent everything yet, for a person."""
@@ -173,6 +193,7 @@ class Lane:
         for source, key, n in rows:
             heard.setdefault((source, key), []).append(n)
         verdict = Verdict(accepted=2 * self.events, holes=holes, parked=parked, redriven=parked - left)
+        verdict.not_in_log = verdict.accepted - self.counts().logged
         for place in (("tests", "s"), ("mission-control", "c/")):
             for key in range(KEYS):
                 numbers = heard.pop((place[0], f"{place[1]}{key}"), [])
@@ -191,17 +212,9 @@ class Lane:
         )
         return verdict
 
-    def begin_quietly(self) -> None:
-        """Broker and members, so that the group is there before anybody is killed."""
-        self.parts[0].start()
-
     def ripen(self) -> None:
         """Wait until what the group needs outlives a kill."""
         self.broker.ripen(GROUP)
-
-    def members(self) -> list[Part]:
-        """Its consumers."""
-        return [part for part in self.parts if part.kind == "consumer"]
 
 
 def _driver(url: str) -> str:

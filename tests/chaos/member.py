@@ -27,10 +27,7 @@ from services.kit.events.transport.base import Delivery
 from services.kit.events.transport.connect import connect
 from services.kit.inbox import SqlInbox
 from services.kit.store import Store
-from tests.chaos.stores import INCOMING
-from tests.signed import KEYS
-
-GROUP = "chaos"
+from tests.chaos.stores import GROUP, INCOMING, KEYS
 
 
 class Counting(SqlInbox):
@@ -69,7 +66,9 @@ async def main(url: str, store_url: str, folder: str, name: str, lease_s: float)
             print(f"the store can't be opened: {error!r}", flush=True)
             await asyncio.sleep(0.2)
     inbox = Counting(store, Path(folder), transport.name)
-    consumer = Consumer(transport, inbox, ["chaos.#"], keys=KEYS, group=GROUP, member=name, lease_s=lease_s)
+    consumer = Consumer(
+        transport, inbox, ["chaos.#"], keys=KEYS, group=GROUP, member=name, rows=inbox.rows, lease_s=lease_s
+    )
     await consumer.start()
     await stopped.wait()
     await consumer.stop()

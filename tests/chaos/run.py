@@ -173,24 +173,23 @@ class _Chaos:
         """All arrives; then the cause of the poison goes, and what was parked is handled in a new life."""
         total = sum(2 * lane.events for lane in self._lanes)
         self._until(total, "everything arrives")
-        parked = {lane.kind: lane.counts().parked for lane in self._lanes}
-        self._plan.say(f"all arrived; {sum(parked.values())} are parked, and now may be handled")
         for lane in self._lanes:
             (lane.folder / "cause").unlink()
-            for part in lane.members():
-                part.strike(0.0, self._over)
+        parked = {lane.kind: lane.redrive() for lane in self._lanes}
+        self._plan.say(f"all arrived; {sum(parked.values())} are parked, and an operator asks for them")
         self._until(total, "what was parked is handled", parked=False)
+        self._until(total, "all is in the log", logged=True)
         for lane in self._lanes:
             self._report.lanes[lane.kind] = lane.verdict(parked[lane.kind])
 
-    def _until(self, count: int, what: str, *, parked: bool = True) -> None:
+    def _until(self, count: int, what: str, *, parked: bool = True, logged: bool = False) -> None:
         """So many are handled, or parked; AssertionError when nothing moves any more."""
-        moved, before = time.monotonic(), (-1, -1)
+        moved, before = time.monotonic(), (-1, -1, -1)
         while True:
             counts = [lane.counts() for lane in self._lanes]
-            now = (sum(one.handled for one in counts), sum(one.parked for one in counts))
-            if now[0] + parked * now[1] >= count:
-                self._plan.say(f"{what}: {now[0]:,} handled, {now[1]:,} parked")
+            now = tuple(sum(getattr(one, name) for one in counts) for name in ("handled", "parked", "logged"))
+            if (now[2] if logged else now[0] + parked * now[1]) >= count:
+                self._plan.say(f"{what}: {now[0]:,} handled, {now[1]:,} parked, {now[2]:,} in the log")
                 return
             for part in self._parts:
                 words = part.ended()

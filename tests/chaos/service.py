@@ -19,8 +19,7 @@ from services.kit.events.retry import Away
 from services.kit.events.transport.connect import connect
 from services.kit.outbox import Outbox
 from services.kit.store import Store
-from tests.chaos.stores import OUTGOING, goal
-from tests.signed import KEYS
+from tests.chaos.stores import KEYS, OUTGOING, goal
 
 AT_ONCE = 20
 LOOK_S = 0.2

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from services.kit.events.signing import Ring
 from services.kit.inbox import INBOX, PARKED
 from services.kit.outbox import OUTBOX, SENT
+from services.kit.parked import REPORTED
 from services.kit.store import Migration
+from tests import signed
+
+GROUP = "chaos"
+SECRETS = [*signed.SECRETS, (GROUP, "g" * 48)]
+KEYS = Ring.of(SECRETS)
+VARIABLE = " ".join(f"{source}={secret}" for source, secret in SECRETS)
+"""The same as ``MC_BUS_KEYS``."""
 
 RECORDED = Migration(
     ("CREATE TABLE recorded (last INTEGER NOT NULL)", "INSERT INTO recorded (last) VALUES (0)"),
@@ -18,7 +27,7 @@ SEEN = Migration(
     )
 )
 OUTGOING = (OUTBOX, SENT, RECORDED)
-INCOMING = (INBOX, PARKED, SEEN)
+INCOMING = (INBOX, PARKED, REPORTED, SEEN)
 
 
 def goal(folder: Path) -> int:
