@@ -213,3 +213,21 @@ async def test_a_stream_holds_the_event_as_json(redis_url: str, make: Make) -> N
         ((_, fields),) = client.xrange(stream_of(PLACE))
     assert fields["t"] == sent.type
     assert json.loads(fields["e"])["id"] == sent.id
+
+
+async def test_nothing_counts_as_taken_that_the_servers_log_does_not_have_yet(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it syncs to a slow disk, the server writes its log later than it answers, and a kill loses that."""
+    transport = make()
+    told = [(100, 50), (100, 70), (149, 21), (150, 30), (0, 0)]  # in the file, and waiting: of others as well
+
+    async def info(section: str) -> dict[str, int]:
+        size, waiting = told.pop(0)
+        return {"aof_current_size": size, "aof_buffer_length": waiting}
+
+    monkeypatch.setattr(transport._client, "info", info)
+    await transport.publish([Outgoing(event())])
+    assert told == [(0, 0)], "it waits for its own, and not for what others write meanwhile"
+    await transport.publish([Outgoing(event())])
+    assert told == []

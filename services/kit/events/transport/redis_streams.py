@@ -2,7 +2,7 @@
 
 One stream per partition (``mc:events:<topic>:<n>``), entries with the fields ``e`` (the CloudEvent in structured mode)
 and ``t`` (its type), groups as consumer groups. Durability is the server's: with its append-only file on, an entry is
-in the file before ``XADD`` answers, so a killed Redis loses nothing; a machine that loses power may lose the last
+in the file before it counts as taken, so a killed Redis loses nothing; a machine that loses power may lose the last
 second. A topic keeps about ``keep`` entries, so each of its streams an eighth; what a group has not acknowledged stays
 until its stream alone holds ``keep``, then the oldest go, and are counted as lost.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -57,6 +58,8 @@ KEEP: Final = 100_000
 """About how many entries each topic keeps."""
 TRIM_EVERY: Final = 1000
 """Entries published to a stream between two looks at its length."""
+POSTPONED_S: Final = 2.5
+"""The longest that a server with ``appendfsync everysec`` puts a write off, and a little more."""
 TRIM_MOST: Final = 100
 """Entries one trim takes away at most: the server holds them in memory and does nothing else meanwhile."""
 
@@ -114,6 +117,7 @@ class RedisStreams:
                     sent.append((at, place))
                 answers = (await pipe.execute(raise_on_error=False))[bool(new) :]
                 self._scheme = ""
+                await self._written()
                 self._known |= new
                 # First, for a full server takes nothing again until something has gone.
                 await self._bound([place for _, place in sent])
@@ -124,6 +128,22 @@ class RedisStreams:
             self._known.clear()
             raise away(error, self._scheme) from None
         return outcomes
+
+    async def _written(self) -> None:
+        """Wait until the server's log has what it took: while an earlier part of it is being synced to a slow disk, it
+        answers first and writes up to two seconds later, and a kill in between would lose it."""
+        until, wanted = time.monotonic() + POSTPONED_S, -1
+        while time.monotonic() < until:
+            try:
+                told = await self._client.info("persistence")
+            except ResponseError:
+                return  # Who may not ask can't wait.
+            size, buffered = int(told.get("aof_current_size", 0)), int(told.get("aof_buffer_length", 0))
+            if wanted < 0:
+                wanted = size + buffered
+            if not buffered or size >= wanted:
+                return
+            await asyncio.sleep(0.005)
 
     async def _bound(self, places: Sequence[Place]) -> None:
         """Look at the length of the streams that have grown."""
