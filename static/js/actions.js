@@ -1,4 +1,7 @@
 // Buttons that act: ask once, with a reason, then POST to the REST API and show what it answers.
+//
+// data-act: where to; data-ask, data-tell, data-verb: what the dialog says; data-body: JSON that goes along;
+// data-says: the field that the reason goes into; data-shows: fields of the answer that are shown before the page goes on.
 
 const dialog = document.getElementById("confirm");
 
@@ -6,12 +9,40 @@ function ask(button) {
   document.getElementById("confirm-title").textContent = button.dataset.ask;
   document.getElementById("confirm-text").textContent = button.dataset.tell;
   document.getElementById("confirm-yes").textContent = button.dataset.verb;
+  document.getElementById("confirm-yes").hidden = false;
   document.getElementById("confirm-error").hidden = true;
-  dialog.dataset.act = button.dataset.act;
+  for (const name of ["act", "body", "says", "shows"]) dialog.dataset[name] = button.dataset[name] ?? "";
   dialog.dataset.once = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
   dialog.returnValue = "";
   dialog.showModal();
   document.getElementById("confirm-reason").focus();
+}
+
+/** POST `body` to `address` with the CSRF token that is in `form`. */
+export function post(address, body, form, once = "") {
+  return fetch(address, {
+    method: "POST",
+    headers: {
+      "Content-Type": "application/json",
+      ...(once ? { "Idempotency-Key": once } : {}),
+      "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value,
+    },
+    body: JSON.stringify(body),
+  });
+}
+
+/** What a problem document says, with what it has against each field. */
+export function faults(problem, status) {
+  const fields = Object.entries(problem.errors ?? {}).map(([name, words]) => `${name}: ${[words].flat().map((word) => (typeof word === "string" ? word : JSON.stringify(word))).join(" ")}`);
+  const inside = (problem.faults ?? []).map((fault) => `${fault.pointer || "the whole"}: ${fault.expected}`);
+  return [problem.detail ?? `The server answered ${status}.`, ...fields, ...inside].join(" ");
+}
+
+function show(answer) {
+  const said = dialog.dataset.shows.split(" ").filter((name) => answer[name] !== undefined && answer[name] !== "");
+  document.getElementById("confirm-text").textContent = said.map((name) => `${name}: ${answer[name]}`).join(" · ");
+  document.getElementById("confirm-yes").hidden = true;
+  dialog.addEventListener("close", () => location.reload(), { once: true });
 }
 
 async function act() {
@@ -19,22 +50,19 @@ async function act() {
   const yes = document.getElementById("confirm-yes");
   yes.disabled = true;
   try {
-    const answer = await fetch(dialog.dataset.act, {
-      method: "POST",
-      headers: {
-        "Content-Type": "application/json",
-        "Idempotency-Key": dialog.dataset.once,
-        "X-CSRFToken": dialog.querySelector("[name=csrfmiddlewaretoken]").value,
-      },
-      body: JSON.stringify({ reason: document.getElementById("confirm-reason").value.trim() || "no reason given" }),
-    });
+    const reason = document.getElementById("confirm-reason").value.trim() || "no reason given";
+    const body = { ...JSON.parse(dialog.dataset.body || "{}"), [dialog.dataset.says || "reason"]: reason };
+    const answer = await post(dialog.dataset.act, body, dialog, dialog.dataset.once);
     if (answer.ok) {
+      if (dialog.dataset.shows) {
+        show(await answer.json().catch(() => ({})));
+        return;
+      }
       dialog.close("done");
       location.reload();
       return;
     }
-    const problem = await answer.json().catch(() => ({}));
-    error.textContent = problem.detail ?? `The server answered ${answer.status}.`;
+    error.textContent = faults(await answer.json().catch(() => ({})), answer.status);
   } catch {
     error.textContent = "The server can't be reached. Nothing is changed as far as this page knows.";
   } finally {
@@ -47,7 +75,11 @@ async function act() {
 export function arm(root) {
   if (!dialog) return;
   for (const button of root.querySelectorAll("button[data-act]")) button.addEventListener("click", () => ask(button));
-  dialog.querySelector("form").addEventListener("submit", (event) => {
+}
+
+/** Have the page's one dialog act; once a page. */
+export function armDialog() {
+  dialog?.querySelector("form").addEventListener("submit", (event) => {
     if (event.submitter?.value !== "yes") return;
     event.preventDefault();
     act();

@@ -1,5 +1,5 @@
 // One service: its numbers live, its charts by Plotly, and the operator's buttons.
-import { arm } from "./actions.js";
+import { arm, armDialog } from "./actions.js";
 import { field, fillService, setState, text } from "./parts.js";
 import { live } from "./shell.js";
 import { milliseconds, ownReport, time } from "./words.js";
@@ -129,3 +129,4 @@ document.addEventListener("visibilitychange", load);
 setInterval(load, EVERY);
 load();
 arm(root);
+armDialog();

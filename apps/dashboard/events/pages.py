@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
-from apps.dashboard.events import browse, document, hops, lineage, states
+from apps.dashboard.events import browse, deliveries, document, hops, lineage, states
 from apps.dashboard.events.links import event_url
 from apps.dashboard.pages import current
 from apps.events.models import Event, EventType, OutboxMessage, SchemaVersion
@@ -84,7 +84,7 @@ def event(request: HttpRequest, event_id: str = "") -> HttpResponse:
         return render(request, "events/which.html", context, status=300)
     one = found[0]
     spans, blind = _handled(one)
-    faults, schema, said = _schema(one)
+    faults, schema, said = schema_of(one)
     row = OutboxMessage.objects.filter(pk=one.pk).first()
     sending = (
         hops.Sending(row.topic, row.sent_at.timestamp() if row.sent_at else None, row.attempts, row.last_error)
@@ -108,6 +108,8 @@ def event(request: HttpRequest, event_id: str = "") -> HttpResponse:
             "tree": lineage.read(one),
             "hops": hops.hops(one.time.timestamp(), one.position, sending, spans),
             "blind": blind,
+            "deliveries": deliveries.of(one),
+            "attempts": deliveries.attempts(one),
             "tags": list(one.tags.values_list("tag", flat=True)),
             "again": event_url(one),
         },
@@ -136,7 +138,7 @@ def _handled(event: Event) -> tuple[list[telemetry.SpanRow], str]:
         return [], "ClickHouse does not answer, so who handled it is not known now."
 
 
-def _schema(event: Event) -> tuple[tuple[Fault, ...], Any, str]:
+def schema_of(event: Event) -> tuple[tuple[Fault, ...], Any, str]:
     """What the event's schema has against it, the schema, and in words which one it is, or why there is none."""
     row = EventType.objects.filter(name=event.type).first()
     if row is None:

@@ -70,9 +70,11 @@ class BusSource:
         self._holes = Stream.objects.filter(missing__gt=0).aggregate(missing=Sum("missing"))["missing"] or 0
 
 
-def receivers(end: int, open_letters: dict[int, dict[str, int]]) -> Sequence[Receiver]:
-    """Every subscription with what it leaves undone; ``end`` is the newest position in the log."""
-    rows = list(Subscription.objects.order_by("name")[:MOST])
+def receivers(
+    end: int, open_letters: dict[int, dict[str, int]], rows: Sequence[Subscription] | None = None
+) -> Sequence[Receiver]:
+    """Every subscription (or ``rows``) with what it leaves undone; ``end`` is the newest position in the log."""
+    rows = list(Subscription.objects.order_by("name")[:MOST]) if rows is None else rows
     behind = {row.position + 1 for row in rows if follows(row) and row.position < end}
     times = dict(Event.objects.filter(position__in=behind).values_list("position", "time")) if behind else {}
     return tuple(

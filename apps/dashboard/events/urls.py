@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import path
 
-from apps.dashboard.events import catalogue, pages
+from apps.dashboard.events import catalogue, letters, pages, subscriptions
 
 urlpatterns: list[Any] = [
     path("", pages.events, name="events"),
@@ -14,6 +14,10 @@ urlpatterns: list[Any] = [
     path("streams/<path:name>/", pages.stream, name="event-stream"),
     path("catalogue/", catalogue.catalogue, name="event-catalogue"),
     path("catalogue/<path:name>/", catalogue.kind, name="event-kind"),
+    path("subscriptions/", subscriptions.subscriptions, name="event-subscriptions"),
+    path("subscriptions/<slug:name>/", subscriptions.subscription, name="event-subscription"),
+    path("dead-letters/", letters.letters, name="dead-letters"),
+    path("dead-letters/<int:pk>/", letters.letter, name="dead-letter"),
     path("event/", pages.event, name="event-by-id"),
     path("<path:event_id>/", pages.event, name="event"),
 ]

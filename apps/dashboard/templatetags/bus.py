@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from apps.dashboard import words
-from apps.dashboard.events import links
+from apps.dashboard.events import deliveries, links
+from apps.dashboard.templatetags.mission import icon
 
 register = template.Library()
 
@@ -79,6 +82,8 @@ def indent(level: int) -> int:
 
 SECTIONS = (
     ("stream", "/events/", "Stream"),
+    ("subscriptions", "/events/subscriptions/", "Subscriptions"),
+    ("dead-letters", "/events/dead-letters/", "Dead letters"),
     ("catalogue", "/events/catalogue/", "Catalogue"),
 )
 
@@ -87,3 +92,53 @@ SECTIONS = (
 def event_sections(section: str) -> dict[str, Any]:
     """The pages of the bus, beside each other."""
     return {"section": section, "sections": SECTIONS}
+
+
+# -- letters and jobs ---------------------------------------------------------------------------
+
+JOBS = {
+    "running": ("healthy", "running"),
+    "confirm": ("degraded", "canary done: go on?"),
+    "paused": ("maintenance", "paused"),
+    "done": ("healthy", "done"),
+    "cancelled": ("unknown", "cancelled"),
+}
+
+
+def _mark(state: str, word: str) -> SafeString:
+    return format_html(
+        '<span class="state" data-state="{}"><svg aria-hidden="true"><use href="{}"/></svg>{}</span>',
+        state,
+        icon(state),
+        word,
+    )
+
+
+@register.simple_tag
+def letter_state(letter: Any) -> SafeString:
+    """Shape, colour and word."""
+    return _mark(*deliveries.WORDS.get(letter.state, ("unknown", letter.state)))
+
+
+@register.simple_tag
+def job_state(job: Any) -> SafeString:
+    return _mark(*JOBS.get(job.state, ("unknown", job.state)))
+
+
+@register.simple_tag
+def progress(job: Any) -> SafeString:
+    """How far a job is, as a bar and in numbers."""
+    done = job.succeeded + job.failed
+    total = max(job.total, done)
+    good, bad = (100 * part / total if total else 0 for part in (job.succeeded, job.failed))
+    return format_html(
+        '<svg class="progress" role="img" aria-label="{} of {} tried">'
+        '<rect class="all" width="100%" height="100%" rx="3"/>'
+        '<rect class="healthy" width="{}%" height="100%" rx="3"/>'
+        '<rect class="failing" x="{}%" width="{}%" height="100%"/></svg>',
+        f"{done:,}",
+        f"{total:,}",
+        f"{good:.1f}",
+        f"{good:.1f}",
+        f"{bad:.1f}",
+    )

@@ -9,14 +9,20 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.utils import timezone
 
 from apps.dashboard.events import browse
 from apps.events.actions import publish_all
 from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
+from apps.events.letters import queue
+from apps.events.letters.core import Failure
+from apps.events.letters.models import DeadLetter
 from apps.events.models import Event
 from apps.events.schemas.registry import register
 from apps.events.storing import Draft
+from apps.events.subscriptions.models import Attempt, Subscription
 from apps.lib import roles
+from apps.lib.clock import wall
 
 pytestmark = pytest.mark.django_db
 
@@ -194,3 +200,96 @@ def test_a_page_costs_the_same_however_long_the_log_is(viewer: Client, django_as
     orders(300)
     with django_assert_max_num_queries(60):
         viewer.get("/events/", {"type": "shop.#"})
+
+
+@pytest.fixture
+def hook() -> Subscription:
+    return Subscription.objects.create(name="orders-hook", patterns=["shop.#"], url="https://example.org/hook")
+
+
+def failed(hook: Subscription, count: int = 1) -> list[DeadLetter]:
+    return [
+        queue.fail(hook, one, Failure("handler", f"no price in order {n}", "Traceback …", permanent=True), wall())
+        for n, one in enumerate(orders(count))
+    ]
+
+
+def test_letters_that_failed_alike_are_one_group(viewer: Client, hook: Subscription) -> None:
+    assert "No dead letters" in text_of(viewer, "/events/dead-letters/")
+    letters = failed(hook, 3)
+    queue.park(hook, publish_all([Draft("shop.order.placed", {}, stream=letters[0].key)])[0], wall())
+    answer = viewer.get("/events/dead-letters/")
+    (group,) = answer.context["groups"]
+    assert (group["count"], group["failed"], group["keys"]) == (3, 3, 3)
+    assert answer.context["counts"]["parked"] == 1
+    text = text_of(viewer, "/events/dead-letters/", fingerprint=group["fingerprint"])
+    assert text.count("data-letter=") == 3
+    assert (
+        text_of(viewer, "/events/dead-letters/", key=letters[0].key, subscription="orders-hook").count("data-letter=")
+        == 2
+    )
+    assert "None matches" in text_of(viewer, "/events/dead-letters/", subscription="nobody")
+    assert "None matches" in text_of(viewer, "/events/dead-letters/", state="resolved")
+    text_of(viewer, "/events/dead-letters/", 400, state="lost")
+    text_of(viewer, "/events/dead-letters/", 400, type="A B")
+
+
+def test_a_letter_shows_its_stack_its_event_and_what_waits_behind_it(viewer: Client, hook: Subscription) -> None:
+    (one,) = failed(hook)
+    parked = queue.park(hook, publish_all([Draft("shop.order.placed", {}, stream=one.key)])[0], wall())
+    text = text_of(viewer, f"/events/dead-letters/{one.pk}/")
+    assert "no price in order 0" in text and "Traceback …" in text and "1 more of it open" in text
+    assert f"letter {one.pk}" in text_of(viewer, f"/events/dead-letters/{parked.pk}/")
+    text_of(viewer, "/events/dead-letters/99999999999999/", 404)
+
+
+def test_only_operators_are_offered_what_acts(viewer: Client, hook: Subscription) -> None:
+    (one,) = failed(hook)
+    pages = (f"/events/dead-letters/{one.pk}/", "/events/dead-letters/", "/events/subscriptions/orders-hook/")
+    for path in pages:
+        text = text_of(viewer, path)
+        assert "data-act=" not in text and "data-redrive=" not in text and 'id="edit"' not in text, path
+    User.objects.get(username="ann").groups.set([Group.objects.get_or_create(name=roles.OPERATOR)[0]])
+    for path in pages:
+        assert "data-act=" in text_of(viewer, path), path
+    assert 'id="new"' not in text_of(viewer, "/events/subscriptions/"), "an admin makes subscriptions"
+
+
+def test_an_odd_entry_without_an_event_has_a_page(viewer: Client, hook: Subscription) -> None:
+    (one,) = failed(hook)
+    DeadLetter.objects.filter(pk=one.pk).update(stored=None, body="<not json>", type="", source="")
+    text = text_of(viewer, f"/events/dead-letters/{one.pk}/")
+    assert "An odd entry" in text and "&lt;not json&gt;" in text
+
+
+def test_subscriptions_say_how_they_are(viewer: Client, hook: Subscription) -> None:
+    failed(hook, 2)
+    Subscription.objects.create(name="mint", kind="consumer", patterns=["business.#"])
+    Subscription.objects.create(name="still", patterns=["#"], state="paused", reason="maintenance")
+    text = text_of(viewer, "/events/subscriptions/")
+    assert text.count("data-subscription=") == 3 and "paused" in text
+    assert "reads from its broker itself" in text_of(viewer, "/events/subscriptions/mint/")
+    Attempt.objects.create(
+        subscription=hook,
+        source="shop",
+        event_id="7",
+        type="shop.order.placed",
+        at=timezone.now(),
+        duration_ms=3,
+        outcome="http_5xx",
+        status=503,
+        error="503 Service Unavailable",
+    )
+    text = text_of(viewer, "/events/subscriptions/orders-hook/")
+    assert "503 Service Unavailable" in text and "/events/7/?source=shop" in text
+    text_of(viewer, "/events/subscriptions/nobody/", 404)
+
+
+def test_an_event_says_what_became_of_it_at_each_subscription(viewer: Client, hook: Subscription) -> None:
+    (letter,) = failed(hook)
+    Subscription.objects.create(name="far", patterns=["shop.*.placed"], position=10)
+    Subscription.objects.create(name="behind", patterns=["#"], position=0)
+    Subscription.objects.create(name="other", patterns=["bank.#"])
+    answer = viewer.get(f"/events/{letter.event_id}/")
+    found = {one.subscription: one.word for one in answer.context["deliveries"]}
+    assert found == {"orders-hook": "dead letter", "far": "taken", "behind": "not yet"}

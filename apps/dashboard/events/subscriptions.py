@@ -1,0 +1,95 @@
+"""The subscriptions: how each is, and one with its settings, letters and attempts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+
+from apps.dashboard.access import page
+from apps.dashboard.events.source import follows, receivers
+from apps.dashboard.judge import bus
+from apps.events.letters.models import DeadLetter, RedriveJob
+from apps.events.queries import head
+from apps.events.subscriptions.models import Attempt, Subscription
+from apps.lib import roles
+from apps.lib.clock import wall
+
+ATTEMPTS = 50
+
+
+@never_cache
+@page
+def subscriptions(request: HttpRequest) -> HttpResponse:
+    return render(
+        request,
+        "events/subscriptions.html",
+        {
+            "nav": "events",
+            "section": "subscriptions",
+            "rows": _rows(list(Subscription.objects.order_by("name"))),
+            "may_create": roles.has(request.user, roles.ADMIN),
+        },
+    )
+
+
+@never_cache
+@page
+def subscription(request: HttpRequest, name: str) -> HttpResponse:
+    row = Subscription.objects.filter(name=name).first()
+    if row is None:
+        raise Http404(f"There is no subscription {name}.")
+    before = request.GET.get("before", "")
+    attempts = Attempt.objects.filter(subscription=row).order_by("-pk")
+    if before.isascii() and before.isdigit() and len(before) <= 18:
+        attempts = attempts.filter(pk__lt=int(before))
+    shown = list(attempts[: ATTEMPTS + 1])
+    (one,) = _rows([row])
+    return render(
+        request,
+        "events/subscription.html",
+        {
+            "nav": "events",
+            "section": "subscriptions",
+            "row": row,
+            "one": one,
+            "attempts": shown[:ATTEMPTS],
+            "older": shown[ATTEMPTS - 1].pk if len(shown) > ATTEMPTS else None,
+            "jobs": list(RedriveJob.objects.filter(subscription=row).order_by("-pk")[:10]),
+            "secrets": 2 if row.previous_until and row.previous_until.timestamp() > wall() else 1,
+            "may_act": roles.has(request.user, roles.OPERATOR) and row.kind != Subscription.Kind.CONSUMER,
+            "may_change": roles.has(request.user, roles.ADMIN) and row.kind == Subscription.Kind.WEBHOOK,
+        },
+    )
+
+
+def _rows(rows: list[Subscription]) -> list[dict[str, Any]]:
+    """Each with what it leaves undone, as it is now."""
+    counted = DeadLetter.objects.filter(state__in=DeadLetter.OPEN).order_by()
+    if len(rows) == 1:
+        counted = counted.filter(subscription=rows[0])
+    letters: dict[int, dict[str, int]] = {}
+    for pk, state, count in counted.values_list("subscription", "state").annotate(Count("pk")):
+        letters.setdefault(pk, {})[state] = count
+    now = wall()
+    known = {one.name: one for one in receivers(head(), letters, rows)}
+    return [
+        {
+            "row": row,
+            "follows": follows(row),
+            "seen": known[row.name],
+            "state": bus.state(known[row.name], now),
+            "word": word(known[row.name], now),
+            "failed": letters.get(row.pk, {}).get("failed", 0),
+            "waiting": sum(letters.get(row.pk, {}).values()) - letters.get(row.pk, {}).get("failed", 0),
+        }
+        for row in rows
+    ]
+
+
+def word(one: Any, now: float) -> str:
+    """The state of a subscription, in a word or two."""
+    return "breaker open" if one.state == "active" and bus.is_broken(one, now) else str(one.state)
