@@ -227,11 +227,13 @@ class ParkedRows:
             # The log can't have it.
             "body": row.body if row.kind in {ODD, FORGED} else "",
         }
-        return Report(PARKED, f"{row.source}\x1f{row.event_id}\x1f{row.id}", data, row.id, row.changed)
+        # A new start makes it due at once, and that is another thing to say.
+        name = f"{row.source}\x1f{row.event_id}\x1f{row.id}\x1f{row.due}"
+        return Report(PARKED, name, row.last_at, data, row.id, row.changed)
 
     def _resolved(self, row: Row[Any]) -> Report:
         data = {"group": self._group, "source": row.source, "event_id": row.event_id, "how": row.how, "at": row.at}
-        return Report(RESOLVED, f"{row.source}\x1f{row.event_id}\x1f{row.id}", data, row.id, 0)
+        return Report(RESOLVED, f"{row.source}\x1f{row.event_id}\x1f{row.id}", row.at, data, row.id, 0)
 
     async def told(self, reports: Sequence[Report]) -> None:
         mark = text("UPDATE parked SET told = :version WHERE id = :id AND told < :version")
@@ -297,7 +299,7 @@ class ParkedRows:
         )
 
     def _replace(self, connection: Connection, row: Row[Any], event: CloudEvent) -> None:
-        """The edited event stands where the row stood."""
+        """The edited event stands where the row stood. Who sent it knows of it, and hears how it ends."""
         if not row.source or event.source != row.source:
             return
         self._settle(connection, row)
@@ -306,9 +308,9 @@ class ParkedRows:
         connection.execute(
             text(
                 "UPDATE parked SET event_id = :id, type = :type, body = :body, due = 0, kind = 'Replaced', "
-                "reason = '', stack = '', tries = 0, changed = changed + 1, offered = 0 WHERE id = :row"
+                "reason = '', stack = '', tries = 0, last_at = :now, changed = changed + 1, offered = 1 WHERE id = :row"
             ),
-            {"id": event.id, "type": event.type, "body": encode(event).decode(), "row": row.id},
+            {"id": event.id, "type": event.type, "body": encode(event).decode(), "row": row.id, "now": time.time()},
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
 
-from services.kit.events.cloudevent import MAX_TYPE
+from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
 
-MAX_KEY = 600
+MAX_KEY = 1100
 MAX_IDENTITY = 512
 
 
@@ -41,6 +42,7 @@ class DeadLetter(models.Model):
     """With ``source`` the event's identity (CloudEvents section 3.1.1); for an odd entry its place on the broker."""
     type = models.CharField(max_length=MAX_TYPE, blank=True)
     key = models.CharField(max_length=MAX_KEY, help_text="What keeps its events in order.")
+    wire_key = models.CharField(max_length=MAX_KEY, blank=True, db_default="", help_text="The wire's partitionkey.")
     place = models.BigIntegerField(help_text="Its position in the log; an edited one has that of the original.")
     stored = models.ForeignKey(
         "events.Event", null=True, on_delete=models.CASCADE, related_name="letters", help_text="If the log has it."
@@ -62,6 +64,7 @@ class DeadLetter(models.Model):
     closed_at = models.DateTimeField(null=True)
     note = models.CharField(max_length=500, blank=True)
     actor = models.CharField(max_length=150, blank=True, help_text="Who acted on it last.")
+    replay = models.BigIntegerField(default=0, db_default=0, help_text="The job that replayed it; 0 for none.")
     job = models.ForeignKey("RedriveJob", null=True, on_delete=models.SET_NULL, related_name="letters")
     replaced_by = models.ForeignKey(
         "events.Event", null=True, on_delete=models.SET_NULL, related_name="replaces", help_text="The edited event."
@@ -71,7 +74,9 @@ class DeadLetter(models.Model):
         ordering = ["-id"]
         verbose_name = "dead letter"
         constraints = [
-            models.UniqueConstraint(fields=["subscription", "source", "event_id"], name="letter_once_per_subscription"),
+            models.UniqueConstraint(
+                fields=["subscription", "source", "event_id", "replay"], name="letter_once_per_subscription"
+            ),
         ]
         indexes = [
             models.Index(
@@ -86,6 +91,7 @@ class DeadLetter(models.Model):
             ),
             models.Index(fields=["subscription", "state", "id"], name="letter_by_state"),
             models.Index(fields=["fingerprint", "state", "id"], name="letter_by_fingerprint"),
+            models.Index(fields=["job", "state"], name="letter_by_job", condition=Q(job__isnull=False)),
             models.Index(F("closed_at"), name="letter_closed", condition=Q(closed_at__isnull=False)),
         ]
 
@@ -96,6 +102,16 @@ class DeadLetter(models.Model):
     def event(self) -> Any:
         """The event in the log; None when it is not there."""
         return self.stored
+
+    def as_cloudevent(self) -> CloudEvent:
+        """What is delivered: the event in the log, where an edited one has the key of its original, and a replayed one
+        says of which job it is (``mcreplay``)."""
+        event: CloudEvent = self.stored.as_cloudevent()
+        if self.stored.addressee:
+            event = replace(event, partition_key=self.wire_key)
+        if self.replay:
+            event = replace(event, extensions={**event.extensions, "mcreplay": str(self.replay)})
+        return event
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +144,7 @@ class RedriveJob(models.Model):
     reason = models.CharField(max_length=500, blank=True, help_text="Why it paused or ended.")
     rate = models.FloatField(default=0, help_text="Events a second; 0 is as fast as it goes.")
     canary = models.PositiveIntegerField(default=0, help_text="Stop for a confirmation after so many.")
+    confirmed = models.BooleanField(default=False, help_text="Somebody saw the canary, and let the rest follow.")
     again = models.BooleanField(default=False, help_text="Replay: have what was handled before handled again.")
     total = models.BigIntegerField(default=0, help_text="How many there were when it began.")
     taken = models.BigIntegerField(default=0)

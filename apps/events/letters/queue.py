@@ -21,6 +21,8 @@ from apps.events.models import Event
 
 __all__ = ["Failure", "blocked", "due", "fail", "full", "key_of", "next_due", "park", "resolve"]
 
+EDITED: Final = "edited/"
+"""How the streams of edited events begin: each is delivered as a letter, in the place of its original."""
 AT_ONCE: Final = 500
 """Keys in one statement."""
 MAX_OPEN: Final = 100_000
@@ -35,9 +37,9 @@ def key_of(event: Event) -> str:
 
 
 def blocked(subscription: Any, keys: Iterable[str]) -> set[str]:
-    """Those of ``keys`` with an open letter: what comes of them is parked."""
+    """Those of ``keys`` with an open letter: what comes of them is parked. So are edited events, which have theirs."""
     wanted = list(set(keys))
-    found: set[str] = set()
+    found = {key for key in wanted if key.startswith(EDITED)}
     for start in range(0, len(wanted), AT_ONCE):
         rows = _open(subscription).filter(key__in=wanted[start : start + AT_ONCE])
         found.update(rows.values_list("key", flat=True).distinct())
@@ -49,11 +51,11 @@ def full(subscription: Any) -> bool:
     return _open(subscription).order_by("pk").values("pk")[MAX_OPEN - 1 : MAX_OPEN].exists()
 
 
-def fail(subscription: Any, event: Event, failure: Failure, now: float) -> DeadLetter:
-    """Note that ``event`` was tried and not taken, and when it is tried again, if ever."""
+def fail(subscription: Any, event: Event, failure: Failure, now: float, tried: DeadLetter | None = None) -> DeadLetter:
+    """Note that ``event`` was tried and not taken, and when it is tried again, if ever. ``tried``: as that letter."""
     at = datetime.fromtimestamp(now, UTC)
     with transaction.atomic():
-        letter = _letter(subscription, event, at)
+        letter = _letter(subscription, event, at, 0 if tried is None else tried.replay)
         first = letter.first_failed_at or at
         redriven = letter.state == State.REDRIVING
         letter.attempts += 1
@@ -76,7 +78,7 @@ def fail(subscription: Any, event: Event, failure: Failure, now: float) -> DeadL
 def park(subscription: Any, event: Event, now: float) -> DeadLetter:
     """Put ``event`` behind the open letters of its key. One that is there already stays as it is."""
     with transaction.atomic():
-        letter = _letter(subscription, event, datetime.fromtimestamp(now, UTC))
+        letter = _letter(subscription, event, datetime.fromtimestamp(now, UTC), 0)
         if letter.pk is None:
             letter.state = State.PARKED
             letter.save()
@@ -121,7 +123,12 @@ def close(letter: DeadLetter, state: str, now: float, **said: Any) -> bool:
             return False
         letter.state, letter.next_at, letter.closed_at = state, None, at
         alive = redriven and count(letter.job_id, succeeded=state == State.RESOLVED)
-        _free(letter, at, letter.job_id if alive else None)
+        # A service's own store says when its next one is tried.
+        if letter.subscription.kind != letter.subscription.Kind.CONSUMER:
+            _free(letter, at, letter.job_id if alive else None)
+        if letter.replay and state == State.RESOLVED:
+            # A million may be replayed: the job has counted it.
+            DeadLetter.objects.filter(pk=letter.pk).delete()
     return True
 
 
@@ -144,7 +151,9 @@ def _free(letter: DeadLetter, at: datetime, job: int | None) -> None:
     if heir is None or heir.state != State.PARKED:
         return
     rows = DeadLetter.objects.filter(pk=heir.pk, state=State.PARKED)
-    if job is not None:
+    if heir.replay:
+        rows.update(state=State.REDRIVING, next_at=at)
+    elif job is not None:
         rows.update(job=job)
     else:
         rows.update(state=State.RETRYING, next_at=at)
@@ -154,9 +163,9 @@ def _open(subscription: Any) -> QuerySet[DeadLetter]:
     return DeadLetter.objects.filter(subscription=subscription, state__in=DeadLetter.OPEN)
 
 
-def _letter(subscription: Any, event: Event, at: datetime) -> DeadLetter:
+def _letter(subscription: Any, event: Event, at: datetime, replay: int) -> DeadLetter:
     """The event's letter, locked, or a new one that is not stored yet."""
-    identity = {"subscription": subscription, "source": event.source, "event_id": str(event.event_id)}
+    identity = {"subscription": subscription, "source": event.source, "event_id": event.event_id, "replay": replay}
     letter = DeadLetter.objects.select_for_update().filter(**identity).first()
     return letter or DeadLetter(
         **identity,
@@ -164,6 +173,7 @@ def _letter(subscription: Any, event: Event, at: datetime) -> DeadLetter:
         key=key_of(event),
         place=event.position,
         stored=event,
+        wire_key=event.partition_key,
         state=State.RETRYING,
         created_at=at,
     )

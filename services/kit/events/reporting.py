@@ -54,10 +54,11 @@ Identity = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Something to say. ``name`` is the same for the same thing however often it is said."""
+    """Something to say, and when it happened. ``name`` is the same for the same thing however often it is said."""
 
     type: str
     name: str
+    at: float
     data: dict[str, Any]
     row: int
     version: int
@@ -127,14 +128,14 @@ class Reporter:
 
     async def run(self, stopping: asyncio.Event, announcement: dict[str, Any]) -> None:
         """Announce the group, and report until stopped."""
-        name = uuid.uuid4().hex
+        name, began = uuid.uuid4().hex, time.time()
         announced, tries = False, 0
         while not stopping.is_set():
             self.bell.clear()
             pause = LOOK_EVERY_S
             try:
                 if not announced:
-                    await self._publish([Report(STARTED, name, announcement, 0, 0)])
+                    await self._publish([Report(STARTED, name, began, announcement, 0, 0)])
                     announced = True
                 while await self._turn():
                     pass
@@ -154,9 +155,8 @@ class Reporter:
         return len(reports) == MOST
 
     async def _publish(self, reports: Sequence[Report]) -> None:
-        now = time.time()
         try:
-            batch = [Outgoing(self._keys.sign(self._event(one, now), self._group)) for one in reports]
+            batch = [Outgoing(self._keys.sign(self._event(one), self._group)) for one in reports]
         except NoKey as error:
             raise TransportAway(str(error)) from None
         for one, refused in zip(reports, await self._transport.publish(batch), strict=True):
@@ -165,9 +165,9 @@ class Reporter:
                 # It will be refused again: the row stays, and its page lacks it.
                 log.error("the bus refused a report of %s (%s): %s", self._group, one.type, refused)
 
-    def _event(self, report: Report, now: float) -> CloudEvent:
+    def _event(self, report: Report) -> CloudEvent:
         name = uuid.uuid5(SPACE, "\x1f".join((self._group, report.type, report.name, str(report.version))))
-        return CloudEvent(str(name), report.type, self._group, now, report.data, partition_key=self._group)
+        return CloudEvent(str(name), report.type, self._group, report.at, report.data, partition_key=self._group)
 
     async def _sleep(self, seconds: float, events: Sequence[asyncio.Event]) -> None:
         tasks = [asyncio.ensure_future(event.wait()) for event in events]

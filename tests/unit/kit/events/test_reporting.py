@@ -38,7 +38,7 @@ class Told:
         self.commands: list[Command] = []
 
     def parks(self, name: str) -> None:
-        self.reports.append(Report(PARKED, name, {"event_id": name}, len(self.reports), 1))
+        self.reports.append(Report(PARKED, name, 1.0, {"event_id": name}, len(self.reports), 1))
 
     async def untold(self, most: int) -> list[Report]:
         return self.reports[:most]
