@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Aside, Event, OutboxMessage
 from apps.events.routing import actions as routing
 from apps.events.routing.models import RoutingRule
@@ -67,6 +68,37 @@ class AsideAdmin(LookOnly):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return ModelAdmin.has_delete_permission(self, request, obj)
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(LookOnly):
+    """To look at; people act on the page and by REST."""
+
+    list_display = ["id", "subscription", "state", "type", "key", "reason", "error", "attempts", "last_failed_at"]
+    list_filter = ["state", "subscription", "reason"]
+    search_fields = ["event_id", "type", "fingerprint"]
+    list_select_related = ["subscription"]
+    raw_id_fields = ["stored", "replaced_by", "job"]
+    ordering = ["-id"]
+
+
+@admin.register(RedriveJob)
+class RedriveJobAdmin(LookOnly):
+    list_display = [
+        "id",
+        "kind",
+        "subscription",
+        "state",
+        "total",
+        "taken",
+        "succeeded",
+        "failed",
+        "actor",
+        "created_at",
+    ]
+    list_filter = ["kind", "state"]
+    list_select_related = ["subscription"]
+    ordering = ["-id"]
 
 
 @admin.register(EventType)

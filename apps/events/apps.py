@@ -8,9 +8,11 @@ class EventsConfig(AppConfig):
     def ready(self) -> None:
         from auditlog.registry import auditlog
 
+        from apps.events.letters import mirror
         from apps.events.letters.models import RedriveJob
         from apps.events.routing.models import RoutingRule
         from apps.events.schemas.models import EventType, SchemaVersion
+        from apps.events.subscriptions import handlers
         from apps.events.subscriptions.models import Subscription
 
         auditlog.register(EventType)
@@ -28,3 +30,4 @@ class EventsConfig(AppConfig):
         auditlog.register(
             RedriveJob, include_fields=["kind", "subscription", "filter", "state", "rate", "canary", "again", "note"]
         )
+        handlers.register(mirror.HANDLER)

@@ -32,6 +32,16 @@ STRICTER = {
     ("post", "breakers/{service}/release"): OPERATOR,
     ("post", "instances/{id}/enable"): OPERATOR,
     ("post", "instances/{id}/disable"): OPERATOR,
+    ("post", "events/dead-letters/discard"): OPERATOR,
+    ("post", "events/dead-letters/{id}/discard"): OPERATOR,
+    ("post", "events/dead-letters/{id}/resolve"): OPERATOR,
+    ("post", "events/dead-letters/{id}/note"): OPERATOR,
+    ("post", "events/dead-letters/{id}/edit"): OPERATOR,
+    ("post", "events/jobs/redrive"): OPERATOR,
+    ("post", "events/jobs/replay"): OPERATOR,
+    ("post", "events/jobs/{id}/pause"): OPERATOR,
+    ("post", "events/jobs/{id}/resume"): OPERATOR,
+    ("post", "events/jobs/{id}/cancel"): OPERATOR,
     ("post", "tokens"): VIEWER,
     ("delete", "tokens/{id}"): VIEWER,
 }
@@ -78,7 +88,7 @@ def operations() -> Iterator[tuple[str, str]]:
 
 def place(path: str) -> str:
     values = {"id": "1", "number": "1", "trace_id": "a" * 32, "service": "ledger", "name": "ledger"}
-    if path.startswith("events"):
+    if path.startswith("events") and not path.startswith(("events/dead-letters", "events/jobs")):
         values["id"] = "00000000-0000-4000-8000-000000000000"
     return "/api/v1/" + path.format_map(values)
 

@@ -267,7 +267,7 @@ class Follower:
                 self._fly(sending.permission(self._http, self._endpoint(now), self._origin, self.row.rate), None)
             return
         while (item := self._desk.next(now, most, probing=self._health.probing)) is not None:
-            event = item.event.as_cloudevent()
+            event = (item.letter or item.event).as_cloudevent()
             self._fly(sending.deliver(self._http, event, self._endpoint(now)), item)
 
     def _endpoint(self, now: float) -> sending.Endpoint:

@@ -134,7 +134,7 @@ def _handle(row: Subscription, holder: str, handler: Handler, item: Item) -> boo
         failure = Failure("handler", said, stack, permanent=isinstance(error, Permanent))
     with transaction.atomic():
         _hold(row, holder, item, failed=F("failed") + 1, last_error=failure.error[:MAX_ERROR])
-        queue.fail(row, event, failure, clock.wall())
+        queue.fail(row, event, failure, clock.wall(), item.letter)
     return False
 
 

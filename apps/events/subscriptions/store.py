@@ -219,7 +219,7 @@ def _end(subscription: Subscription, item: Item, outcome: Outcome, now: float) -
         permanent=outcome.verdict is Verdict.NEVER,
         retry_after_s=outcome.retry_after_s,
     )
-    queue.fail(subscription, item.event, failure, now)
+    queue.fail(subscription, item.event, failure, now, item.letter)
 
 
 def _attempt(subscription: Subscription, item: Item, outcome: Outcome) -> Attempt:

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from apps.events.archive.inbox import ArchiveInbox
+from apps.events.letters.jobs import Jobs
 from apps.events.projector import Projector
 from apps.events.relay import Relay
 from apps.events.routing.distribution import Distribution
@@ -55,6 +56,7 @@ class Command(BaseCommand):
             member=f"{socket.gethostname()}:{os.getpid()}",
         )
         engine = Engine(settings.REDIS_URL, settings.ADDRESS_GUARD, settings.VERSION, settings.WEBHOOK_ORIGIN)
+        jobs = Jobs(settings.REDIS_URL)
 
         def grown() -> None:
             projector.bell.set()
@@ -68,6 +70,7 @@ class Command(BaseCommand):
             relay.stop()
             sequencer.stop()
             projector.stop()
+            jobs.stop()
             archive.stopping.set()
             engine.stop()
             distribution.stop()
@@ -81,6 +84,7 @@ class Command(BaseCommand):
                 parts.create_task(distribution.run(), name="rules of routing")
                 parts.create_task(sequencer.run(), name="sequencer")
                 parts.create_task(projector.run(), name="projector")
+                parts.create_task(jobs.run(), name="jobs")
                 parts.create_task(relay.run(), name="relay")
                 parts.create_task(archive.run(), name="archive")
                 parts.create_task(engine.run(), name="subscriptions")
