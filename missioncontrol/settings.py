@@ -210,6 +210,9 @@ SPECTACULAR_SETTINGS = {
         "OverrideStateEnum": ["open", "closed"],
         "KeyStateEnum": ["active", "expired", "revoked"],
         "TokenStateEnum": ["active", "expired", "ended"],
+        "LetterState": "apps.events.letters.models.DeadLetter.State",
+        "JobState": "apps.events.letters.models.RedriveJob.State",
+        "JobKind": "apps.events.letters.models.RedriveJob.Kind",
     },
     "TAGS": [
         {"name": "services", "description": "Backends and the processes that serve them."},

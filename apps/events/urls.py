@@ -6,8 +6,8 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from apps.events.api import EventViewSet
-from apps.events.routing.api import RoutingRuleViewSet
 from apps.events.letters.api import JobViewSet, LetterViewSet
+from apps.events.routing.api import RoutingRuleViewSet
 from apps.events.schemas.api import TYPE, AsyncApiView, EventTypeViewSet, SchemaVersionViewSet
 
 router = SimpleRouter(trailing_slash=False)

@@ -112,7 +112,11 @@ class LetterViewSet(
         return Response(GroupSerializer(queries.groups({}, self.filter_queryset(self.get_queryset())), many=True).data)
 
     @extend_schema(
-        summary="Discard dead letters", tags=["events"], request=DiscardSerializer, responses=DiscardedSerializer
+        operation_id="events_dead_letters_discard_many",
+        summary="Discard dead letters",
+        tags=["events"],
+        request=DiscardSerializer,
+        responses=DiscardedSerializer,
     )
     @action(detail=False, methods=["post"], url_path="discard", url_name="discard-many", filterset_class=None)
     def discard_many(self, request: Any) -> Response:

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('events', '0009_archive'),
+        ('events', '0010_routing_rules'),
     ]
 
     operations = [
