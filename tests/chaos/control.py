@@ -1,6 +1,6 @@
 """Whoever publishes in Mission Control itself, by ``publish()``, in a process of its own, to be killed.
 
-``python -m tests.chaos.control FOLDER KEYS EVERY``: as long as ``FOLDER/goal`` says more than the log has of it, it
+``python -m tests.chaos.control FOLDER KINDS KEYS EVERY``: as long as ``FOLDER/goal`` says more than the log has, it
 publishes the next events, 20 in a transaction, each by an idempotency key: who was killed asks again.
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 import django
 from django.db import DatabaseError, close_old_connections
 
-from tests.chaos.stores import goal
+from tests.chaos.stores import goal, type_of
 
 AT_ONCE = 20
 
 
-def main(folder: Path, keys: int, every: int) -> None:
+def main(folder: Path, kinds: str, keys: int, every: int) -> None:
     """Publish until SIGTERM."""
     # After set-up: models can't be imported before.
     from apps.events.actions import publish_all
@@ -34,11 +34,11 @@ def main(folder: Path, keys: int, every: int) -> None:
         try:
             close_old_connections()
             if last < 0:
-                last = Event.objects.filter(type="chaos.control.done").count()
+                last = Event.objects.filter(type__startswith="chaos.", source="mission-control").count()
             numbers = range(last, min(last + AT_ONCE, goal(folder)))
             drafts = [
                 Draft(
-                    "chaos.control.done",
+                    type_of(number % keys, kinds),
                     {"n": number, "poison": number % every == every // 2},
                     stream=f"c/{number % keys}",
                 )
@@ -58,4 +58,4 @@ def main(folder: Path, keys: int, every: int) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "missioncontrol.settings")
     django.setup()
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -1,7 +1,7 @@
 """A consumer with a store, in a process of its own, to be killed. Its effect of an event is a row, in the transaction
 that notes the event as handled.
 
-``python -m tests.chaos.member URL STORE FOLDER NAME LEASE_S``: events with ``poison`` fail for good as long as
+``python -m tests.chaos.member STORE FOLDER NAME LEASE_S``: events with ``poison`` fail for good as long as
 ``FOLDER/cause`` is there. ``FOLDER/deliveries`` gets a line per batch: how many were handled, duplicates, failed, and
 parked behind another.
 """
@@ -24,10 +24,9 @@ from services.kit.events.consumer import Consumer
 from services.kit.events.lanes import Outcome
 from services.kit.events.retry import Permanent
 from services.kit.events.transport.base import Delivery
-from services.kit.events.transport.connect import connect
 from services.kit.inbox import SqlInbox
 from services.kit.store import Store
-from tests.chaos.stores import GROUP, INCOMING, KEYS
+from tests.chaos.stores import GROUP, INCOMING, KEYS, bus
 
 
 class Counting(SqlInbox):
@@ -53,11 +52,12 @@ class Counting(SqlInbox):
         return outcomes
 
 
-async def main(url: str, store_url: str, folder: str, name: str, lease_s: float) -> None:
+async def main(store_url: str, folder: str, name: str, lease_s: float) -> None:
     """Consume until SIGTERM."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    store, transport = Store(store_url, INCOMING), connect(url)
+    store = Store(store_url, INCOMING)
+    transport, rules = await bus(Path(folder), name)
     while not stopped.is_set():
         try:
             await store.start()
@@ -72,9 +72,10 @@ async def main(url: str, store_url: str, folder: str, name: str, lease_s: float)
     await consumer.start()
     await stopped.wait()
     await consumer.stop()
+    await rules.stop()
     await transport.close()
     await store.stop()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5], float(sys.argv[5])))  # type: ignore[call-arg]
+    asyncio.run(main(*sys.argv[1:4], float(sys.argv[4])))  # type: ignore[call-arg]

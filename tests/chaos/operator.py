@@ -1,6 +1,7 @@
-"""An operator's word about everything that is parked, in a process of its own: ``python -m tests.chaos.operator FILE``.
+"""What an operator does in a chaos run, in a process of its own.
 
-``FILE`` holds the events, by source and id; the word is a command that Mission Control publishes like any other event.
+``python -m tests.chaos.operator rules KINDS`` sends the events of each broker there by a rule; ``… redrive FILE`` asks
+for all events that ``FILE`` holds by source and id, by a command that Mission Control publishes like any other event.
 """
 
 from __future__ import annotations
@@ -16,9 +17,22 @@ from services.kit.events.reporting import MOST_NAMED, REDRIVE
 from tests.chaos.stores import GROUP
 
 
-def main(file: Path) -> None:
-    """Ask for them all."""
+def rules(kinds: list[str]) -> None:
+    """A rule for each broker."""
     # After set-up: models can't be imported before.
+    from django.db import transaction
+
+    from apps.events.routing.actions import publish
+    from apps.events.routing.models import RoutingRule
+
+    with transaction.atomic():
+        for kind in kinds:
+            RoutingRule.objects.update_or_create(name=kind, defaults={"pattern": f"chaos.{kind}.#", "broker": kind})
+        publish("chaos")
+
+
+def redrive(file: Path) -> None:
+    """Ask for them all."""
     from apps.events.actions import publish_all
     from apps.events.storing import Draft
 
@@ -30,4 +44,7 @@ def main(file: Path) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "missioncontrol.settings")
     django.setup()
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "rules":
+        rules(sys.argv[2].split(","))
+    else:
+        redrive(Path(sys.argv[2]))

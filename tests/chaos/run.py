@@ -1,9 +1,10 @@
-"""A run: lanes are set up, events are let go in steps, parts are killed by a schedule that a seed gives, and all is
+"""A run: the system is set up, events are let go in steps, parts are killed by a schedule that a seed gives, and all is
 counted when it is quiet."""
 
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -16,10 +17,9 @@ from pathlib import Path
 
 from tests import postgres
 from tests.brokers import KINDS
-from tests.chaos.lanes import Lane, Verdict
 from tests.chaos.parts import Part
 from tests.chaos.stores import set_goal
-from tests.redis_server import RedisServer
+from tests.chaos.system import KEYS, Counts, System, Verdict
 from tests.waiting import patient
 
 STUCK_S = 180.0
@@ -36,8 +36,9 @@ class Plan:
     """Of each part, about."""
     seed: int = 1
     brokers: Sequence[str] = BROKERS
+    """The first is where events go by default."""
     on_postgres: bool = False
-    poison_every: int = 500
+    poison_every: int = 1000
     say: Callable[[str], None] = print
 
 
@@ -46,15 +47,15 @@ class Report:
     """What happened."""
 
     plan: Plan
-    lanes: dict[str, Verdict] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     stuck: str = ""
 
     @property
     def total(self) -> Verdict:
-        """Of all lanes."""
-        return sum(self.lanes.values(), Verdict())
+        """All together."""
+        return sum(self.verdicts.values(), Verdict())
 
     @property
     def clean(self) -> bool:
@@ -64,9 +65,9 @@ class Report:
     def table(self) -> str:
         """For people."""
         names = list(Verdict.__dataclass_fields__)
-        rows = [["", *self.lanes, "all"]]
+        rows = [["", *self.verdicts, "all"]]
         for name in names:
-            values = [f"{getattr(verdict, name):,}" for verdict in (*self.lanes.values(), self.total)]
+            values = [f"{getattr(verdict, name):,}" for verdict in (*self.verdicts.values(), self.total)]
             rows.append([name.replace("_", " "), *values])
         widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
@@ -83,43 +84,32 @@ def run(plan: Plan) -> Report:
     """Do it; how it went. Processes are gone afterwards, and so is what they kept unless a promise was broken."""
     report, began = Report(plan), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="mc-chaos-"))
-    with _system(plan, folder) as (lanes, parts):
-        chaos = _Chaos(plan, lanes, parts, report)
+    with _system(plan, folder) as system:
         try:
-            chaos.go()
+            _Chaos(plan, system, report).go()
         except AssertionError as error:
             report.stuck = f"{error} Look into {folder}."
-        report.kills = Counter()
-        for part in parts:
+        for part in system.parts:
             report.kills[part.kind] += part.kills
     report.seconds = time.monotonic() - began
+    if report.clean:
+        shutil.rmtree(folder)
     return report
 
 
 @contextmanager
-def _system(plan: Plan, folder: Path) -> Iterator[tuple[list[Lane], list[Part]]]:
+def _system(plan: Plan, folder: Path) -> Iterator[System]:
     with ExitStack() as stack:
         database = stack.enter_context(postgres.server(durable=True)) if plan.on_postgres else None
-        # Control nudges its relay by Redis; whoever is not nudged looks by himself.
-        nudging = "" if "redis" in plan.brokers else stack.enter_context(RedisServer(folder / "nudges")).url
-        made = {kind: KINDS[kind](_made(folder / f"broker-{kind}")) for kind in plan.brokers}
-        each = plan.events // len(plan.brokers) // 2
-        lanes = [
-            Lane(kind, broker, folder / kind, each, plan.poison_every, nudging or made["redis"].url, database)
-            for kind, broker in made.items()
-        ]
-        for broker in made.values():
+        brokers = {kind: KINDS[kind](_made(folder / f"broker-{kind}")) for kind in plan.brokers}
+        for broker in brokers.values():
             stack.callback(broker.end)
-        parts: list[Part] = []
-        for lane in lanes:
-            lane.prepare()
-            parts += lane.parts
-        if database is not None:
-            parts.append(Part("database", "PostgreSQL", database))
-        for part in parts:
-            if part.kind not in {"broker", "database"}:
+        system = System(brokers, folder / "system", plan.events // 2, plan.poison_every, database)
+        system.prepare()
+        for part in system.parts:
+            if part.kind != "database":
                 stack.callback(part.end)
-        yield lanes, parts
+        yield system
 
 
 def _made(folder: Path) -> Path:
@@ -128,23 +118,24 @@ def _made(folder: Path) -> Path:
 
 
 class _Chaos:
-    def __init__(self, plan: Plan, lanes: list[Lane], parts: list[Part], report: Report) -> None:
-        self._plan, self._lanes, self._parts, self._report = plan, lanes, parts, report
+    def __init__(self, plan: Plan, system: System, report: Report) -> None:
+        self._plan, self._system, self._report = plan, system, report
         self._random = random.Random(plan.seed)
         self._over = threading.Event()
-        self._restarting: list[Future[None]] = []
 
     def go(self) -> None:
         """From the first start to the count."""
-        with ThreadPoolExecutor(len(self._parts)) as hands:
+        parts = self._system.parts
+        with ThreadPoolExecutor(len(parts)) as hands:
             try:
-                list(hands.map(Part.start, [part for part in self._parts if part.kind != "database"]))
-                self._plan.say("started")
-                for lane in self._lanes:
-                    set_goal(lane.folder, 1)
-                self._until(2 * len(self._lanes), "the first events arrive")
-                for lane in self._lanes:
-                    lane.ripen()
+                list(hands.map(Part.start, [part for part in parts if part.kind in self._plan.brokers]))
+                self._system.direct()
+                programs = [part for part in parts if part.kind not in {"database", *self._plan.brokers}]
+                list(hands.map(Part.start, programs))
+                # One of each key, so that every broker has had some.
+                set_goal(self._system.folder, KEYS)
+                self._until(2 * KEYS, "the first arrive")
+                self._system.ripen()
                 self._storm(hands)
             finally:
                 self._over.set()
@@ -152,50 +143,46 @@ class _Chaos:
 
     def _storm(self, hands: ThreadPoolExecutor) -> None:
         """Let events go in steps, and kill during each."""
-        schedule = [part for part in self._parts for _ in range(self._plan.kills)]
+        schedule = [part for part in self._system.parts for _ in range(self._plan.kills)]
         self._random.shuffle(schedule)
-        steps = max(len(schedule) // 3, 1)
-        each = self._lanes[0].events
+        steps = max(len(schedule) // 2, 1)
+        restarting: list[Future[None]] = []
+        events = self._system.events
         for step in range(steps):
-            goal = each * (step + 1) // steps
-            for lane in self._lanes:
-                set_goal(lane.folder, goal)
-            for part in schedule[step * 3 : step * 3 + 3] if step < steps - 1 else schedule[step * 3 :]:
+            set_goal(self._system.folder, max(events * (step + 1) // steps, KEYS))
+            for part in schedule[step * 2 : step * 2 + 2] if step < steps - 1 else schedule[step * 2 :]:
                 time.sleep(self._random.uniform(0.0, 0.5))
-                self._restarting.append(hands.submit(part.strike, self._random.uniform(0.0, 2.0), self._over))
+                restarting.append(hands.submit(part.strike, self._random.uniform(0.0, 2.0), self._over))
             # Some of the backlog stays, so that there always is one when somebody dies.
-            before = each * step // steps
-            self._until(int(2 * len(self._lanes) * before * self._random.uniform(0.7, 1.0)), f"step {step} of {steps}")
-        for future in self._restarting:
+            before = events * step // steps
+            self._until(int(2 * before * self._random.uniform(0.7, 1.0)), f"step {step + 1} of {steps}")
+        for future in restarting:
             future.result()
 
     def _settle(self) -> None:
-        """All arrives; then the cause of the poison goes, and what was parked is handled in a new life."""
-        total = sum(2 * lane.events for lane in self._lanes)
+        """All arrives; then the cause of the poison goes, and an operator asks for what was parked."""
+        total = 2 * self._system.events
         self._until(total, "everything arrives")
-        for lane in self._lanes:
-            (lane.folder / "cause").unlink()
-        parked = {lane.kind: lane.redrive() for lane in self._lanes}
-        self._plan.say(f"all arrived; {sum(parked.values())} are parked, and an operator asks for them")
+        (self._system.folder / "cause").unlink()
+        parked = self._system.redrive()
+        self._plan.say(f"an operator asks for {parked:,} that are parked")
         self._until(total, "what was parked is handled", parked=False)
         self._until(total, "all is in the log", logged=True)
-        for lane in self._lanes:
-            self._report.lanes[lane.kind] = lane.verdict(parked[lane.kind])
+        self._report.verdicts = self._system.verdict(parked)
 
     def _until(self, count: int, what: str, *, parked: bool = True, logged: bool = False) -> None:
         """So many are handled, or parked; AssertionError when nothing moves any more."""
-        moved, before = time.monotonic(), (-1, -1, -1)
+        moved, before = time.monotonic(), Counts(-1)
         while True:
-            counts = [lane.counts() for lane in self._lanes]
-            now = tuple(sum(getattr(one, name) for one in counts) for name in ("handled", "parked", "logged"))
-            if (now[2] if logged else now[0] + parked * now[1]) >= count:
-                self._plan.say(f"{what}: {now[0]:,} handled, {now[1]:,} parked, {now[2]:,} in the log")
+            now = self._system.counts()
+            if (now.logged if logged else now.handled + parked * now.parked) >= count:
+                self._plan.say(f"{what}: {now.handled:,} handled, {now.parked:,} parked, {now.logged:,} in the log")
                 return
-            for part in self._parts:
+            for part in self._system.parts:
                 words = part.ended()
                 assert not words, words
             if now != before:
                 moved, before = time.monotonic(), now
-            where = "; ".join(lane.unsent() for lane in self._lanes)
-            assert time.monotonic() - moved < patient(STUCK_S), f"It stands still, waiting until {what}: {where}."
+            stands = time.monotonic() - moved
+            assert stands < patient(STUCK_S), f"It stands still, waiting until {what}: {self._system.unsent()}."
             time.sleep(0.2)

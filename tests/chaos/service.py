@@ -1,6 +1,6 @@
 """A service that publishes by its outbox, in a process of its own, to be killed: its work is counted with its events.
 
-``python -m tests.chaos.service URL STORE FOLDER KEYS EVERY``: as long as ``FOLDER/goal`` says more than it has
+``python -m tests.chaos.service STORE FOLDER KINDS KEYS EVERY``: as long as ``FOLDER/goal`` says more than it has
 recorded, it records the next events, 20 in a transaction, each ``EVERY``th one poison. What a kill undoes it records
 again, so that it recorded each number once.
 """
@@ -16,18 +16,18 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.kit.events.retry import Away
-from services.kit.events.transport.connect import connect
 from services.kit.outbox import Outbox
 from services.kit.store import Store
-from tests.chaos.stores import KEYS, OUTGOING, goal
+from tests.chaos.stores import KEYS, OUTGOING, bus, goal, type_of
 
 AT_ONCE = 20
 LOOK_S = 0.2
 
 
-async def main(url: str, store_url: str, folder: str, keys: int, every: int) -> None:
+async def main(store_url: str, folder: str, kinds: str, keys: int, every: int) -> None:
     """Record and pump until SIGTERM."""
-    store, transport = Store(store_url, OUTGOING), connect(url)
+    store = Store(store_url, OUTGOING)
+    transport, rules = await bus(Path(folder), "service")
     outbox = Outbox(store, transport, "tests", keys=KEYS, member="chaos")
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -39,7 +39,8 @@ async def main(url: str, store_url: str, folder: str, keys: int, every: int) -> 
         numbers = range(last, min(last + AT_ONCE, goal(Path(folder))))
         for number in numbers:
             data = {"n": number, "poison": number % every == every // 2}
-            outbox.record(connection, "chaos.service.done", data, partition_key=f"s{number % keys}")
+            key = number % keys
+            outbox.record(connection, type_of(key, kinds), data, partition_key=f"s{key}")
         connection.execute(text("UPDATE recorded SET last = :last"), {"last": last + len(numbers)})
         return len(numbers) == AT_ONCE
 
@@ -60,6 +61,7 @@ async def main(url: str, store_url: str, folder: str, keys: int, every: int) -> 
         if not more:
             await asyncio.sleep(LOOK_S)
     await outbox.stop()
+    await rules.stop()
     await transport.close()
     await store.stop()
 

@@ -1,10 +1,14 @@
-"""What the processes of a chaos run keep in their databases, and what they are told in files."""
+"""What the processes of a chaos run keep in databases, what they are told in files, and what their events are called."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from services.kit import env
+from services.kit.broker import follow
 from services.kit.events.signing import Ring
+from services.kit.events.transport.routed import Routed
 from services.kit.inbox import INBOX, PARKED
 from services.kit.outbox import OUTBOX, SENT
 from services.kit.parked import REPORTED
@@ -28,6 +32,20 @@ SEEN = Migration(
 )
 OUTGOING = (OUTBOX, SENT, RECORDED)
 INCOMING = (INBOX, PARKED, REPORTED, SEEN)
+
+
+async def bus(folder: Path, name: str) -> tuple[Routed, Any]:
+    """The bus of the process ``name`` by the rules of routing, and whoever follows these."""
+    transport = Routed(env.bus_urls(), env.bus_default())
+    rules = follow(env.bus_urls(), folder / f"{name}-routes", transport.adopt)
+    await rules.start()
+    return transport, rules
+
+
+def type_of(key: int, kinds: str) -> str:
+    """What events of a key are called: by its broker, in turn."""
+    names = kinds.split(",")
+    return f"chaos.{names[key % len(names)]}.done"
 
 
 def goal(folder: Path) -> int:

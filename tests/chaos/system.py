@@ -1,5 +1,5 @@
-"""One broker with whoever publishes to it and reads it: a service with its outbox, Mission Control with its relay, and
-a group of two consumers."""
+"""The system of a chaos run: brokers, a service with its outbox, Mission Control with its relay, and a group of two
+consumers. Rules of routing send each key's events to one of the brokers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from missioncontrol.launch.layout import SECRETS
+from services.kit.env import BROKERS
 from tests import postgres
 from tests.brokers import Broker
 from tests.chaos.parts import Part, Program
 from tests.chaos.stores import GROUP, VARIABLE, set_goal
 from tests.waiting import free_port
 
-KEYS = 40
+KEYS = 60
 """Of each publisher."""
 LEASE_S = 5.0
 LOGGED = "SELECT COUNT(DISTINCT position) FROM events_event WHERE type LIKE 'chaos.%'"
@@ -66,15 +67,14 @@ class Verdict:
 
 
 @dataclass
-class Lane:
+class System:
     """See the module. ``events`` are published by each of its two publishers."""
 
-    kind: str
-    broker: Broker
+    brokers: dict[str, Broker]
+    """Redis is one of them: rules are heard there."""
     folder: Path
     events: int
     poison_every: int
-    redis_url: str
     database: postgres.Server | None
     parts: list[Part] = field(default_factory=list)
     _env: dict[str, str] = field(default_factory=dict)
@@ -89,50 +89,40 @@ class Lane:
         self._engines = {name: _engine(url) for name, url in stores.items()}
         home = self.folder / "home"
         home.mkdir()
-        bus = {"redis": "REDIS_URL", "rabbitmq": "AMQP_URL", "kafka": "KAFKA_BOOTSTRAP_SERVERS"}[self.kind]
         env = {name.upper(): secrets.token_hex(32) for name in SECRETS} | {
             "MC_HOME": str(home),
-            "REDIS_URL": self.redis_url,
-            "MC_BUS_DEFAULT": self.kind,
+            "MC_BUS_DEFAULT": next(iter(self.brokers)),
             "MC_BUS_KEYS": VARIABLE,
             "CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}",
             "OTEL_SDK_DISABLED": "true",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
-            bus: self.broker.url,
         }
+        env |= {BROKERS[kind]: broker.url for kind, broker in self.brokers.items()}
         if self.database is not None:
             env["DATABASE_URL"] = stores["control"]
         self._env = env
         self._run("manage.py", "migrate", "-v0")
 
-        place, numbers = str(self.folder), [str(KEYS), str(self.poison_every)]
+        place, kinds = str(self.folder), ",".join(self.brokers)
+        numbers = [kinds, str(KEYS), str(self.poison_every)]
+        member = ("-m", "tests.chaos.member", stores["consumer"], place)
         programs: Mapping[str, tuple[str, ...]] = {
-            "service": ("-m", "tests.chaos.service", self.broker.url, stores["service"], place, *numbers),
+            "service": ("-m", "tests.chaos.service", stores["service"], place, *numbers),
             "publisher": ("-m", "tests.chaos.control", place, *numbers),
             "relay": ("manage.py", "relay"),
-            "consumer one": (
-                "-m",
-                "tests.chaos.member",
-                self.broker.url,
-                stores["consumer"],
-                place,
-                "one",
-                str(LEASE_S),
-            ),
-            "consumer two": (
-                "-m",
-                "tests.chaos.member",
-                self.broker.url,
-                stores["consumer"],
-                place,
-                "two",
-                str(LEASE_S),
-            ),
+            "consumer one": (*member, "one", str(LEASE_S)),
+            "consumer two": (*member, "two", str(LEASE_S)),
         }
-        self.parts = [Part("broker", self.kind, self.broker)]
+        self.parts = [Part(kind, kind, broker) for kind, broker in self.brokers.items()]
+        if self.database is not None:
+            self.parts.append(Part("database", "PostgreSQL", self.database))
         for name, argv in programs.items():
             program = Program(self.folder / f"{name.replace(' ', '-')}.log", env, *argv)
-            self.parts.append(Part(name.split()[0], f"{self.kind} {name}", program))
+            self.parts.append(Part(name.split()[0], name, program))
+
+    def direct(self) -> None:
+        """Publish the rules."""
+        self._run("-m", "tests.chaos.operator", "rules", ",".join(self.brokers))
 
     def _run(self, *argv: str) -> None:
         """A program that ends well."""
@@ -145,7 +135,7 @@ class Lane:
     def _store(self, name: str) -> str:
         if self.database is None:
             return f"sqlite:///{self.folder / 'home' / 'control' if name == 'control' else self.folder / name}.sqlite3"
-        database = f"{self.kind}_{name}"
+        database = f"chaos_{name}"
         administered = create_engine(_driver(self.database.url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
         with administered.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {database}"))
@@ -175,16 +165,17 @@ class Lane:
             rows = connection.execute(text("SELECT source, event_id FROM parked ORDER BY id")).all()
         file = self.folder / "redrive.json"
         file.write_text(json.dumps([{"source": row.source, "event_id": row.event_id} for row in rows]))
-        self._run("-m", "tests.chaos.operator", str(file))
+        self._run("-m", "tests.chaos.operator", "redrive", str(file))
         return len(rows)
 
     def unsent(self) -> str:
         """Who has not accepted or sent everything yet, for a person."""
         recorded = self._number("service", "SELECT last FROM recorded")
-        return f"{self.kind}: {recorded} recorded by the service; {self.counts()} of {2 * self.events}"
+        return f"{recorded} recorded by the service; {self.counts()} of {2 * self.events}"
 
-    def verdict(self, parked: int) -> Verdict:
-        """Count everything, when all is quiet. ``parked`` were before their cause went."""
+    def verdict(self, parked: int) -> dict[str, Verdict]:
+        """Count everything, when all is quiet, by broker. ``parked`` were before their cause went; what is counted in
+        deliveries stands with the first."""
         with self._engines["consumer"].connect() as connection:
             rows = connection.execute(text("SELECT source, key, n FROM seen ORDER BY id")).all()
             left = int(connection.execute(text("SELECT COUNT(*) FROM parked")).scalar_one())
@@ -192,29 +183,37 @@ class Lane:
         heard: dict[tuple[str, str], list[int]] = {}
         for source, key, n in rows:
             heard.setdefault((source, key), []).append(n)
-        verdict = Verdict(accepted=2 * self.events, holes=holes, parked=parked, redriven=parked - left)
-        verdict.not_in_log = verdict.accepted - self.counts().logged
-        for place in (("tests", "s"), ("mission-control", "c/")):
+        kinds = list(self.brokers)
+        verdicts = {kind: Verdict() for kind in kinds}
+        for source, prefix in (("tests", "s"), ("mission-control", "c/")):
             for key in range(KEYS):
-                numbers = heard.pop((place[0], f"{place[1]}{key}"), [])
-                verdict.lost += len(set(range(key, self.events, KEYS)) - set(numbers))
+                verdict, numbers = verdicts[kinds[key % len(kinds)]], heard.pop((source, f"{prefix}{key}"), [])
+                wanted = range(key, self.events, KEYS)
+                verdict.accepted += len(wanted)
+                verdict.lost += len(set(wanted) - set(numbers))
                 verdict.double_effects += len(numbers) - len(set(numbers))
                 verdict.out_of_order += sum(later < earlier for earlier, later in itertools.pairwise(numbers))
-        assert not heard, f"{self.kind}: effects of what nobody published: {list(heard)[:5]}"
+        assert not heard, f"effects of what nobody published: {list(heard)[:5]}"
         told: Counter[str] = Counter()
         for line in (self.folder / "deliveries").read_text().splitlines():
             for word in line.split():
                 what, _, count = word.partition("=")
                 told[what] += int(count)
-        verdict.suppressed = told["duplicate"]
-        verdict.redelivered = max(
-            sum(told.values()) - told["later"] - told["held"] - verdict.accepted, verdict.suppressed
+        verdicts["log and rows"] = Verdict(
+            not_in_log=2 * self.events - self.counts().logged,
+            holes=holes,
+            suppressed=told["duplicate"],
+            redelivered=max(sum(told.values()) - told["later"] - told["held"] - 2 * self.events, told["duplicate"]),
+            parked=parked,
+            redriven=parked - left,
         )
-        return verdict
+        return verdicts
 
     def ripen(self) -> None:
         """Wait until what the group needs outlives a kill."""
-        self.broker.ripen(GROUP)
+        for broker in self.brokers.values():
+            for group in (GROUP, "archive"):
+                broker.ripen(group)
 
 
 def _driver(url: str) -> str:
