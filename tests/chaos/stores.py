@@ -1,4 +1,4 @@
-"""What the processes of a chaos run keep in databases, what they are told in files, and what their events are called."""
+"""What a chaos run keeps in databases, what its processes are told in files, and what its events are called."""
 
 from __future__ import annotations
 

@@ -79,13 +79,24 @@ async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
         async with asyncio.timeout(within):
             return await work
     except AWAY as error:
-        raise Gone(f"RabbitMQ does not answer: {secured.why(error)}") from None
+        raise Gone(f"RabbitMQ does not answer: {secured.why(error)}{_forgotten(error)}") from None
     except asyncio.CancelledError:
         # A connection that closes cancels whoever waits for it. That is not our own end.
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         raise Gone("RabbitMQ closed the connection.") from None
+
+
+def _forgotten(error: BaseException) -> str:
+    """What to do about a queue that RabbitMQ knows of and can't find: nobody can make or delete it by AMQP. It is
+    so after a kill within seconds of a queue's making (3.10), and while the node that has it is down."""
+    if "is down or inaccessible" not in str(error):
+        return ""
+    return (
+        ". If all its nodes run, it was killed just after that queue was made and lost its name: make its virtual host "
+        "anew (rabbitmqctl delete_vhost, add_vhost, set_permissions)"
+    )
 
 
 @dataclass(frozen=True)
