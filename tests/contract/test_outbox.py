@@ -17,6 +17,7 @@ from apps.events.relay import DjangoOutbox
 from services.kit.events.cloudevent import EventError
 from services.kit.events.outbox import OutboxStore, PutOff, Row, Settlement, judge
 from services.kit.events.pump import Pump
+from services.kit.events.signing import CONTROL
 from services.kit.events.transport.base import Rejected
 from services.kit.events.transport.connect import connect
 from services.kit.outbox import LEASE_S, OUTBOX, SENT, Outbox, SqlOutbox
@@ -175,21 +176,36 @@ async def test_an_event_leaves_if_and_only_if_its_transaction_commits(service: S
     await transport.close()
 
 
-async def test_events_leave_signed_and_wait_while_there_is_no_key(service: Store) -> None:
+async def pumped(store: Store, speaker: str) -> tuple[Memory, Pump]:
+    """One turn."""
     bus = Memory()
-    outbox = Outbox(service, bus, "nobody", keys=KEYS)
+    pump = Pump(SqlOutbox(store, "one"), bus, KEYS, speaker)
+    pump.stop()
+    await pump.run()
+    return bus, pump
+
+
+async def test_events_leave_signed_and_wait_while_there_is_no_key(service: Store) -> None:
+    outbox = Outbox(service, Memory(), "nobody", keys=KEYS)
     await service.write(lambda c: outbox.record(c, TYPE, {"n": 1}))
-    waiting, signing = (
-        Pump(SqlOutbox(service, "one"), bus, KEYS, "nobody"),
-        Pump(SqlOutbox(service, "one"), bus, KEYS, "tests"),
-    )
-    waiting.stop()
-    await waiting.run()
-    assert bus.rows == {} and waiting.oldest is not None
-    signing.stop()
-    await signing.run()
+    bus, pump = await pumped(service, "nobody")
+    assert bus.rows == {} and pump.oldest is not None
+    bus, _ = await pumped(service, CONTROL)
     ((entry,),) = bus.rows.values()
-    assert entry.event is not None and "key of tests" in KEYS.refusal(entry.event)
+    assert entry.event is not None and entry.event.source == "nobody" and KEYS.refusal(entry.event) == ""
+
+
+async def test_what_every_reader_would_call_forged_stays_and_holds_up_nothing(service: Store) -> None:
+    """Mission Control was asked to publish as somebody who signs."""
+    for source in ("tests", "nobody"):
+        outbox = Outbox(service, Memory(), source, keys=KEYS)
+        await service.write(lambda c, outbox=outbox: outbox.record(c, TYPE, {"n": 1}))
+    bus, _ = await pumped(service, CONTROL)
+    ((entry,),) = bus.rows.values()
+    assert entry.event is not None and entry.event.source == "nobody"
+    query = text("SELECT reason FROM outbox WHERE sent_at IS NULL")
+    reason = await service.read(lambda c: c.execute(query).scalar_one())
+    assert reason == "tests signs its events itself: readers would take this one for forged."
 
 
 async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
@@ -203,7 +219,7 @@ async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
     new = Store(url, [OUTBOX, SENT])
     await new.start()
     bus = Memory()
-    pump = Pump(SqlOutbox(new, "one"), bus, KEYS, "tests")
+    pump = Pump(SqlOutbox(new, "one"), bus, KEYS, CONTROL)
     pump.stop()
     await pump.run()
     ((entry,),) = bus.rows.values()

@@ -32,7 +32,7 @@ from services.kit.events.transport.base import (
     TransportError,
 )
 from services.kit.events.transport.connect import connect
-from tests.brokers import KINDS, MARKERS, Broker, Entry
+from tests.brokers import KINDS, MARKERS, Broker, Entry, Redis
 from tests.waiting import patient
 
 LEASE_S = patient(1.0)
@@ -405,7 +405,9 @@ async def test_put_aside_it_is_kept_with_its_origin_and_never_seen_again(lane: L
     bus, reader = lane.connect(), await lane.join()
     await send(bus, lane.events(2))
     bad, good = await take(reader, 2, ack=False)
-    await reader.dead_letter(bad, "it hurts")
+    # Whatever its consumer made of it: where a broker has its headers, it goes with its own body.
+    seen = bad if isinstance(lane.broker, Redis) else replace(bad, event=None, raw=b"all of it", forged=True)
+    await reader.dead_letter(seen, "it hurts")
     await reader.ack([good])
     await nothing_is_left(lane, reader)
     ((body, noted),) = await asyncio.to_thread(lane.broker.dead, lane.group("g"))

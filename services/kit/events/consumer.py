@@ -28,7 +28,7 @@ from .lanes import Outcome, Park
 from .reporting import COMMANDS, Reporter, Rows, read_command
 from .retry import Away, Backoff
 from .signing import Keys
-from .transport.base import Delivery, Place, Start, Subscription, Transport, TransportAway
+from .transport.base import Delivery, Place, Start, Subscription, Transport, TransportAway, read
 from .work import Work, consumed
 
 log = logging.getLogger(__name__)
@@ -295,11 +295,7 @@ class Consumer:
         if event is None or not why:
             return delivery
         forged.add(1, {"group": self.group})
-        try:
-            whole = encode(event)
-        except (ValueError, RecursionError):
-            whole = delivery.raw
-        return replace(delivery, event=None, fault=why, forged=True, raw=whole)
+        return replace(delivery, event=None, fault=why, forged=True, raw=_whole(delivery.raw, event))
 
     async def _extend(self, subscription: Subscription) -> None:
         """Renew the leases of what is in hand; drop what was lost all the same."""
@@ -366,6 +362,14 @@ class Consumer:
             for each in (task, stop):
                 each.cancel()
             await asyncio.gather(task, stop, return_exceptions=True)
+
+
+def _whole(raw: bytes, event: CloudEvent) -> bytes:
+    """All that an entry says, where a binary mode has only its data in ``raw``."""
+    try:
+        return raw if read(raw)[0] == event else encode(event)
+    except (ValueError, RecursionError):
+        return raw
 
 
 async def _within(waiting: Coroutine[Any, Any, Any], seconds: float) -> None:

@@ -52,6 +52,10 @@ class FileKeys:
         except NoKey as error:
             raise NoKey(f"{error} {self._place}") from None
 
+    def may_speak(self, speaker: str, source: str) -> bool:
+        """See Keys."""
+        return self._ring.may_speak(speaker, source)
+
     def refusal(self, event: CloudEvent) -> str:
         """See Keys."""
         self._look(at_once=not self._ring.knows(event.extensions.get(KEY)))

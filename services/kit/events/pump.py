@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from . import losses
 from .outbox import OutboxStore, Row, judge
 from .retry import Away, Backoff
 from .signing import Keys, NoKey
-from .transport.base import Outgoing, Rejected, Transport, TransportAway
+from .transport.base import Outgoing, Rejected, Transport, TransportAway, Waits
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -128,7 +128,7 @@ class Pump:
             return 0
         self.oldest = rows[0].event.time
         try:
-            answers = await self._transport.publish([self._signed(row) for row in rows])
+            answers = await self._offer(rows)
         except TransportAway:
             offered.add(len(rows), {"outcome": "away"})
             await self._store.release()
@@ -145,6 +145,20 @@ class Pump:
             offered.add(len(refused), {"outcome": "refused"})
             log.warning("The bus refused %d events, the first because: %s", len(refused), refused[0])
         return len(rows)
+
+    async def _offer(self, rows: Sequence[Row]) -> list[Rejected | Waits | None]:
+        """The broker's answers, and our own for what every reader would call forged."""
+        answers: list[Rejected | Waits | None] = [
+            None
+            if self._keys.may_speak(self._speaker, row.event.source)
+            else Rejected(f"{row.event.source} signs its events itself: readers would take this one for forged.")
+            for row in rows
+        ]
+        ours = [row for row, refused in zip(rows, answers, strict=True) if refused is None]
+        if ours:
+            given = iter(await self._transport.publish([self._signed(row) for row in ours]))
+            answers = [next(given) if refused is None else refused for refused in answers]
+        return answers
 
     def _signed(self, row: Row) -> Outgoing:
         out = row.outgoing

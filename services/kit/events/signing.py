@@ -73,6 +73,9 @@ class Keys(Protocol):
     def sign(self, event: CloudEvent, speaker: str) -> CloudEvent:
         """The event as ``speaker`` publishes it; NoKey."""
 
+    def may_speak(self, speaker: str, source: str) -> bool:
+        """Whether readers would believe ``speaker`` what it signs in the name of ``source``."""
+
     def refusal(self, event: CloudEvent) -> str:
         """Why the event is not to be believed, for a person; nothing when it is."""
 
@@ -138,6 +141,11 @@ class Ring:
         if key is None:
             raise NoKey(f"There is no key to sign events of {speaker} with.")
         return sign(event, key)
+
+    def may_speak(self, speaker: str, source: str) -> bool:
+        """See Keys. Without a key nothing is signed anyway."""
+        key = self._newest.get(speaker)
+        return key is None or self._speaks_for(key, source)
 
     def usable(self) -> str:
         """See Keys."""

@@ -71,7 +71,7 @@ class Work:
     async def _work(self, batch: list[Delivery]) -> None:
         try:
             if batch[0].event is None:
-                await self._put_aside(batch[0])
+                await self._put_all_aside(batch)
                 return
             outcomes = await self._handle(batch)
         except (Away, TransportAway) as error:
@@ -124,6 +124,19 @@ class Work:
             self._consumer.something_parked.set()
             self._consumer.rows_changed()
             return
+
+    async def _put_all_aside(self, batch: list[Delivery]) -> None:
+        """Beside each other, so that they share commits: whoever floods a topic costs its others little."""
+        faults = await asyncio.gather(*map(self._put_aside, batch), return_exceptions=True)
+        left = [delivery for delivery, fault in zip(batch, faults, strict=True) if fault is not None]
+        for fault in faults:
+            if isinstance(fault, Away | TransportAway):
+                self._lane.put_back(left)
+                log.warning("%s can't put entries aside: %s", self._consumer.group, fault)
+                await self._consumer.sleep(AWAY_S)
+                return
+            if fault is not None:
+                raise fault
 
     async def _put_aside(self, delivery: Delivery) -> None:
         log.error(

@@ -404,9 +404,11 @@ class Reading:
             "mc-partition": str(delivery.partition),
             "mc-position": delivery.position,
         }
-        headers = [*self._records[place, delivery.position].headers]
+        # As the broker has it: a binary mode's attributes are in its headers.
+        record = self._records[place, delivery.position]
+        headers = [*record.headers]
         headers += [(name, value.encode()) for name, value in noted.items()]
-        await self._produce(self._group, delivery.raw, headers)
+        await self._produce(self._group, record.value or b"", headers)
         await self._commit({place: {delivery.position}})
         self._settled(place, [delivery])
 

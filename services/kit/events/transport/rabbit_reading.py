@@ -492,7 +492,7 @@ class Reading:
         kept = await ask(declare_dead_count(control, self.group))
         await ask(
             control.basic_publish(
-                delivery.raw, exchange=DEAD, routing_key=self.group, properties=properties, mandatory=True
+                message.body, exchange=DEAD, routing_key=self.group, properties=properties, mandatory=True
             )
         )
         self._met(Stats(lost=int(kept >= DEAD_KEEP)))

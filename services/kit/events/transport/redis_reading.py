@@ -1,8 +1,8 @@
 """One member's reading of Redis Streams: leases on partitions, what they hold, and what becomes of it.
 
-A member holds a partition by a lease, a key with expiry, and holds its fair share of them: who has more gives back what
-it has nothing of in hand. Whoever takes a partition over first takes what is pending in it, in order, and only then
-reads on. So all of a group's members are one consumer to Redis, ``m``: the lease says who may act for it.
+A member holds a partition by a lease, a key with expiry, and its fair share of each topic's: who has more gives back
+what it has nothing of in hand. Whoever takes a partition over first takes what is pending in it, in order, and only
+then reads on. So all of a group's members are one consumer to Redis, ``m``: the lease says who may act for it.
 """
 
 from __future__ import annotations
@@ -288,17 +288,20 @@ class Reading:
         for place, still in zip(places, mine, strict=True):
             if not still:
                 self._lose(place)
-        every = [place for topic in sorted(self._joined) for place in places_of(topic)]
-        share = -(-len(every) // max(int(members), 1))
-        surplus = len(self._hands.places) - share
-        if surplus > 0:
-            idle = [one for one in self._hands.places if self._hands.idle(one) and not self._hands.waiting(one)]
-            await self._give_up(idle[:surplus])
-        elif surplus < 0:
-            free = [place for place in every if not self._hands.holds(place) and self._hands.may_return(place)]
-            # Not all members ask for the same ones first.
-            random.shuffle(free)
-            await self._take_over(free, -surplus)
+        # Of each topic by itself: who held all of a busy one and none of a quiet one would have its share as well.
+        share = -(-PARTITIONS // max(int(members), 1))
+        for topic in sorted(self._joined):
+            every = places_of(topic)
+            held = [place for place in every if self._hands.holds(place)]
+            surplus = len(held) - share
+            if surplus > 0:
+                idle = [one for one in held if self._hands.idle(one) and not self._hands.waiting(one)]
+                await self._give_up(idle[:surplus])
+            elif surplus < 0:
+                free = [place for place in every if place not in held and self._hands.may_return(place)]
+                # Not all members ask for the same ones first.
+                random.shuffle(free)
+                await self._take_over(free, -surplus)
         self._past = ""
 
     async def _give_up(self, places: list[Place]) -> None:

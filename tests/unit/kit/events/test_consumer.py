@@ -304,6 +304,9 @@ class Later:
     def sign(self, event: CloudEvent, speaker: str) -> CloudEvent:
         return self.ring.sign(event, speaker)
 
+    def may_speak(self, speaker: str, source: str) -> bool:
+        return self.ring.may_speak(speaker, source)
+
     def refusal(self, event: CloudEvent) -> str:
         return self.ring.refusal(event)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pamqp import decode as amqp_decode
 from pamqp import encode as amqp_encode
@@ -105,6 +105,7 @@ events = st.builds(
 
 
 @pytest.mark.parametrize("way", WAYS)
+@settings(deadline=None)
 @given(one=events)
 def test_a_proof_outlives_every_binding(way: Callable[[CloudEvent], CloudEvent | None], one: CloudEvent) -> None:
     try:
@@ -121,6 +122,7 @@ def test_a_proof_outlives_every_binding(way: Callable[[CloudEvent], CloudEvent |
         assert again is not None and RING.refusal(again) == ""
 
 
+@settings(deadline=None)
 @given(one=events, changed=st.sampled_from(["id", "data", "subject", "partition_key", "sequence", "time", "extension"]))
 def test_whatever_is_changed_is_noticed(one: CloudEvent, changed: str) -> None:
     try:
