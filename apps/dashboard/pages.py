@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
-from apps.dashboard import sources, state, words
+from apps.dashboard import backlogs, sources, state, words
 from apps.dashboard.access import page
 from apps.dashboard.feed import feed
 from apps.dashboard.frames import Document
@@ -300,11 +300,16 @@ def plane(request: HttpRequest) -> HttpResponse:
 @page
 def system(request: HttpRequest) -> HttpResponse:
     document = current()
+    try:
+        waiting = backlogs.waiting()
+    except telemetry.TelemetryAway:
+        waiting = None
     return render(
         request,
         "system.html",
         {
             "nav": "system",
+            "waiting": waiting,
             "state": document,
             "processes": [(name, part) for name, part in document["own"].items()],
             "feed_counts": sorted((key.replace("_", " "), count) for key, count in feed().counts().items()),

@@ -11,10 +11,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet
 
 from apps.events.models import SHARDS, OutboxMessage, OutboxShard
-from services.kit.events.outbox import Backlog, Settlement
+from services.kit.events.outbox import MAX_TYPES, Backlog, Settlement, Waiting
 
 LEASE_S = 30.0
 """Longer than a batch can take with a broker that answers late: publishing gives up after 5 s."""
@@ -48,7 +48,8 @@ def claim(holder: str, now: float, limit: int) -> list[OutboxMessage]:
     free.filter(shard__in=shards).update(holder=holder, until=at + timedelta(seconds=LEASE_S))
     held = OutboxShard.objects.filter(holder=holder, until__gt=at).values("shard")
     # A key whose earlier event waits for its next try holds back the later ones: order before speed.
-    blocked = list(rows.filter(shard__in=held, next_at__gt=at).values_list("partition_key", flat=True).distinct())
+    # There may be as many as there are keys: the database keeps them to itself.
+    blocked = rows.filter(shard__in=held, next_at__gt=at).values("partition_key")
     ready = rows.filter(shard__in=held, next_at__lte=at).exclude(partition_key__in=blocked)
     messages = list(ready.select_related("event").order_by("event_id")[:limit])
     if not messages:
@@ -85,6 +86,13 @@ def backlog() -> Backlog:
     rows = waiting()
     oldest = rows.order_by("pk").values_list("event__time", flat=True).first()
     return Backlog(rows.count(), oldest.timestamp() if oldest else None)
+
+
+def waiting_by_type() -> list[Waiting]:
+    """The same by type, those with the most first."""
+    rows = waiting().order_by().values("event__type").annotate(count=Count("pk"), oldest=Min("event__time"))
+    found = rows.order_by("-count").values_list("event__type", "count", "oldest")[:MAX_TYPES]
+    return [Waiting(name, count, oldest.timestamp()) for name, count, oldest in found]
 
 
 def prune(before: float, limit: int = 5000) -> int:

@@ -15,7 +15,7 @@ from django.db import DatabaseError, close_old_connections
 from apps.events import nudges, outbox
 from apps.lib import alive, clock
 from apps.lib.aio import in_thread
-from services.kit.events.outbox import Backlog, Row, Settlement
+from services.kit.events.outbox import Backlog, Row, Settlement, Waiting
 from services.kit.events.pump import Pump
 from services.kit.events.retry import Away
 from services.kit.events.signing import CONTROL, Keys
@@ -48,6 +48,9 @@ class DjangoOutbox:
 
     async def backlog(self) -> Backlog:
         return await self._ask(outbox.backlog)
+
+    async def waiting(self) -> Sequence[Waiting]:
+        return await self._ask(outbox.waiting_by_type)
 
     async def forget(self, before: float, most: int) -> int:
         return await self._ask(outbox.prune, before, most)

@@ -19,7 +19,7 @@ from .checks import Unwell
 from .events import tracing
 from .events.cloudevent import CloudEvent, check_data, check_type, decode, encode
 from .events.contracts import NOTHING, Contracts
-from .events.outbox import Backlog, Row, Settlement
+from .events.outbox import MAX_TYPES, Backlog, Row, Settlement, Waiting
 from .events.pump import Pump
 from .events.signing import Keys
 from .events.transport.base import Transport
@@ -135,6 +135,10 @@ class Outbox:
         """Say, from the event loop and after the commit, that there is something to publish."""
         self._pump.bell.set()
 
+    async def waiting(self) -> Sequence[Waiting]:
+        """What the bus has not taken, by type."""
+        return await self._rows.waiting()
+
     async def probe(self) -> None:
         """Unwell when events have waited for the bus a while. Not critical: nothing accepted is lost."""
         if self._task is not None and self._task.done():
@@ -217,6 +221,14 @@ class SqlOutbox:
         query = text("SELECT COUNT(*) AS waiting, MIN(recorded_at) AS oldest FROM outbox WHERE sent_at IS NULL")
         row = await self._store.read(lambda connection: connection.execute(query).one())
         return Backlog(row.waiting, row.oldest)
+
+    async def waiting(self) -> Sequence[Waiting]:
+        query = text(
+            "SELECT type, COUNT(*) AS count, MIN(recorded_at) AS oldest FROM outbox WHERE sent_at IS NULL "
+            "GROUP BY type ORDER BY count DESC LIMIT :most"
+        )
+        rows = await self._store.read(lambda connection: connection.execute(query, {"most": MAX_TYPES}).all())
+        return [Waiting(*row) for row in rows]
 
     async def forget(self, before: float, most: int) -> int:
         query = text("DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE sent_at < :before LIMIT :most)")

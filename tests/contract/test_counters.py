@@ -6,6 +6,7 @@ import time
 
 from clickhouse_connect.driver.client import Client
 
+from apps.dashboard import backlogs
 from apps.telemetry import queries
 from tests.contract.test_telemetry_queries import clickhouse
 
@@ -43,3 +44,28 @@ def test_a_counter_grows_by_what_it_counted_since_then(clickhouse: Client) -> No
         report(clickhouse, "worker", f"odd {process}", "mc.redis.refused", now - 60, now - 5, value)
     found = [(one.service, one.metric, one.grown) for one in queries.counter_growth(NAMES, since)]
     assert found == [("gateway", "mc.gateway.dropped", 12), ("worker", "mc.redis.refused", 2)]
+
+
+def test_a_gauge_is_what_it_said_last_and_nothing_that_is_old(clickhouse: Client) -> None:
+    now = time.time()
+
+    def say(service: str, process: str, broker: str, at: float, value: float) -> None:
+        row = {
+            "ServiceName": service,
+            "ResourceAttributes": {"service.instance.id": process},
+            "MetricName": backlogs.WAITING,
+            "Attributes": {"broker": broker},
+            "TimeUnix": int(at * 1e9),
+            "Value": value,
+        }
+        clickhouse.insert("otel_metrics_gauge", [list(row.values())], column_names=list(row))
+
+    say("covenant", "one", "kafka", now - 60, 900)
+    say("covenant", "one", "kafka", now - 5, 7)
+    say("covenant", "two", "kafka", now - 5, 3)
+    say("covenant", "one", "redis", now - 5, 0)
+    say("relay", "r", "kafka", now - 900, 5)
+    found = queries.newest_gauges([backlogs.WAITING], "broker", now - 120)
+    assert [(one.service, one.of, one.value) for one in found] == [("covenant", "kafka", 7), ("covenant", "redis", 0)]
+    [row] = backlogs.waiting()
+    assert (row.publisher, row.broker, row.events, row.away) == ("covenant", "kafka", 7, False)

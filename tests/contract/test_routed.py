@@ -128,6 +128,12 @@ class World:
             found[key].append(number)
         return found
 
+    async def has_come(self, key: str, seconds: float) -> None:
+        """Something of the key, whatever else waits."""
+        async with asyncio.timeout(patient(seconds)):
+            while not (await self.seen())[key]:  # noqa: ASYNC110 - the store rings no bell
+                await asyncio.sleep(0.1)
+
     async def all_seen(self, seconds: float) -> dict[str, list[int]]:
         """What came, when as much has come as was recorded."""
         deadline = time.monotonic() + patient(seconds)
@@ -185,3 +191,50 @@ async def test_an_old_broker_that_is_dead_is_waited_for_only_so_long(
             assert "without waiting for what is there" in caplog.text
     finally:
         redis.end()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("redis"),
+        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+        pytest.param("kafka", marks=pytest.mark.kafka),
+    ],
+)
+async def test_what_goes_to_a_broker_that_is_away_waits_and_nothing_else_does(tmp_path: Path, kind: str) -> None:
+    """The others' events go; what waits is counted by its broker; it comes back in order, none lost, none twice."""
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "well").mkdir()
+    gone = KINDS[kind](tmp_path / "gone")
+    well = KINDS["redis"](tmp_path / "well")
+    gone.start()
+    well.start()
+    # Two brokers of one kind are told apart by what the URLs are under.
+    world = World(tmp_path, {"redis": well.url, "other": gone.url})
+    other = f"{world.domain}.thing.done"
+    try:
+        async with world.run(members=1):
+            world.go_by(Rule(other, "other"))
+            await world.record(10)
+            await world.is_whole(40)
+            await asyncio.to_thread(gone.ripen, world.domain)
+            gone.kill()
+            await world.record(20)
+            plain = f"{world.domain}.plain.done"
+
+            def work(connection: Connection) -> None:
+                world.outbox.record(connection, plain, {"number": 1}, partition_key="plain")
+
+            await world.store.write(work)
+            world.outbox.nudge()
+            world.numbers["plain"] = 1
+            await world.has_come("plain", 20)
+            waiting = {one.type: one.count for one in await world.outbox.waiting()}
+            assert waiting == {other: 20 * KEYS_COUNT}
+            assert world.publisher.carriers(other) == {"other"}
+            gone.start()
+            await world.is_whole(90)
+            assert await world.outbox.waiting() == []
+    finally:
+        gone.end()
+        well.end()

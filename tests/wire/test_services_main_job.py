@@ -16,6 +16,7 @@ import pytest
 import redis
 import requests
 
+from tests.brokers import Kafka, RabbitMQ
 from tests.fleet import Fleet, new_fleet
 from tests.kafka_server import KafkaServer
 from tests.rabbitmq_server import RabbitServer
@@ -99,6 +100,45 @@ def test_rabbitmq_carries_it_where_it_is_the_default(tmp_path: Path) -> None:
 def test_kafka_carries_it_where_it_is_the_default(tmp_path: Path) -> None:
     broker = KafkaServer(tmp_path)
     carries_all(broker, MC_BUS_DEFAULT="kafka", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{broker.port}")
+
+
+@pytest.mark.solo
+@pytest.mark.rabbitmq
+@pytest.mark.kafka
+def test_three_brokers_carry_it_at_once_as_rules_say(tmp_path: Path) -> None:
+    """And a rule that moves while all runs takes the next sentence along."""
+    for name in ("kafka", "rabbit"):
+        (tmp_path / name).mkdir()
+    kafka, rabbit = Kafka(tmp_path / "kafka"), RabbitMQ(tmp_path / "rabbit")
+    system = new_fleet(AMQP_URL=rabbit.url, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{kafka.port}")
+    try:
+        kafka.start()
+        rabbit.start()
+        system.start()
+        headers = {"Authorization": f"Bearer {system.credentials['api_token']}"}
+        routes = f"{system.pages}/api/v1/events/routes"
+        for domain, broker in (("business", "kafka"), ("system", "redis"), ("security", "rabbitmq")):
+            rule = {"name": domain, "pattern": f"{domain}.#", "broker": broker}
+            made = requests.post(routes, json=rule, headers=headers, timeout=20)
+            assert made.status_code == 201, made.text
+        crosses(system, caller(system))
+        sent = kafka.seen("business")
+        assert sent and not rabbit.seen("business")
+        with redis.Redis.from_url(system.redis_url) as bundled:
+            entries = {
+                domain: sum(bundled.xlen(name) for name in bundled.scan_iter(f"mc:events:{domain}:*", _type="stream"))
+                for domain in ("business", "system")
+            }
+        assert entries["system"] and not entries["business"], "nothing of it went over Redis"
+        moved = requests.patch(f"{routes}/business", json={"broker": "rabbitmq"}, headers=headers, timeout=20)
+        assert moved.status_code == 200, moved.text
+        crosses(system, caller(system))
+        assert len(kafka.seen("business")) == len(sent) and rabbit.seen("business")
+        assert system.stop() == 0
+    finally:
+        system.end()
+        rabbit.end()
+        kafka.end()
 
 
 def carries_all(broker: RabbitServer | KafkaServer, **settings: str) -> None:

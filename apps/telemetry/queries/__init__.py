@@ -23,6 +23,7 @@ from apps.telemetry.queries.edge import (
     edge_series,
     edge_sparks,
 )
+from apps.telemetry.queries.gauges import Reading, newest_gauges
 from apps.telemetry.queries.red import (
     OperationRed,
     Red,
@@ -55,6 +56,7 @@ __all__ = [
     "EdgeReport",
     "Growth",
     "OperationRed",
+    "Reading",
     "Red",
     "RedPoint",
     "SpanRow",
@@ -70,6 +72,7 @@ __all__ = [
     "edge_newest",
     "edge_series",
     "edge_sparks",
+    "newest_gauges",
     "recent_traces",
     "red_by_operation",
     "red_by_service",

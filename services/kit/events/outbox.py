@@ -18,6 +18,8 @@ from .transport.base import Outgoing, Rejected, Waits
 RETRY: Final = Backoff(first_s=1.0, most_s=300.0)
 """Of an event that the broker refuses. It is never given up: it was accepted."""
 MAX_REASON: Final = 500
+MAX_TYPES: Final = 1000
+"""Of which is told how much waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ class Backlog:
     oldest: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much of one type waits, and since when."""
+
+    type: str
+    count: int
+    oldest: float
+
+
 class OutboxStore(Protocol):
     """Rows of an outbox. Everything raises ``Away`` while the database does not answer."""
 
@@ -78,6 +89,9 @@ class OutboxStore(Protocol):
 
     async def backlog(self) -> Backlog:
         """What waits."""
+
+    async def waiting(self) -> Sequence[Waiting]:
+        """The same by type, those with the most first; a thousand types at most."""
 
     async def forget(self, before: float, most: int) -> int:
         """Delete up to ``most`` rows that were sent before then; how many went. What waits stays, however old."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Final
 from opentelemetry import metrics
 
 from . import losses
-from .outbox import OutboxStore, Row, judge
+from .outbox import Backlog, OutboxStore, Row, judge
 from .retry import Away, Backoff
 from .signing import Keys, NoKey
 from .transport.base import Outgoing, Rejected, Transport, TransportAway, Waits
@@ -27,12 +28,16 @@ meter = metrics.get_meter(__name__)
 offered = meter.create_counter("mc.outbox.events", description="Events offered to the broker, by outcome")
 waiting = meter.create_gauge("mc.outbox.waiting", description="Events that wait in the outbox")
 oldest_s = meter.create_gauge("mc.outbox.oldest", unit="s", description="Age of the oldest event that waits")
+broker_waiting = meter.create_gauge("mc.outbox.broker.waiting", description="Events that wait, by broker")
+broker_oldest_s = meter.create_gauge("mc.outbox.broker.oldest", unit="s", description="Age of the oldest, by broker")
 
 BATCH: Final = 500
 POLL_S: Final = 1.0
 """How long a lost nudge can cost."""
 PAUSES: Final = Backoff(first_s=1.0, most_s=15.0)
 MEASURE_EVERY_S: Final = 10.0
+MEASURE_SHARE: Final = 0.05
+"""Of the time that may go into measuring: what waits is counted, and there may be millions."""
 FORGET_EVERY_S: Final = 60.0
 FORGET_MOST: Final = 5000
 
@@ -91,6 +96,8 @@ class Pump:
         self._bus = Trouble("The bus", "events wait in the outbox")
         self._database = Trouble("The database", "the outbox can't be read")
         self._measure_at = self._forget_at = 0.0
+        self._brokers: set[str] = set()
+        """Those of which something was told: what waits no more is told as well."""
         self._put_off = False
         """Something may wait for its time, though there is nothing to claim."""
         self.oldest: float | None = None
@@ -183,8 +190,9 @@ class Pump:
     async def _measure(self) -> None:
         now = time.monotonic()
         if now >= self._measure_at:
-            self._measure_at = now + MEASURE_EVERY_S
             backlog = await self._store.backlog()
+            await self._measure_brokers(backlog)
+            self._measure_at = now + max(MEASURE_EVERY_S, (time.monotonic() - now) / MEASURE_SHARE)
             self.oldest, self._put_off = backlog.oldest, backlog.waiting > 0
             waiting.set(backlog.waiting)
             oldest_s.set(max(time.time() - backlog.oldest, 0.0) if backlog.oldest else 0.0)
@@ -192,3 +200,15 @@ class Pump:
         if self._keep_s is not None and now >= self._forget_at:
             gone = await self._store.forget(time.time() - self._keep_s, FORGET_MOST)
             self._forget_at = now if gone == FORGET_MOST else now + FORGET_EVERY_S
+
+    async def _measure_brokers(self, backlog: Backlog) -> None:
+        """By the brokers that have to take it: an event for two of them waits for both."""
+        found: dict[str, tuple[int, float]] = dict.fromkeys(self._brokers, (0, math.inf))
+        for one in await self._store.waiting() if backlog.waiting else ():
+            for kind in self._transport.carriers(one.type):
+                count, oldest = found.get(kind, (0, math.inf))
+                found[kind] = count + one.count, min(oldest, one.oldest)
+        self._brokers |= found.keys()
+        for kind, (count, oldest) in found.items():
+            broker_waiting.set(count, {"broker": kind})
+            broker_oldest_s.set(max(time.time() - oldest, 0.0), {"broker": kind})

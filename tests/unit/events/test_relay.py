@@ -47,6 +47,9 @@ class Flaky:
         outcomes = iter(await self.inner.publish(good))
         return [Rejected("too odd") if out.event.data["n"] in self.refuse else next(outcomes) for out in batch]
 
+    def carriers(self, event_type: str) -> list[str]:
+        return self.inner.carriers(event_type)
+
     def stats(self) -> Stats:
         return self.inner.stats()
 

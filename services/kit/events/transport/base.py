@@ -189,6 +189,9 @@ class Transport(Protocol):
         or when the broker is back. PatternError for a broken pattern.
         """
 
+    def carriers(self, event_type: str) -> Collection[str]:
+        """The kinds of broker that an event of this type goes to."""
+
     async def groups(self) -> set[str]:
         """Every group that ever subscribed here, whether somebody of it runs or not."""
 

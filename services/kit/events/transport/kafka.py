@@ -154,6 +154,9 @@ class Kafka:
         await reading.begin()
         return reading
 
+    def carriers(self, event_type: str) -> list[str]:
+        return [self.name]
+
     async def groups(self) -> set[str]:
         try:
             return await ask(self._groups())

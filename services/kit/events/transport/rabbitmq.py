@@ -151,6 +151,9 @@ class RabbitMQ:
         await reading.begin()
         return reading
 
+    def carriers(self, event_type: str) -> list[str]:
+        return [self.name]
+
     async def groups(self) -> set[str]:
         return await ask(self._groups(), 2 * ANSWER_S)
 

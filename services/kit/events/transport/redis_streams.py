@@ -186,6 +186,9 @@ class RedisStreams:
         await reading.begin()
         return reading
 
+    def carriers(self, event_type: str) -> list[str]:
+        return [self.name]
+
     async def groups(self) -> set[str]:
         try:
             async with asyncio.timeout(ANSWER_S):

@@ -241,6 +241,9 @@ class Routed:
         self._readings.add(reading)
         return reading
 
+    def carriers(self, event_type: str) -> set[str]:
+        return {target.lane.broker for target in self._routes.targets(event_type)}
+
     async def groups(self) -> set[str]:
         return set().union(*[await place.transport.groups() for place in list(self._places.values())])
 

@@ -106,6 +106,9 @@ class Memory:
     async def seek(self, start: Start) -> None:
         raise NotImplementedError
 
+    def carriers(self, event_type: str) -> list[str]:
+        return [self.name]
+
     async def groups(self) -> set[str]:
         self.check()
         return {"group"}
