@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from apps.events.letters.models import DeadLetter
 from apps.events.models import Event
+from apps.events.subscriptions.condition import ConditionError
+from apps.events.subscriptions.follower import wanted_by
+from apps.events.subscriptions.matching import match
 from apps.events.subscriptions.models import Attempt, Subscription
-from services.kit.events import patterns
 
 MOST = 200
 ATTEMPTS = 20
@@ -56,13 +57,12 @@ def attempts(event: Event) -> Sequence[Attempt]:
     return list(rows.order_by("-pk")[:ATTEMPTS])
 
 
-def wants(row: Any, event: Any) -> bool:
-    """Whether patterns, source and addressee let it through; a filter may still leave it out."""
-    if event.addressee:
-        return bool(event.addressee == row.name)
-    if row.source and row.source != event.source:
+def wants(row: Subscription, event: Event) -> bool:
+    """Whether patterns, source, addressee and filter let it through."""
+    try:
+        return match(wanted_by(row), event.as_cloudevent(), event.addressee).matched
+    except ConditionError:
         return False
-    return any(patterns.matches(one, event.type) for one in row.patterns)
 
 
 def _delivery(row: Subscription, event: Event, letter: DeadLetter | None) -> Delivery:
@@ -72,8 +72,7 @@ def _delivery(row: Subscription, event: Event, letter: DeadLetter | None) -> Del
     if row.kind == Subscription.Kind.CONSUMER:
         return Delivery(row.name, row.kind, "reports", "reads its broker", "its way says whether it was handled")
     if event.position is not None and row.position >= event.position:
-        word = "taken, or left out by its filter" if row.filter else "taken"
-        return Delivery(row.name, row.kind, "healthy", word, "at the first try, or before it was there")
+        return Delivery(row.name, row.kind, "healthy", "taken", "at the first try, or before it was there")
     if row.state != Subscription.State.ACTIVE:
         return Delivery(row.name, row.kind, "maintenance", f"waits: {row.state}", row.reason)
     return Delivery(row.name, row.kind, "unknown", "not yet", f"it is at position {row.position:,}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import path
 
-from apps.dashboard.events import catalogue, letters, pages, subscriptions
+from apps.dashboard.events import catalogue, charts, letters, pages, subscriptions, tester
 
 urlpatterns: list[Any] = [
     path("", pages.events, name="events"),
@@ -18,6 +18,8 @@ urlpatterns: list[Any] = [
     path("subscriptions/<slug:name>/", subscriptions.subscription, name="event-subscription"),
     path("dead-letters/", letters.letters, name="dead-letters"),
     path("dead-letters/<int:pk>/", letters.letter, name="dead-letter"),
+    path("flow/", charts.flow, name="event-flow"),
+    path("tester/", tester.tester, name="event-tester"),
     path("event/", pages.event, name="event-by-id"),
     path("<path:event_id>/", pages.event, name="event"),
 ]

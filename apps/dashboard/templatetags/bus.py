@@ -85,6 +85,8 @@ SECTIONS = (
     ("subscriptions", "/events/subscriptions/", "Subscriptions"),
     ("dead-letters", "/events/dead-letters/", "Dead letters"),
     ("catalogue", "/events/catalogue/", "Catalogue"),
+    ("flow", "/events/flow/", "Flow"),
+    ("tester", "/events/tester/", "Tester"),
 )
 
 
@@ -142,3 +144,20 @@ def progress(job: Any) -> SafeString:
         f"{good:.1f}",
         f"{bad:.1f}",
     )
+
+
+@register.simple_tag
+def answer(state: str, word: str) -> SafeString:
+    """Shape, colour and word."""
+    return _mark(state, word)
+
+
+@register.simple_tag
+def taker(takers: Any, name: str) -> SafeString:
+    """A subscription in the list of who takes a type."""
+    one = takers.get(name)
+    if one is None:
+        return _mark("unknown", name)
+    said = f"{one.name}, {one.told}" if one.told else one.name
+    mark = _mark(one.state, said)
+    return format_html('<a href="{}">{}</a>', one.url, mark) if one.url else mark

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apps.dashboard.events import document, hops, lineage, links
+from apps.dashboard.events import document, flow, hops, lineage, links
 from apps.events.models import Event
 from services.kit.events.schema import Fault
 
@@ -117,3 +117,13 @@ def test_an_odd_id_has_an_address_of_its_own(odd: str) -> None:
     assert links.event_url(SimpleNamespace(event_id=odd, source="mission-control")).startswith("/events/event/?id=")
     plain = SimpleNamespace(event_id="0190-abc", source="shop/one")
     assert links.event_url(plain) == "/events/0190-abc/?source=shop%2Fone"
+
+
+def test_a_flow_of_any_size_is_laid_out_within_bounds() -> None:
+    types = [flow.Type(f"t{n}", n / 7, {f"p{n % 9}": 1.0}, [f"s{n % 50}", "nobody"]) for n in range(200)]
+    takers = {f"s{n}": flow.Taker(f"s{n}") for n in range(60)}
+    picture = flow.lay_out(types, takers)
+    assert len(picture.boxes) <= 3 * flow.MOST and picture.left_out > 0
+    assert all(0 <= box.y <= picture.height - flow.BOX and box.x + box.width <= picture.width for box in picture.boxes)
+    assert {line.weight for line in picture.lines} <= {1, 2, 3, 4}
+    assert flow.lay_out([], {}).boxes == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
 from apps.events.letters import queue
 from apps.events.letters.core import Failure
 from apps.events.letters.models import DeadLetter
-from apps.events.models import Event
+from apps.events.models import Event, SchemaReader
 from apps.events.schemas.registry import register
 from apps.events.storing import Draft
 from apps.events.subscriptions.models import Attempt, Subscription
@@ -293,3 +294,83 @@ def test_an_event_says_what_became_of_it_at_each_subscription(viewer: Client, ho
     answer = viewer.get(f"/events/{letter.event_id}/")
     found = {one.subscription: one.word for one in answer.context["deliveries"]}
     assert found == {"orders-hook": "dead letter", "far": "taken", "behind": "not yet"}
+
+
+def paste(client: Client, event: Any, status: int = 200) -> Any:
+    text = event if isinstance(event, str) else json.dumps(event)
+    answer = client.post("/events/tester/", {"event": text})
+    assert answer.status_code == status, answer.content.decode()[:2000]
+    return answer
+
+
+def test_the_tester_says_who_gets_an_event_and_why_not_the_others(viewer: Client, hook: Subscription) -> None:
+    for name, more in (
+        ("dear", {"filter": "data.amount > 100"}),
+        ("cheap", {"filter": "data.amount < 100"}),
+        ("odd", {"filter": "data.colour == 'red'"}),
+        ("bank", {"patterns": ["bank.#"]}),
+        ("theirs", {"source": "elsewhere"}),
+        ("gone", {"filter": "this is no CEL ("}),
+    ):
+        Subscription.objects.create(**{"name": name, "patterns": ["shop.#"]} | more)
+    SchemaReader.objects.create(event_type="shop.order.placed", consumer="mint", needs={})
+    register("shop.order.placed", {"type": "object", "properties": {"amount": {"type": "string"}}}, author="ann")
+    answer = paste(viewer, {"type": "shop.order.placed", "data": {"amount": 500}})
+    found = {one.row.name: (one.found.matched, one.found.odd) for one in answer.context["asked"]}
+    assert found == {
+        "orders-hook": (True, False),
+        "dear": (True, False),
+        "cheap": (False, False),
+        "odd": (False, True),
+        "bank": (False, False),
+        "theirs": (False, False),
+        "gone": (False, True),
+    }
+    text = answer.content.decode()
+    assert "no rule matches" in text and "redis" in text and "mint" in text
+    (held,) = answer.context["held"]
+    assert held.faults[0].pointer == "/amount" and 'data-fault="1"' in text
+    assert not Event.objects.exists(), "nothing is published"
+
+
+def test_an_event_of_the_log_is_tested_as_it_is(viewer: Client, hook: Subscription) -> None:
+    (one,) = orders(1)
+    answer = viewer.get("/events/tester/", {"event": one.event_id})
+    assert answer.context["event"].id == one.event_id and answer.context["filled"] == []
+    assert viewer.get("/events/tester/", {"event": "nothing"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        '{"type": "A B"}',
+        '{"type": "shop.x", "specversion": "0.3"}',
+        "[" * 100_000,
+        '{"type": 7}',
+        '{"type": "shop.order.placed", "id": ""}',
+        "\x00",
+        '{"type": "shop.order.placed", "data_base64": "AA=="}',
+    ],
+)
+def test_what_is_no_event_is_told_why(viewer: Client, odd: str) -> None:
+    assert 'role="alert"' in paste(viewer, odd, 400).content.decode()
+
+
+def test_the_flow_joins_producers_types_and_subscriptions(viewer: Client, hook: Subscription) -> None:
+    assert "Nothing flows yet" in text_of(viewer, "/events/flow/")
+    failed(hook, 2)
+    register("bank.sum.moved", {"type": "object"}, author="ann", producer="bank")
+    SchemaReader.objects.create(event_type="bank.sum.moved", consumer="mint", needs={})
+    answer = viewer.get("/events/flow/")
+    boxes = {(box.kind, box.name) for box in answer.context["picture"].boxes}
+    assert boxes >= {
+        ("producer", "mission-control"),
+        ("producer", "bank"),
+        ("type", "bank.sum.moved"),
+        ("taker", "mint"),
+    }
+    assert "2 dead letters" in answer.content.decode()
