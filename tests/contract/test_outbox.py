@@ -186,40 +186,40 @@ async def pumped(store: Store, speaker: str) -> tuple[Memory, Pump]:
 
 
 async def test_events_leave_signed_and_wait_while_there_is_no_key(service: Store) -> None:
-    outbox = Outbox(service, Memory(), "nobody", keys=KEYS)
+    outbox = Outbox(service, Memory(), "client/ann", keys=KEYS)
     await service.write(lambda c: outbox.record(c, TYPE, {"n": 1}))
-    bus, pump = await pumped(service, "nobody")
+    bus, pump = await pumped(service, "client/ann")
     assert bus.rows == {} and pump.oldest is not None
     bus, _ = await pumped(service, CONTROL)
     ((entry,),) = bus.rows.values()
-    assert entry.event is not None and entry.event.source == "nobody" and KEYS.refusal(entry.event) == ""
+    assert entry.event is not None and entry.event.source == "client/ann" and KEYS.refusal(entry.event) == ""
 
 
 async def test_what_every_reader_would_call_forged_stays_and_holds_up_nothing(service: Store) -> None:
     """Mission Control was asked to publish as somebody who signs."""
-    for source in ("tests", "nobody"):
+    for source in ("tests", "client/ann"):
         outbox = Outbox(service, Memory(), source, keys=KEYS)
         await service.write(lambda c, outbox=outbox: outbox.record(c, TYPE, {"n": 1}))
     bus, _ = await pumped(service, CONTROL)
     ((entry,),) = bus.rows.values()
-    assert entry.event is not None and entry.event.source == "nobody"
+    assert entry.event is not None and entry.event.source == "client/ann"
     query = text("SELECT reason FROM outbox WHERE sent_at IS NULL")
     reason = await service.read(lambda c: c.execute(query).scalar_one())
-    assert reason == "tests signs its events itself: readers would take this one for forged."
+    assert reason == "mission-control may not speak for tests: readers would take it for forged."
 
 
 async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
     old = Store(url, [OUTBOX])
     await old.start()
-    body = '{"specversion":"1.0","id":"1","source":"s","type":"test.thing.done","data":{"n":1},"partitionkey":"a"}'
+    body = '{"specversion":"1.0","id":"1","source":"tests","type":"test.thing.done","data":{"n":1},"partitionkey":"a"}'
     insert = text("INSERT INTO outbox (type, body, recorded_at) VALUES ('test.thing.done', :body, 0)")
     await old.write(lambda c: c.execute(insert, {"body": body}))
     await old.stop()
     new = Store(url, [OUTBOX, SENT])
     await new.start()
     bus = Memory()
-    pump = Pump(SqlOutbox(new, "one"), bus, KEYS, CONTROL)
+    pump = Pump(SqlOutbox(new, "one"), bus, KEYS, "tests")
     pump.stop()
     await pump.run()
     ((entry,),) = bus.rows.values()

@@ -153,7 +153,7 @@ def main(words: list[str]) -> int:
     except (env.EnvError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"{words[0]} signs by a new key in {place()}; the one before it still verifies.\n")
+    sys.stdout.write(f"{words[0]} signs by the newest key in {place()}; the one before it, if any, still verifies.\n")
     return 0
 
 

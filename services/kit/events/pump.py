@@ -158,7 +158,7 @@ class Pump:
         answers: list[Rejected | Waits | None] = [
             None
             if self._keys.may_speak(self._speaker, row.event.source)
-            else Rejected(f"{row.event.source} signs its events itself: readers would take this one for forged.")
+            else Rejected(f"{self._speaker} may not speak for {row.event.source}: readers would take it for forged.")
             for row in rows
         ]
         ours = [row for row, refused in zip(rows, answers, strict=True) if refused is None]

@@ -33,6 +33,8 @@ PROOF: Final = "mcproof"
 """The attributes that say which key, and prove it."""
 CONTROL: Final = "mission-control"
 """The source of what Mission Control itself publishes."""
+CLIENTS: Final = "client/"
+"""What sources of those begin with who publish by Mission Control's API, which asked them who they are."""
 TITLE: Final = b"mission-control event 1\n"
 MIN_SECRET: Final = 32
 """Characters: a secret that is shorter could be guessed from any event on the broker."""
@@ -172,6 +174,7 @@ class Ring:
         return ""
 
     def _speaks_for(self, key: Key, source: str) -> bool:
-        """Its own source; Mission Control also for those without a key, whose events came by its API, which asked them
-        who they are."""
-        return source == key.source or (key.source == CONTROL and source not in self._newest)
+        """Its own source; Mission Control also for clients of its API without a key of their own."""
+        if source == key.source:
+            return True
+        return key.source == CONTROL and source.startswith(CLIENTS) and source not in self._newest

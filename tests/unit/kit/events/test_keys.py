@@ -129,7 +129,7 @@ def test_the_command_makes_a_new_key(home: Path) -> None:
     assert run().returncode == 2
     assert run("https://shop.example/a b").returncode == 0
     done = run("covenant")
-    assert done.returncode == 0 and "covenant signs by a new key" in done.stdout
+    assert done.returncode == 0 and "covenant signs by the newest key" in done.stdout
     found = keys.read()
     assert found.sign(EVENT, "covenant") and found.sign(EVENT, "https://shop.example/a b")
     secret = (home / "secrets" / "mc_bus_keys").read_text().split("=")[1].split()[0]

@@ -197,9 +197,18 @@ def test_a_key_speaks_for_its_own_source_alone() -> None:
     assert RING.refusal(sign(event(source=CONTROL), Key.of(CONTROL, MISSION))) == ""
 
 
-def test_mission_control_vouches_for_those_that_have_no_key() -> None:
-    assert RING.refusal(sign(event(source="https://shop.example"), Key.of(CONTROL, MISSION))) == ""
-    assert "key of mint" in RING.refusal(sign(event(source="https://shop.example"), Key.of("mint", MINT)))
+def test_mission_control_vouches_for_the_clients_of_its_api_alone() -> None:
+    mission = Key.of(CONTROL, MISSION)
+    assert RING.refusal(sign(event(source="client/ann/shop"), mission)) == ""
+    assert "key of mint" in RING.refusal(sign(event(source="client/ann"), Key.of("mint", MINT)))
+    for source in ("orders", "https://shop.example", "client", "clients/ann", "Client/ann", " client/ann"):
+        assert "key of mission-control" in RING.refusal(sign(event(source=source), mission))
+    # A reader that has no key of covenant's is told nothing in its name.
+    assert "key of mission-control" in Ring.of([(CONTROL, MISSION)]).refusal(sign(event(), mission))
+    # Nor in that of a client that signs by itself.
+    own = Ring.of([(CONTROL, MISSION), ("client/ann", "d" * 48)])
+    assert own.refusal(sign(event(source="client/ann"), mission))
+    assert own.refusal(sign(event(source="client/bob"), mission)) == ""
 
 
 def test_another_keys_name_does_not_help() -> None:
