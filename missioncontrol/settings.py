@@ -213,6 +213,9 @@ SPECTACULAR_SETTINGS = {
         "LetterState": "apps.events.letters.models.DeadLetter.State",
         "JobState": "apps.events.letters.models.RedriveJob.State",
         "JobKind": "apps.events.letters.models.RedriveJob.Kind",
+        "SubscriptionStateEnum": "apps.events.subscriptions.models.Subscription.State",
+        "SubscriptionModeEnum": "apps.events.subscriptions.models.Subscription.Mode",
+        "SubscriptionKindEnum": "apps.events.subscriptions.models.Subscription.Kind",
     },
     "TAGS": [
         {"name": "services", "description": "Backends and the processes that serve them."},

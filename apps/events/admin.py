@@ -17,6 +17,10 @@ from apps.events.schemas import registry
 from apps.events.schemas.forms import NewVersionForm
 from apps.events.schemas.models import EventType, SchemaVersion
 from apps.events.schemas.queries import consumers
+from apps.events.subscriptions.admin import SubscriptionAdmin
+
+__all__ = ["SubscriptionAdmin"]
+"""Django looks for admin pages here."""
 
 
 class LookOnly(ModelAdmin):

@@ -9,6 +9,7 @@ from apps.events.api import EventViewSet
 from apps.events.letters.api import JobViewSet, LetterViewSet
 from apps.events.routing.api import RoutingRuleViewSet
 from apps.events.schemas.api import TYPE, AsyncApiView, EventTypeViewSet, SchemaVersionViewSet
+from apps.events.subscriptions.urls import urlpatterns as subscriptions
 
 router = SimpleRouter(trailing_slash=False)
 router.register("events/schemas", EventTypeViewSet)
@@ -19,4 +20,4 @@ router.register("events/jobs", JobViewSet)
 # Last: an id may hold anything.
 router.register("events", EventViewSet)
 
-urlpatterns = [path("events/asyncapi", AsyncApiView.as_view()), *router.urls]
+urlpatterns = [path("events/asyncapi", AsyncApiView.as_view()), *subscriptions, *router.urls]

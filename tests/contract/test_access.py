@@ -42,6 +42,11 @@ STRICTER = {
     ("post", "events/jobs/{id}/pause"): OPERATOR,
     ("post", "events/jobs/{id}/resume"): OPERATOR,
     ("post", "events/jobs/{id}/cancel"): OPERATOR,
+    ("post", "events/subscriptions/{name}/pause"): OPERATOR,
+    ("post", "events/subscriptions/{name}/resume"): OPERATOR,
+    ("post", "events/subscriptions/{name}/disable"): OPERATOR,
+    ("post", "events/subscriptions/{name}/seek"): OPERATOR,
+    ("post", "events/subscriptions/{name}/test"): OPERATOR,
     ("post", "tokens"): VIEWER,
     ("delete", "tokens/{id}"): VIEWER,
 }

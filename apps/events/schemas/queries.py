@@ -9,15 +9,16 @@ from django.db.models import F
 
 from apps.events.schemas import asyncapi
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
+from apps.events.subscriptions import queries as subscriptions
 
 
 def consumers(types: list[str]) -> dict[str, list[str]]:
-    """The names of who is known to consume each of ``types``."""
-    found: dict[str, list[str]] = {}
-    rows = SchemaReader.objects.filter(event_type__in=types).order_by("consumer")
+    """The names of who is known to consume each of ``types``: by a schema of what it needs, or by a subscription."""
+    found: dict[str, set[str]] = {type: set(names) for type, names in subscriptions.readers(types).items() if names}
+    rows = SchemaReader.objects.filter(event_type__in=types)
     for type, consumer in rows.values_list("event_type", "consumer"):
-        found.setdefault(type, []).append(consumer)
-    return found
+        found.setdefault(type, set()).add(consumer)
+    return {type: sorted(names) for type, names in found.items()}
 
 
 def catalogue() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from apps.events.schemas.compat import Break, Mode, Reader, Verdict, judge
 from apps.events.schemas.models import EventType, SchemaReader, SchemaVersion
+from apps.events.subscriptions import queries as subscriptions
 from services.kit.events.contracts import Contracts
 from services.kit.events.schema import Schema, SchemaError, schema
 from services.kit.problem import Problem
@@ -84,7 +85,9 @@ def _described(one: Break) -> dict[str, Any]:
 def readers(type: str) -> list[Reader]:
     """Who is known to consume events of ``type``, and what each needs of them: the one place to ask."""
     rows = SchemaReader.objects.filter(event_type=type).order_by("consumer")
-    return [Reader(row.consumer, row.needs) for row in rows]
+    known = [Reader(row.consumer, row.needs) for row in rows]
+    named = {one.name for one in known}
+    return known + [Reader(name) for name in subscriptions.readers([type])[type] if name not in named]
 
 
 def register(

@@ -18,9 +18,8 @@ from opentelemetry import metrics
 
 from apps.events.letters import queue
 from apps.events.subscriptions import locked, sending, signature, store
-from apps.events.subscriptions.condition import compiled
 from apps.events.subscriptions.core import Desk, Health, Item, Outcome, Verdict, after, dead
-from apps.events.subscriptions.matching import Wanted
+from apps.events.subscriptions.matching import wanted_by
 from apps.events.subscriptions.models import Subscription
 from apps.events.subscriptions.store import Lost, Tail, Work, seconds
 from apps.lib import clock
@@ -41,11 +40,6 @@ TRIM_EVERY: Final = 100
 WINDOW_S: Final = 5.0
 """Over which deliveries a second are counted."""
 LEAST_ROOM: Final = 16
-
-
-def wanted_by(row: Subscription) -> Wanted:
-    """What ``row`` wants; ConditionError for a filter that is no longer understood."""
-    return Wanted(row.name, tuple(row.patterns), row.source, compiled(row.filter) if row.filter else None)
 
 
 def keys_of(row: Subscription, now: float) -> tuple[bytes, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apps.events.subscriptions.condition import Condition, Odd
+from apps.events.subscriptions.condition import Condition, Odd, compiled
 from services.kit.events import patterns
 from services.kit.events.cloudevent import CloudEvent
 
@@ -19,6 +19,11 @@ class Wanted:
     patterns: tuple[str, ...]
     source: str = ""
     condition: Condition | None = None
+
+
+def wanted_by(row: Any) -> Wanted:
+    """What a subscription's row wants; ConditionError for a filter that is not understood (any more)."""
+    return Wanted(row.name, tuple(row.patterns), row.source, compiled(row.filter) if row.filter else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ PORTS: Final = {"http": 80, "https": 443}
 def check(fields: Mapping[str, Any], guard: Guard) -> None:
     """ValidationError, by field, for what ``fields`` (those that are said) can't be."""
     found = {
-        "patterns": _patterns(fields["patterns"]) if "patterns" in fields else "",
+        "patterns": patterns_fault(fields["patterns"]) if "patterns" in fields else "",
         "filter": _filter(fields.get("filter") or ""),
         "source": "It holds a character that no source has." if NO_TEXT.search(fields.get("source") or "") else "",
         "url": url_fault(fields["url"], guard) if "url" in fields else "",
@@ -29,7 +29,8 @@ def check(fields: Mapping[str, Any], guard: Guard) -> None:
         raise ValidationError(faults)
 
 
-def _patterns(given: Any) -> str:
+def patterns_fault(given: Any) -> str:
+    """Why these are no patterns; empty when they are."""
     if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(one, str) for one in given):
         return "Give a list of patterns, such as business.order.* or business.#."
     if not 1 <= len(given) <= MOST_PATTERNS:
