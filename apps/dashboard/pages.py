@@ -19,6 +19,7 @@ from apps.dashboard.access import page
 from apps.dashboard.feed import feed
 from apps.dashboard.frames import Document
 from apps.dashboard.judge.readings import RANK
+from apps.events.routing import queries as routing
 from apps.gateway.models import ApiKey, BreakerPolicy, Consumer, RateLimitPolicy, Route
 from apps.gateway.revisions import ConfigRevision
 from apps.health import queries as health
@@ -310,6 +311,7 @@ def system(request: HttpRequest) -> HttpResponse:
         {
             "nav": "system",
             "waiting": waiting,
+            "unread": routing.unread(),
             "state": document,
             "processes": [(name, part) for name, part in document["own"].items()],
             "feed_counts": sorted((key.replace("_", " "), count) for key, count in feed().counts().items()),

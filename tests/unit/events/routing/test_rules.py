@@ -15,9 +15,12 @@ from django.contrib.auth.models import User
 from django.test import Client
 from rest_framework.test import APIClient
 
+from apps.events.actions import publish
 from apps.events.routing import actions
 from apps.events.routing.models import RoutingRevision, RoutingRule
-from apps.events.routing.queries import explain, newest
+from apps.events.routing.queries import Unread, explain, newest, unread
+from apps.events.sequencer import number as number_events
+from apps.events.subscriptions.models import Subscription
 from apps.lib import wire
 from apps.people.actions import issue
 from services.kit import signature
@@ -222,3 +225,21 @@ def test_an_explanation_names_targets_rules_and_schemas(api: APIClient) -> None:
     ]
     assert [(one.rule.name, one.matches) for one in found.rules] == [("money", True), ("all", True), ("other", False)]
     assert found.rules[2].why == "segment 1 is business, and the pattern asks for system"
+
+
+def test_a_type_that_nobody_asks_for_is_counted_and_stands_on_the_system_page(admin: User) -> None:
+    for number in range(3):
+        publish("business.order.placed", {"n": number})
+    publish("system.thing.happened", {})
+    while number_events():
+        pass
+    Subscription.objects.create(name="mail", patterns=["system.#"])
+    Subscription.objects.create(name="archive", kind=Subscription.Kind.CONSUMER, patterns=["#"])
+    Subscription.objects.create(name="gone", state=Subscription.State.DISABLED, patterns=["business.#"])
+    Subscription.objects.create(name="odd", patterns=["..", 7, None])
+    assert unread() == [Unread("business.order.placed", 3)]
+    client = Client()
+    client.force_login(admin)
+    assert b'data-unread="business.order.placed"' in client.get("/system/").content
+    Subscription.objects.create(name="orders", patterns=["business.order.*"])
+    assert unread() == []
