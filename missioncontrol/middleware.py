@@ -9,6 +9,7 @@ from auditlog.middleware import AuditlogMiddleware
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from apps.events.intake.parsers import MAX_BODY
 from apps.lib import query
 from apps.lib.rest import body_too_big
 from missioncontrol.errors import invalid_query, problem
@@ -26,6 +27,9 @@ LOOSER = {
     " font-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
 }
 """Content security policies of the two sections that can't bear the strict one; neither lets another host in."""
+
+LARGER = {"/api/v1/events": MAX_BODY}
+"""Bytes of a body, where the address takes more than the others."""
 
 HEADERS = {
     # What one person may see is no other's, and a shared cache knows no roles. Static files pass by here.
@@ -53,7 +57,7 @@ class Edge:
         return response
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        limit = LARGER.get(request.path.rstrip("/"), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         length = request.META.get("CONTENT_LENGTH") or "0"
         if length.isdigit() and int(length) > limit and request.path.startswith(API):
             return problem(body_too_big(limit))

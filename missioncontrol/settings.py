@@ -246,6 +246,8 @@ WEBHOOK_ORIGIN = env.text("MC_WEBHOOK_ORIGIN", "mission-control")
 """Who we say we are when we ask an endpoint for its permission (CloudEvents HTTP webhooks, section 4.1.1)."""
 STRICT_DOMAINS = frozenset(env.words("MC_STRICT_DOMAINS"))
 """Domains (first segments of types) in which nothing is published without a schema."""
+OUTBOX_MOST = env.integer("MC_OUTBOX_MOST", 1_000_000, low=1)
+"""Events that may wait for the bus before REST takes no more of them from outside."""
 EVENT_DAYS = env.integer("MC_EVENT_DAYS", 90, low=1)
 HISTORY_DAYS = env.integer("MC_HISTORY_DAYS", 90, low=1)
 """How long health and breaker transitions are kept."""

@@ -156,14 +156,15 @@ def _check(drafts: Sequence[Draft], expected_version: int | None, idempotency_ke
     if connection.in_atomic_block and connection.needs_rollback:
         raise NotAtomic("The transaction around this has failed and will be rolled back, and the events with it.")
     for draft in drafts:
-        _check_draft(draft)
+        check_draft(draft)
     if len(idempotency_key) > MAX_TEXT or not idempotency_key.isprintable():
         raise EventError(f"The idempotency key must be printable text of at most {MAX_TEXT} characters.")
     if expected_version is not None and len({draft.place for draft in drafts}) > 1:
         raise EventError("The events go to several streams, and an expected version speaks of one.")
 
 
-def _check_draft(draft: Draft) -> None:
+def check_draft(draft: Draft) -> None:
+    """EventError for what can't be stored, whatever the log holds."""
     check_type(draft.type)
     if not isinstance(draft.data, dict):
         raise EventError("The event's data must be a JSON object.")
@@ -174,7 +175,7 @@ def _check_draft(draft: Draft) -> None:
             raise EventError(f"The event's {name} must be printable text of at most {MAX_TEXT} characters.")
     if not 0 <= draft.schema_version <= MAX_SCHEMA:
         raise EventError(f"The event's schema version must be from 0 to {MAX_SCHEMA:,}.")
-    if draft.place.startswith(FOREIGN):
+    if not draft.outside and draft.place.startswith(FOREIGN):
         raise EventError(f"The event's stream must not begin with {FOREIGN}: such are those of other publishers.")
     if not draft.source:
         raise EventError("The event must name its source.")

@@ -1,4 +1,4 @@
-"""REST: the event store, to read."""
+"""REST: the event store; publishing is of the room intake."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import exceptions, mixins, serializers, viewsets
 
+from apps.events.intake.api import Publishes
 from apps.events.models import MAX_STREAM, Event
 from apps.events.queries import beside, head, kinds_like, page_of
 from apps.events.serializers import EventSerializer
 from apps.lib.moments import Moment
 from apps.lib.rest import Pages
+from apps.lib.roles import ViewerReadsOperatorActs
 from services.kit.events.cloudevent import MAX_TEXT
 from services.kit.events.patterns import PatternError
 from services.kit.problem import Problem, Refused
@@ -110,7 +112,7 @@ class Events(filters.FilterSet):
         ],
     ),
 )
-class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Event]):
+class EventViewSet(Publishes, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Event]):
     """Everything that was published, newest first. Events never change.
 
     What was published a moment ago is listed when it has its position in the log.
@@ -120,6 +122,7 @@ class EventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     pagination_class = Positions
     serializer_class = EventSerializer
     filterset_class = Events
+    permission_classes = [ViewerReadsOperatorActs]
     lookup_field = "event_id"
     lookup_url_kwarg = "id"
     # Others choose ids as they like, slashes and all: this address comes behind every other below it.

@@ -41,6 +41,8 @@ SHARDS = 16
 
 FOREIGN = "@"
 """How the streams of others' events begin, and none of ours: nobody writes into an aggregate's history from outside."""
+MAX_EVENT_STREAM = 255
+"""The longest name of a stream whose events leave by the outbox."""
 MAX_STREAM = len(FOREIGN) + 3 * MAX_TEXT + 1 + MAX_TEXT
 """The longest name of a foreign stream, whose source is full of slashes."""
 
@@ -300,7 +302,7 @@ class OutboxMessage(models.Model):
     event = models.OneToOneField(Event, primary_key=True, on_delete=models.CASCADE, related_name="outbox")
     topic = models.CharField(max_length=64, help_text="The event type's domain.")
     shard = models.PositiveSmallIntegerField()
-    partition_key = models.CharField(max_length=255)
+    partition_key = models.CharField(max_length=MAX_EVENT_STREAM)
     attempts = models.PositiveIntegerField(default=0)
     next_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)

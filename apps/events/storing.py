@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from django.db import connection
 from opentelemetry import trace
 
 from apps.events.ids import RANDOM_BITS, uuid7
-from apps.events.models import ALL, Event, EventTag, OutboxMessage, Stream, shard_of
+from apps.events.models import ALL, Event, EventTag, OutboxMessage, Stream, foreign_stream, shard_of
 from apps.events.schemas.checking import check
 
 AT_ONCE = 500
@@ -33,6 +33,8 @@ class Draft:
 
     ``tags`` are what boundaries and queries find it by, whatever its stream, such as ``student:7``.
     ``schema_version`` is the version of its type's schema that ``data`` is written in; 0 means the newest.
+    ``outside``: another's, published in their name: in a stream of their source, out of reach of ours. Only such have
+    an ``id`` and a ``time`` of their own, and a trace that is not this process's.
     """
 
     type: str
@@ -43,10 +45,18 @@ class Draft:
     causation_id: str = ""
     tags: tuple[str, ...] = ()
     schema_version: int = 0
+    outside: bool = False
+    id: str = ""
+    time: float = 0.0
+    correlation_id: str = ""
+    traceparent: str = ""
+    extensions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
         """The stream that this event goes to."""
+        if self.outside:
+            return foreign_stream(self.source, self.stream or self.subject)
         return self.stream or self.subject or self.source
 
 
@@ -67,22 +77,23 @@ def store(drafts: Sequence[Draft], now: float, context: trace.SpanContext) -> li
         versions[draft.place] += 1
         if ALL in versions:
             versions[ALL] += 1
-        uid = str(uuid7(now, secrets.randbits(RANDOM_BITS)))
+        uid = draft.id or str(uuid7(now, secrets.randbits(RANDOM_BITS)))
         events.append(
             Event(
                 event_id=uid,
                 type=draft.type,
                 source=draft.source,
                 subject=draft.subject,
-                time=at,
+                time=datetime.fromtimestamp(draft.time, UTC) if draft.time else at,
                 data=draft.data,
                 schema_version=schema_version,
                 position=versions.get(ALL),
                 stream=draft.place,
                 version=versions[draft.place],
-                correlation_id=correlation or uid,
+                correlation_id=draft.correlation_id or correlation or uid,
                 causation_id=draft.causation_id,
-                traceparent=traceparent,
+                traceparent=draft.traceparent or traceparent,
+                extensions=draft.extensions,
             )
         )
     Event.objects.bulk_create(events)

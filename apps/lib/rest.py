@@ -54,9 +54,12 @@ class Session(SessionAuthentication):
 class Json(JSONParser):
     """JSON bodies, read no further than the limit however they are framed."""
 
+    limit: int | None = None
+    """Bytes; the setting's when there is none."""
+
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
         try:
-            limited: Any = _Limited(stream, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+            limited: Any = _Limited(stream, self.limit or settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
             found = super().parse(limited, media_type, parser_context)
         except RecursionError:
             raise exceptions.ParseError(TOO_DEEP) from None

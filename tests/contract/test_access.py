@@ -47,6 +47,7 @@ STRICTER = {
     ("post", "events/subscriptions/{name}/disable"): OPERATOR,
     ("post", "events/subscriptions/{name}/seek"): OPERATOR,
     ("post", "events/subscriptions/{name}/test"): OPERATOR,
+    ("post", "events"): OPERATOR,
     ("post", "tokens"): VIEWER,
     ("delete", "tokens/{id}"): VIEWER,
 }

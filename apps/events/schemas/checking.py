@@ -38,14 +38,27 @@ def check(events: Iterable[tuple[str, int, object]]) -> list[int]:
     Violation, NoSchema or UnknownSchema for the first that can't be published. One query, and none of documents that
     are compiled.
     """
+    found = each(events)
+    for one in found:
+        if isinstance(one, EventError):
+            raise one
+    return [one for one in found if isinstance(one, int)]
+
+
+def each(events: Iterable[tuple[str, int, object]]) -> list[int | EventError]:
+    """``check`` for events that stand each on its own: what would be raised of one takes its place."""
     events = list(events)
     rows = EventType.objects.filter(name__in={type for type, _, _ in events})
     known = {name: (newest, digest) for name, newest, digest in rows.values_list("name", "newest", "digest")}
+    return [_judged(type, said, data, known.get(type)) for type, said, data in events]
+
+
+def _judged(type: str, version: int, data: object, newest: tuple[int, str] | None) -> int | EventError:
     try:
-        return [_one(type, said, data, known.get(type)) for type, said, data in events]
+        return _one(type, version, data, newest)
     except (Violation, NoSchema, UnknownSchema) as error:
         refused.add(1, {"reason": REASONS[error.__class__]})
-        raise
+        return error
 
 
 def _one(type: str, version: int, data: object, newest: tuple[int, str] | None) -> int:

@@ -92,7 +92,7 @@ def check_data(data: Any) -> bytes:
         # data that no subscriber can rely on.
         encoded = msgspec.json.encode(data)
         plain = msgspec.json.decode(encoded)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EventError(f"The event's data can't be written as JSON: {error}.") from None
     if len(encoded) > MAX_DATA:
         raise EventError(
@@ -165,7 +165,11 @@ def _attributes(event: CloudEvent) -> dict[str, str]:
 
 def decode(raw: bytes | str) -> CloudEvent:
     """Read and check one event in structured mode; EventError for anything but a CloudEvent 1.0 with JSON data."""
-    body = _parse(raw, "The event")
+    return from_json(_parse(raw, "The event"))
+
+
+def from_json(body: Any) -> CloudEvent:
+    """``decode`` for what was read as JSON already. ``data`` is taken out of it."""
     if not isinstance(body, dict):
         raise EventError("The event must be a JSON object.")
     if "data_base64" in body:
