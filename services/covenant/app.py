@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from services.covenant.api import router
 from services.covenant.store import MIGRATIONS
+from services.kit import published
 from services.kit.app import create_app
 from services.kit.broker import Broker
 from services.kit.checks import Check
@@ -42,5 +43,5 @@ def build(settings: Settings) -> FastAPI:
             # It serves without the bus: what it accepts waits in the outbox.
             Check("outbox", outbox.probe, critical=False),
         ],
-        routers=[router(store, outbox)],
+        routers=[router(store, outbox), published.router(store, settings.keys, settings.name)],
     )

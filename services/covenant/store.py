@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from services.covenant.ledger import GENESIS, Draft, Entry, seal
 from services.kit.accounts import NAMES
-from services.kit.outbox import OUTBOX, SENT
+from services.kit.outbox import NUMBERED, OUTBOX, SENT
 from services.kit.store import Migration
 
 MIGRATIONS = (
@@ -45,6 +45,7 @@ MIGRATIONS = (
     ),
     NAMES,
     SENT,
+    NUMBERED,
 )
 
 CHUNK = 2000

@@ -163,8 +163,8 @@ def _requests() -> TelemetryConfig:
 
 
 def _is_probe(scope: Scope) -> bool:
-    # Probes come every two seconds for ever; their spans would say nothing.
-    return scope.get("path") in {"/health", "/ready"}
+    # Probes come every two seconds for ever, and comparisons twice a minute; their spans would say nothing.
+    return scope.get("path") in {"/health", "/ready", "/events/published/heads"}
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -24,6 +24,7 @@ from .events.gaps import Heard, begin
 from .events.lanes import Key, Outcome, Park, key_of
 from .events.retry import Permanent
 from .events.transport.base import Delivery
+from .holes import SqlGaps
 from .parked import AGAIN, BEHIND, DIED, MAX_ODD, ParkedRows, clipped
 from .store import Migration, Store
 
@@ -99,6 +100,7 @@ class SqlInbox:
         self._alone = asyncio.Lock()
         """What is noted as about to be handled is of one batch at a time: no other is blamed for how a life ended."""
         self.rows = ParkedRows(store, group)
+        self.gaps = SqlGaps(store, group)
 
     async def begin(self) -> None:
         await self._store.write(self.rows.begin)

@@ -50,6 +50,16 @@ SENT = Migration(
 )
 """What was sent is marked and stays; keys are numbered; one of a service's twins pumps at a time."""
 
+NUMBERED = Migration(
+    (
+        "ALTER TABLE outbox ADD COLUMN sequence BIGINT NOT NULL DEFAULT 0",
+        "CREATE INDEX outbox_numbers ON outbox (key, sequence)",
+    ),
+    sqlite=("UPDATE outbox SET sequence = CAST(COALESCE(json_extract(body, '$.sequence'), '0') AS INTEGER)",),
+    postgresql=("UPDATE outbox SET sequence = COALESCE((body::jsonb->>'sequence')::bigint, 0)",),
+)
+"""What was sent can be asked for by its number within its key (services.kit.published)."""
+
 LEASE_S: Final = 15.0
 """Longer than a batch can take with a broker that answers late."""
 LATE_S: Final = 5.0
@@ -166,8 +176,17 @@ class SqlOutbox:
     def add(self, connection: Connection, event: CloudEvent) -> None:
         """Write the row."""
         connection.execute(
-            text("INSERT INTO outbox (type, body, recorded_at, key) VALUES (:type, :body, :now, :key)"),
-            {"type": event.type, "body": encode(event).decode(), "now": event.time, "key": event.partition_key},
+            text(
+                "INSERT INTO outbox (type, body, recorded_at, key, sequence) "
+                "VALUES (:type, :body, :now, :key, :sequence)"
+            ),
+            {
+                "type": event.type,
+                "body": encode(event).decode(),
+                "now": event.time,
+                "key": event.partition_key,
+                "sequence": event.sequence,
+            },
         )
 
     async def claim(self, now: float, most: int) -> Sequence[Row]:

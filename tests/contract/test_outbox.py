@@ -20,7 +20,7 @@ from services.kit.events.pump import Pump
 from services.kit.events.signing import CONTROL
 from services.kit.events.transport.base import Rejected
 from services.kit.events.transport.connect import connect
-from services.kit.outbox import LEASE_S, OUTBOX, SENT, Outbox, SqlOutbox
+from services.kit.outbox import LEASE_S, NUMBERED, OUTBOX, SENT, Outbox, SqlOutbox
 from services.kit.store import Store
 from tests.signed import KEYS
 from tests.unit.kit.events.memory import Memory
@@ -50,7 +50,7 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", [OUTBOX, SENT])
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", [OUTBOX, SENT, NUMBERED])
     await store.start()
     yield store
     await store.stop()
@@ -216,7 +216,7 @@ async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
     insert = text("INSERT INTO outbox (type, body, recorded_at) VALUES ('test.thing.done', :body, 0)")
     await old.write(lambda c: c.execute(insert, {"body": body}))
     await old.stop()
-    new = Store(url, [OUTBOX, SENT])
+    new = Store(url, [OUTBOX, SENT, NUMBERED])
     await new.start()
     bus = Memory()
     pump = Pump(SqlOutbox(new, "one"), bus, KEYS, "tests")

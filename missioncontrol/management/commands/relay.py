@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import AsyncExitStack
 from typing import Any
 
 from django.conf import settings
@@ -20,10 +21,11 @@ from apps.events.routing.distribution import Distribution
 from apps.events.sequencer import Sequencer
 from apps.events.subscriptions.engine import Engine
 from apps.lib import aio
-from missioncontrol import observe
+from missioncontrol import observe, publishers
 from services.kit.broker import follow
 from services.kit.events import keys
 from services.kit.events.consumer import Consumer
+from services.kit.events.mending import Mender
 from services.kit.events.transport.routed import Routed
 
 
@@ -47,14 +49,6 @@ class Command(BaseCommand):
         distribution = Distribution()
         own = keys.read()
         relay, projector = Relay(transport, own, settings.REDIS_URL), Projector()
-        archive = Consumer(
-            transport,
-            ArchiveInbox(),
-            ["#"],
-            keys=own,
-            group="archive",
-            member=f"{socket.gethostname()}:{os.getpid()}",
-        )
         engine = Engine(settings.REDIS_URL, settings.ADDRESS_GUARD, settings.VERSION, settings.WEBHOOK_ORIGIN)
         jobs = Jobs(settings.REDIS_URL)
 
@@ -64,21 +58,33 @@ class Command(BaseCommand):
 
         sequencer = Sequencer(settings.REDIS_URL, then=grown)
 
-        def stop(number: int) -> None:
-            # The next one is the system's own again: it kills.
-            loop.remove_signal_handler(number)
-            relay.stop()
-            sequencer.stop()
-            projector.stop()
-            jobs.stop()
-            archive.stopping.set()
-            engine.stop()
-            distribution.stop()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(transport.close)
+            archive = Consumer(
+                transport,
+                ArchiveInbox(),
+                ["#"],
+                keys=own,
+                group="archive",
+                member=f"{socket.gethostname()}:{os.getpid()}",
+                mender=Mender(await stack.enter_async_context(publishers.repair())),
+            )
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop, number)
-        try:
+            def stop(number: int) -> None:
+                # The next one is the system's own again: it kills.
+                loop.remove_signal_handler(number)
+                relay.stop()
+                sequencer.stop()
+                projector.stop()
+                jobs.stop()
+                archive.stopping.set()
+                engine.stop()
+                distribution.stop()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop, number)
             if rules is not None:
+                stack.push_async_callback(rules.stop)
                 await rules.start()
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(distribution.run(), name="rules of routing")
@@ -88,7 +94,3 @@ class Command(BaseCommand):
                 parts.create_task(relay.run(), name="relay")
                 parts.create_task(archive.run(), name="archive")
                 parts.create_task(engine.run(), name="subscriptions")
-        finally:
-            if rules is not None:
-                await rules.stop()
-            await transport.close()

@@ -25,11 +25,13 @@ from . import losses
 from . import patterns as types
 from .cloudevent import CloudEvent, EventError, encode
 from .lanes import Outcome, Park
+from .mending import Mender
+from .repair import TOPIC
 from .reporting import COMMANDS, Reporter, Rows, read_command
 from .retry import Away, Backoff
 from .signing import Keys
 from .transport.base import Delivery, Place, Start, Subscription, Transport, TransportAway, read
-from .work import Work, consumed
+from .work import Fetched, Settles, Work, consumed
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -101,7 +103,7 @@ class Consumer:
 
     Only those that ``keys`` know to be of their source: the others are put aside before anything is made of them. With
     no keys at all it does not begin, for then nothing could be told. What becomes of ``rows`` is reported to Mission
-    Control, whose operators' words about them are obeyed.
+    Control, whose operators' words about them are obeyed. What the broker loses is fetched by ``mender``.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Consumer:
         group: str,
         member: str,
         rows: Rows | None = None,
+        mender: Mender | None = None,
         start: Start = "earliest",
         topics: Collection[str] = (),
         lease_s: float = LEASE_S,
@@ -123,6 +126,7 @@ class Consumer:
         self._patterns = list(patterns)
         self._keys = keys
         self._rows = rows
+        self._mender = mender
         self._reporter = None if rows is None else Reporter(transport, rows, keys, group)
         self.group = group
         self._member = member
@@ -130,6 +134,7 @@ class Consumer:
         self._topics = topics
         self._lease_s = lease_s
         self._lanes: dict[Place, Work] = {}
+        self._parts: asyncio.TaskGroup | None = None
         self.room = asyncio.Event()
         self.stopping = asyncio.Event()
         self.something_parked = asyncio.Event()
@@ -177,8 +182,16 @@ class Consumer:
             said.append(f"it was sent {self._kept.odd} entries that are no events")
         if self._kept.forged:
             said.append(f"it refused {self._kept.forged} forged events")
+        # As it is now: a hole that was known a moment ago must not be passed over.
+        try:
+            self._kept = await self._inbox.kept()
+        except Away as error:
+            raise Unwell(str(error)) from None
         if self._kept.missing:
-            said.append(f"{self._kept.missing} events never came")
+            said.append(f"{self._kept.missing:,} events never came")
+        if self._mender is not None:
+            self._mender.meets(self.breaks())
+            said += self._mender.said
         if said:
             raise Unwell("; ".join(said))
 
@@ -196,6 +209,9 @@ class Consumer:
                 ]
                 if self._reporter is not None:
                     helpers.append(parts.create_task(self._reporter.run(self.stopping, self._said()), name="reports"))
+                self._parts = parts
+                if self._mender is not None:
+                    helpers.append(parts.create_task(self._mender.run(self), name="repair"))
                 await self._read(subscription, parts)
                 # Batches in hand are finished under their leases; what was not begun is given back.
                 await asyncio.gather(*(work.task for work in self._lanes.values()), *helpers)
@@ -282,11 +298,36 @@ class Consumer:
                 await self.sleep(PAUSES.pause(tries, random.random()))  # noqa: S311 - jitter
                 continue
             for delivery in found or []:
-                work = self._lanes.get(delivery.place)
-                if work is None:
-                    work = self._lanes[delivery.place] = Work(self, self._inbox, subscription)
-                    work.task = parts.create_task(work.run(), name=f"{delivery.topic}/{delivery.partition}")
+                self._work_at(delivery.place, subscription, parts).add(self._proven(delivery))
+
+    def _work_at(self, place: Place, subscription: Settles, parts: asyncio.TaskGroup) -> Work:
+        work = self._lanes.get(place)
+        if work is None:
+            work = self._lanes[place] = Work(self, self._inbox, subscription)
+            work.task = parts.create_task(work.run(), name=f"{place[0]}/{place[1]}")
+        return work
+
+    # -- what the broker lost ----------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        return not self._lag and not self.in_hand
+
+    def breaks(self) -> int:
+        return self._transport.stats().breaks
+
+    async def offer(self, deliveries: Sequence[Delivery]) -> None:
+        assert self._parts is not None  # noqa: S101 - the mender is a part of it
+        work = self._work_at((TOPIC, 0), Fetched(), self._parts)
+        for delivery in deliveries:
+            if delivery.event is None or any(types.matches(one, delivery.event.type) for one in self._patterns):
                 work.add(self._proven(delivery))
+        while work.held and not self.stopping.is_set():
+            self.room.clear()
+            await self._either(self.room.wait())
+
+    async def sleep_until(self, bell: asyncio.Event, seconds: float) -> None:
+        await self._either(_within(bell.wait(), max(seconds, 0.0)))
 
     def _proven(self, delivery: Delivery) -> Delivery:
         """The delivery as it came, or without its event when that is not of whom it says."""
@@ -338,7 +379,11 @@ class Consumer:
                 self._lag = sum((await self._transport.lag(self.group)).values())
                 self._answered_at = time.monotonic()
                 self._lagging_since = min(self._lagging_since, self._answered_at) if self._lag else math.inf
-                self._kept = await self._inbox.kept()
+                before, self._kept = self._kept.missing, await self._inbox.kept()
+                if self._mender is not None:
+                    self._mender.meets(self.breaks())
+                    if self._kept.missing > before:
+                        self._mender.bell.set()
             except (Away, TransportAway):
                 await self.sleep(LOOK_EVERY_S)
                 continue

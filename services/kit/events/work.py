@@ -7,13 +7,14 @@ import logging
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry import metrics
 
 from .lanes import Lane, Outcome, Park
 from .retry import Away
-from .transport.base import Delivery, Subscription, TransportAway
+from .transport.base import Delivery, TransportAway
 
 if TYPE_CHECKING:
     from .consumer import Consumer, Inbox
@@ -29,10 +30,30 @@ AWAY_S: Final = 0.5
 ACK_AGAIN_S: Final = 0.5
 
 
+class Settles(Protocol):
+    """Where deliveries came from, and are given an end: a Subscription, or who fetched them."""
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """They are dealt with."""
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """It is not to be kept here."""
+
+
+class Fetched:
+    """What was fetched from its publisher is still there: nothing has to be settled."""
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing."""
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Nothing."""
+
+
 class Work:
     """One partition: takes what its lane gives, has it handled, and settles it."""
 
-    def __init__(self, consumer: Consumer, inbox: Inbox, subscription: Subscription) -> None:
+    def __init__(self, consumer: Consumer, inbox: Inbox, subscription: Settles) -> None:
         self._consumer = consumer
         self._inbox = inbox
         self._subscription = subscription

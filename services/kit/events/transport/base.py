@@ -130,6 +130,8 @@ class Stats:
     """Published events that no queue took."""
     late: int = 0
     """Deliveries that were settled after their partition had been lost."""
+    breaks: int = 0
+    """How often reading was cut off, or the broker had forgotten a group: it may have lost what nobody had read."""
 
 
 class Subscription(Protocol):

@@ -130,6 +130,7 @@ class Reading:
     def _says_away(self, error: Exception) -> None:
         if not self._tries:
             log.warning("Group %s waits for Redis: %s", self._group, error or type(error).__name__)
+            self._counts.breaks += 1
         self._tries += 1
         # What Redis forgets meanwhile has to be made anew.
         self._joined.clear()
@@ -232,6 +233,7 @@ class Reading:
         if why.startswith("NOGROUP"):
             self._joined.discard(place[0])
             self._look_at = 0.0
+            self._counts.breaks += 1
         else:
             log.warning("%s can't be read: %s", stream_of(place), why)
         # Nothing to wait for; it is tried again with the next reading.

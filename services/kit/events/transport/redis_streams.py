@@ -88,7 +88,7 @@ class RedisStreams:
 
     def stats(self) -> Stats:
         counts = self._counts
-        return Stats(counts.trimmed, counts.lost, counts.malformed, late=counts.late)
+        return Stats(counts.trimmed, counts.lost, counts.malformed, late=counts.late, breaks=counts.breaks)
 
     async def close(self) -> None:
         for reading in list(self._readings):

@@ -51,6 +51,7 @@ class Counts:
     lost: int = 0
     malformed: int = 0
     late: int = 0
+    breaks: int = 0
 
 
 def check_url(url: str) -> str:
