@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import redis
 import requests
 
 from tests.fleet import Fleet
@@ -59,3 +60,30 @@ def test_what_a_service_published_is_in_the_log_in_order_with_its_trace(fleet: F
     headers = {"Authorization": f"Bearer {fleet.credentials['api_token']}"}
     detail = requests.get(f"{fleet.pages}/api/v1/events/{one['id']}?source=covenant", headers=headers, timeout=20)
     assert detail.json() == one
+
+
+def test_what_the_bus_lost_before_the_archive_read_it_is_fetched_from_the_publisher(fleet: Fleet) -> None:
+    pay(fleet, "before the loss")
+    until(lambda: "before the loss" in memos(fleet), 30)
+    fleet.ctl("stop", "relay")
+    try:
+        for n in range(4):
+            pay(fleet, f"lost {n}")
+        with redis.Redis.from_url(fleet.redis_url) as bus:
+            until(lambda: any(b"lost 3" in entry for entry in on_the_bus(bus)), 20, what="all are on the bus")
+            for stream in bus.scan_iter("mc:events:business*"):
+                bus.delete(stream)
+    finally:
+        fleet.ctl("start", "relay")
+    until(lambda: "lost 3" in memos(fleet), 60, what="the log has what the bus lost")
+    stream = events(fleet, stream="@covenant/ledger", after=0, page_size=500)
+    assert [row["version"] for row in stream] == list(range(1, len(stream) + 1)), "each once, in order"
+
+
+def memos(fleet: Fleet) -> list[str]:
+    return [row["data"].get("memo", "") for row in events(fleet, stream="@covenant/ledger", after=0, page_size=500)]
+
+
+def on_the_bus(bus: redis.Redis) -> list[bytes]:
+    streams = list(bus.scan_iter("mc:events:business*", _type="stream"))
+    return [value for name in streams for _, entry in bus.xrange(name) for value in entry.values()]
