@@ -36,7 +36,7 @@ def edit(letter: DeadLetter, data: Any, *, actor: str, note: str) -> DeadLetter:
     EventError for data that can't be an event's or that its schema refuses. Refused for a letter that is closed or
     under way, that holds no event, or that waits behind another.
     """
-    original: Event | None = letter.stored
+    original: Event | None = letter.event
     if original is None:
         raise refuse("no_event", "The log does not have its event: there is nothing to edit.", 422)
     if letter.replay:

@@ -100,7 +100,12 @@ class DeadLetter(models.Model):
 
     @property
     def event(self) -> Any:
-        """The event in the log; None when it is not there."""
+        """The event in the log; None when it is not there. A service's report may be there before its event is."""
+        if self.stored is None and self.source:
+            rows = DeadLetter.stored.field.related_model.objects
+            self.stored = rows.filter(event_id=self.event_id, source=self.source).first()
+            if self.stored is not None:
+                DeadLetter.objects.filter(pk=self.pk).update(stored=self.stored)
         return self.stored
 
     def as_cloudevent(self) -> CloudEvent:

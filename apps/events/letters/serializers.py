@@ -48,9 +48,9 @@ class LetterSerializer(serializers.ModelSerializer):
 class LetterDetailSerializer(LetterSerializer):
     """One alone: with its stack and its event."""
 
-    data = serializers.JSONField(source="stored.data", default=None, help_text="The event's data; null: see body.")
-    position = serializers.IntegerField(source="stored.position", default=None, allow_null=True)
-    causation_id = serializers.CharField(source="stored.causation_id", default="")
+    data = serializers.JSONField(source="event.data", default=None, help_text="The event's data; null: see body.")
+    position = serializers.IntegerField(source="event.position", default=None, allow_null=True)
+    causation_id = serializers.CharField(source="event.causation_id", default="")
     behind = serializers.SerializerMethodField(help_text="How many wait behind it in its key.")
 
     class Meta(LetterSerializer.Meta):

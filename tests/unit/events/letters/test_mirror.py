@@ -177,3 +177,15 @@ def test_an_edited_one_is_sent_to_the_service_in_the_place_of_its_original() -> 
     assert letter.state == State.RESOLVED and letter.replaced_by == edited.stored
     ends(edited.stored, "handled")
     assert not DeadLetter.objects.filter(state__in=DeadLetter.OPEN).exists()
+
+
+def test_a_report_may_be_in_the_log_before_its_event_is() -> None:
+    class Later:
+        source, event_id, type, stream = "covenant", "e1", "test.thing.done", "ledger"
+
+    parked(Later())  # type: ignore[arg-type]
+    letter = DeadLetter.objects.get()
+    assert letter.event is None
+    event = published("ledger")
+    DeadLetter.objects.update(source=event.source, event_id=event.event_id)
+    assert DeadLetter.objects.get().event == event and DeadLetter.objects.get().stored == event
