@@ -103,7 +103,7 @@ def letters(request: HttpRequest) -> HttpResponse:
             "query": urlencode(wanted.words),
             "names": list(Subscription.objects.order_by("name").values_list("name", flat=True)[:500]),
             "states": list(STATES),
-            "jobs": jobs(),
+            "jobs": jobs(wanted.words.get("subscription", "")),
             "may_act": roles.has(request.user, roles.OPERATOR),
         },
         status=400 if problem else 200,
@@ -172,8 +172,10 @@ def letter(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
-def jobs() -> list[RedriveJob]:
-    """Those under way, then the newest that have ended."""
-    active = list(RedriveJob.objects.filter(state__in=RedriveJob.ACTIVE).select_related("subscription")[:JOBS])
-    ended = RedriveJob.objects.exclude(state__in=RedriveJob.ACTIVE).select_related("subscription").order_by("-pk")
-    return active + list(ended[: max(0, 5 - len(active))])
+def jobs(subscription: str = "") -> list[RedriveJob]:
+    """Those under way (of one subscription, or of all), then the newest that have ended."""
+    rows = RedriveJob.objects.select_related("subscription").order_by("-pk")
+    if subscription:
+        rows = rows.filter(subscription__name=subscription)
+    active = list(rows.filter(state__in=RedriveJob.ACTIVE)[:JOBS])
+    return active + list(rows.exclude(state__in=RedriveJob.ACTIVE)[: max(0, 5 - len(active))])

@@ -1,0 +1,170 @@
+"""The pages of the bus as an operator uses them: the stream as it grows, dead letters, a schema that is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.fleet import ROOT, Fleet
+from tests.waiting import until
+
+pytestmark = pytest.mark.browser
+
+TYPE = "shop.parcel.sent"
+
+
+def django(fleet: Fleet, code: str) -> str:
+    """What ``code`` prints, run as Mission Control's own."""
+    argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
+    done = subprocess.run(argv, cwd=ROOT, env=fleet.env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def publish(fleet: Fleet, *events: dict[str, Any], type: str = TYPE) -> list[str]:
+    """Their ids."""
+    said = django(
+        fleet,
+        "import json\nfrom apps.events.actions import publish_all\nfrom apps.events.storing import Draft\n"
+        f"drafts = [Draft({type!r}, one, subject=one['subject']) for one in json.loads({json.dumps(events)!r})]\n"
+        "print(json.dumps([str(one.event_id) for one in publish_all(drafts)]))",
+    )
+    ids: list[str] = json.loads(said)
+    return ids
+
+
+class Endpoint:
+    """A webhook's other end: takes nothing that holds poison, until it is mended."""
+
+    def __init__(self) -> None:
+        self.mended = False
+        self.taken: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                bad = event["data"].get("poison") and not outer.mended
+                if not bad:
+                    outer.taken.append(event)
+                self.send_response(500 if bad else 204)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def endpoint(fleet: Fleet) -> Iterator[Endpoint]:
+    found = Endpoint()
+    django(
+        fleet,
+        "from apps.events.subscriptions import actions\nfrom apps.events.models import Subscription\n"
+        "Subscription.objects.filter(name='parcels').delete()\n"
+        f"wanted = dict(name='parcels', url={found.url!r}, patterns=[{TYPE!r}], handshake=False, max_attempts=1)\n"
+        "actions.create(wanted)",
+    )
+    yield found
+    django(fleet, "from apps.events.models import Subscription\nSubscription.objects.filter(name='parcels').delete()")
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def test_an_event_shows_as_it_is_published_unless_the_reader_holds_still(fleet: Fleet, page: Page) -> None:
+    page.goto(f"{fleet.pages}/events/?type=shop.%23")
+    expect(page.locator("#live-word")).to_have_text("Live")
+    (first,) = publish(fleet, {"subject": "order/live"}, type="shop.order.seen")
+    expect(page.locator(f'#events a[href="/events/{first}/"]')).to_be_visible(timeout=10_000)
+    page.get_by_role("button", name="Pause").click()
+    (second,) = publish(fleet, {"subject": "order/paused"}, type="shop.order.seen")
+    expect(page.locator("#news")).to_contain_text("since you paused", timeout=10_000)
+    assert page.locator(f'#events a[href="/events/{second}/"]').count() == 0
+    page.get_by_role("button", name="Resume").click()
+    row = page.locator(f'#events a[href="/events/{second}/"]')
+    expect(row).to_be_visible(timeout=10_000)
+    row.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("shop.order.seen")
+    expect(page.locator("main")).to_contain_text("order/paused")
+
+
+def test_poison_is_grouped_redriven_behind_a_canary_and_gone(fleet: Fleet, page: Page, endpoint: Endpoint) -> None:
+    page.goto(f"{fleet.pages}/events/dead-letters/?subscription=parcels")
+    expect(page.locator("#live-word")).to_have_text("Live")
+    publish(fleet, *({"subject": f"parcel/{n}", "poison": True} for n in range(3)), {"subject": "parcel/0", "after": 1})
+    group = page.locator("#letters tr[data-fingerprint]")
+    # From the last attempt to the page: the attempt itself is made within a second or two.
+    expect(group).to_have_count(1, timeout=15_000)
+    expect(group).to_contain_text("3")
+    expect(page.locator("#counts [data-f=failed]")).to_have_text("3", timeout=10_000)
+    endpoint.mended = True
+    group.get_by_role("button", name="Redrive").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("#redrive-plan")).to_contain_text("3 letters would be tried")
+    dialog.get_by_role("button", name="Dry run").click()
+    expect(dialog.locator("#redrive-plan")).to_contain_text("1 event behind them would follow")
+    assert not endpoint.taken, "a dry run sends nothing"
+    dialog.get_by_label("Why?").fill("a test")
+    dialog.get_by_role("button", name="Redrive").click()
+    job = page.locator('tr[data-job-state="confirm"]')
+    expect(job).to_be_visible(timeout=20_000)
+    job.get_by_role("button", name="Go on with the rest").click()
+    expect(page.locator("#counts [data-f=failed]")).to_have_text("0", timeout=20_000)
+    expect(page.locator("#letters")).to_contain_text("None matches", timeout=20_000)
+    until(lambda: len(endpoint.taken) == 4, 10, what="every event, and the one that waited behind")
+    expect(page.locator("tr[data-job]").first).to_contain_text("done", timeout=20_000)
+
+
+def test_an_edited_letter_is_retried_and_names_its_original_as_its_cause(
+    fleet: Fleet, page: Page, endpoint: Endpoint
+) -> None:
+    endpoint.mended = False
+    (original,) = publish(fleet, {"subject": "parcel/9", "poison": True})
+    page.goto(f"{fleet.pages}/events/dead-letters/?subscription=parcels&q={original}")
+    page.locator("#letters tr[data-fingerprint] a").first.click(timeout=20_000)
+    page.locator("#letters tr[data-letter] a").first.click()
+    page.get_by_role("button", name="Edit and retry").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("source, locked")
+    expect(dialog.get_by_role("button", name="Retry with this")).to_be_disabled()
+    dialog.get_by_label("Payload").fill('{"subject": "parcel/9", "poison": false}')
+    expect(dialog.locator("#edit-diff")).to_contain_text("/poison")
+    dialog.get_by_label("Why?").fill("it was no poison")
+    dialog.get_by_role("button", name="Retry with this").click()
+    page.wait_for_url(re.compile(r"/events/dead-letters/\d+/$"))
+    expect(page.locator("main")).to_contain_text("stands in the place of")
+    expect(page.locator("h1 + .state")).to_contain_text("taken in the end", timeout=20_000)
+    page.get_by_role("link", name="Event", exact=True).click()
+    expect(page.locator(f'main a[href="/events/{original}/"]').first).to_be_visible()
+    until(lambda: endpoint.taken[-1]["data"] == {"subject": "parcel/9", "poison": False}, 10)
+    assert endpoint.taken[-1]["causationid"] == original
+
+
+def test_a_schema_that_breaks_a_consumer_is_refused_naming_it(fleet: Fleet, page: Page) -> None:
+    page.goto(f"{fleet.pages}/events/catalogue/business.transaction.recorded/")
+    area = page.get_by_label("JSON Schema")
+    document = json.loads(area.input_value())
+    document["properties"].pop("amount")
+    document["required"].remove("amount")
+    area.fill(json.dumps(document))
+    for button, word in (("Try it", "It would be refused"), ("Register", "Refused")):
+        # The refusal is what is asked for; a browser notes every answer of 409 by itself.
+        page.get_by_role("button", name=button).click()
+        said = page.locator("#schema-said")
+        expect(said).to_contain_text(word)
+        expect(said).to_contain_text("mint would break")
+    page.reload()
+    expect(page.locator("main")).to_contain_text("version 1")
