@@ -47,6 +47,7 @@ class Moves:
         self._went: dict[str, frozenset[Lane]] = {}
         """Where a type's events went last. Of one that is not here, the rules of lately tell where they may have."""
         self._emptied: dict[frozenset[Lane], asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._since = 0.0
 
     def adopt(self, routes: Routes) -> None:
@@ -55,13 +56,14 @@ class Moves:
         self._since = time.monotonic()
         self.end()
 
-    def end(self) -> list[asyncio.Task[None]]:
-        """Wait for nothing any more; the tasks that end."""
-        ending = list(self._emptied.values())
-        for task in ending:
+    def end(self) -> set[asyncio.Task[None]]:
+        """Wait for nothing any more; the tasks that are ending."""
+        for task in self._emptied.values():
             task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
         self._emptied.clear()
-        return ending
+        return self._ending
 
     def waits(self, event_type: str, lanes: frozenset[Lane]) -> str:
         """Why an event of this type may not go by ``lanes`` yet; "" when it may, and is taken to go."""
@@ -73,6 +75,7 @@ class Moves:
                 self._emptied[old] = task
             if not task.done():
                 return f"it moves from {_said(old)} to {_said(lanes)}, and waits until what went before is read"
+            task.result()
         if len(self._went) >= MAX_TYPES:
             self._went.clear()
         self._went[event_type] = lanes
@@ -88,7 +91,7 @@ class Moves:
 
     async def _empty(self, lanes: Iterable[Lane]) -> None:
         await asyncio.sleep(self._since + SETTLE_S - time.monotonic())
-        ends = await asyncio.gather(*(_Emptying(self._broker(lane.broker), lane).run() for lane in lanes))
+        ends = await asyncio.gather(*(_Emptying(self._broker, lane).run() for lane in lanes))
         for end in ends:
             moved.add(1, {"outcome": end})
 
@@ -96,8 +99,8 @@ class Moves:
 class _Emptying:
     """The wait for one lane."""
 
-    def __init__(self, transport: Transport, lane: Lane) -> None:
-        self._transport, self._lane = transport, lane
+    def __init__(self, broker: Open, lane: Lane) -> None:
+        self._broker, self._lane = broker, lane
         self._zeros: dict[tuple[str, str], int] = {}
         self._left = math.inf
         self._answered = self._fell = time.monotonic()
@@ -136,9 +139,10 @@ class _Emptying:
     async def _look(self) -> dict[tuple[str, str], int]:
         """What groups have not acknowledged, of partitions that were not seen empty since this began."""
         left: dict[tuple[str, str], int] = {}
-        for group in await self._transport.groups():
-            for place, count in (await self._transport.lag(group)).items():
-                if place.rpartition("/")[0] not in {self._lane.topic, self._transport.whole}:
+        transport = self._broker(self._lane.broker)
+        for group in await transport.groups():
+            for place, count in (await transport.lag(group)).items():
+                if place.rpartition("/")[0] not in {self._lane.topic, transport.whole}:
                     continue
                 where = (group, place)
                 zeros = self._zeros.get(where, 0)

@@ -32,6 +32,9 @@ away = meter.create_gauge("mc.bus.away", description="1 while a broker takes no 
 routed = meter.create_counter("mc.bus.routed", description="Events that brokers took, by broker")
 
 PAUSES: Final = Backoff(first_s=0.5, most_s=5.0)
+"""Between two looks at whether a broker is back."""
+AGAIN: Final = Backoff(first_s=0.5, most_s=15.0)
+"""Until a row is offered again: one for each key that waits is written each time."""
 MOVE_AGAIN_S: Final = 0.5
 BEHIND_S: Final = 0.1
 MAX_TAKEN: Final = 10_000
@@ -123,7 +126,9 @@ class Routed:
                 for send in sends:
                     if _key(send.out) in failed:
                         plan.answers[send.at] = Waits("It waits behind an earlier event of its key.", BEHIND_S)
-            await asyncio.gather(*(self._offer(kind, sends, plan.answers) for kind, sends in wave.items()))
+            # Chosen before any is offered: what one broker does not take now, another may.
+            going = {kind: [one for one in sends if plan.answers[one.at] is None] for kind, sends in wave.items()}
+            await asyncio.gather(*(self._offer(kind, sends, plan.answers) for kind, sends in going.items() if sends))
             failed |= {_key(out) for out, answer in zip(batch, plan.answers, strict=True) if answer is not None}
         return plan.answers
 
@@ -160,21 +165,22 @@ class Routed:
             return [Target(Lane(self._default, out.topic), out.key)]
         return self._routes.targets(out.event.type)
 
-    async def _offer(self, kind: str, sends: list[_Send], answers: list[Rejected | Waits | None]) -> None:
-        """Hand over what may go to one broker, and note the answers; one that is away puts off its own."""
-        going = [send for send in sends if answers[send.at] is None]
-        if not going:
-            return
+    async def _offer(self, kind: str, going: list[_Send], answers: list[Rejected | Waits | None]) -> None:
+        """Hand over what goes to one broker, and note the answers; one that is away puts off its own."""
         try:
             place = self._place(kind)
             if place.watching is not None:
                 raise TransportAway(place.why)
             said = await place.transport.publish([send.out for send in going])
         except TransportAway as error:
-            again_s = PAUSES.longest(self._is_away(kind, error))
+            again_s = AGAIN.longest(self._is_away(kind, error))
             for send in going:
                 answers[send.at] = Waits(f"{kind}: {error}", again_s)
             return
+        if place.tries:
+            log.warning("%s is back.", kind)
+            away.set(0, {"broker": kind})
+            place.tries = 0
         routed.add(sum(answer is None for answer in said), {"broker": kind})
         for send, answer in zip(going, said, strict=True):
             if answer is not None:
@@ -203,23 +209,26 @@ class Routed:
             return 10
         place.why = str(error)
         if place.watching is None:
-            log.warning("%s is away (%s): its events wait in the outbox, others go.", kind, error)
-            away.set(1, {"broker": kind})
-            place.watching = asyncio.create_task(self._watch(kind, place), name=f"waiting for {kind}")
-        return max(place.tries, 1)
-
-    async def _watch(self, kind: str, place: _Place) -> None:
-        while True:
+            if not place.tries:
+                log.warning("%s is away (%s): its events wait in the outbox, others go.", kind, error)
+                away.set(1, {"broker": kind})
             place.tries += 1
-            await asyncio.sleep(PAUSES.pause(place.tries, random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
+            place.watching = asyncio.create_task(self._watch(place), name=f"waiting for {kind}")
+        return place.tries
+
+    async def _watch(self, place: _Place) -> None:
+        """Until the broker answers. Whether it takes events too is seen by offering it some."""
+        tries = place.tries
+        while True:
+            await asyncio.sleep(PAUSES.pause(tries, random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
             try:
                 await place.transport.groups()
             except TransportError as error:
                 place.why = str(error)
+                tries += 1
+                place.tries = tries
                 continue
-            log.warning("%s is back.", kind)
-            away.set(0, {"broker": kind})
-            place.tries, place.watching = 0, None
+            place.watching = None
             return
 
     # -- subscribing -----------------------------------------------------------------------------
@@ -237,8 +246,8 @@ class Routed:
         for pattern in patterns:
             segments(pattern)
         reading = Reading(self, patterns, group, member, topics, start, lease_s)
-        await reading.begin()
         self._readings.add(reading)
+        await reading.begin()
         return reading
 
     def carriers(self, event_type: str) -> set[str]:
@@ -269,7 +278,7 @@ class Routed:
         return Stats(*(sum(getattr(one, name.name) for one in met) for name in fields(Stats)))
 
     async def close(self) -> None:
-        ending = self._moves.end()
+        ending = list(self._moves.end())
         for place in self._places.values():
             if place.watching is not None:
                 place.watching.cancel()
