@@ -88,13 +88,15 @@ def step(row: Subscription, holder: str, handler: Handler, tail: Tail, position:
     wanted = Wanted(handler.name, handler.patterns)
     found = read(row, wanted, tail, position, AT_ONCE, RETRIES, clock.wall())
     fallen: set[str] = set()
-    failed = 0
+    taken = failed = 0
     for item in (*found.letters, *found.fresh):
         if item.key in fallen:
             if item.letter is None:
                 queue.park(row, item.event, clock.wall())
             continue
-        if not _handle(row, holder, handler, item):
+        if _handle(row, holder, handler, item):
+            taken += 1
+        else:
             fallen.add(item.key)
             failed += 1
     if found.position > position and not Subscription.objects.filter(pk=row.pk, holder=holder).update(
@@ -103,7 +105,7 @@ def step(row: Subscription, holder: str, handler: Handler, tail: Tail, position:
         raise Lost
     moved = found.position > position or bool(found.letters)
     due = queue.next_due(row) if found.letters or failed else found.next_due
-    return Step(found.position, moved, due, len(found.letters) + len(found.fresh) - failed, failed, found.stale)
+    return Step(found.position, moved, due, taken, failed, found.stale)
 
 
 def _handle(row: Subscription, holder: str, handler: Handler, item: Item) -> bool:
