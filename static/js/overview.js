@@ -8,6 +8,7 @@ const tiles = document.getElementById("tiles");
 const changes = document.getElementById("changes");
 const affected = document.getElementById("affected");
 const plane = document.getElementById("plane");
+const bus = document.getElementById("bus");
 const blind = document.getElementById("blind");
 const template = document.getElementById("tile");
 
@@ -159,6 +160,10 @@ function drawPlane(gateway) {
   text(field(plane, "dropped"), (gateway.dropped ?? 0).toLocaleString("en"));
 }
 
+function drawBus(events = {}) {
+  for (const name of ["failed", "keys", "waiting", "lag"]) text(field(bus, name), events[name]?.toLocaleString("en") ?? "–");
+}
+
 /** The feed is lost: what stands here is the past, and the verdict says so in place of what it last said. */
 function drawLost(at) {
   if (verdict.dataset.lost) return;
@@ -167,11 +172,12 @@ function drawLost(at) {
   drawVerdict({ state: "unknown", title: "Not known: the live feed is lost", detail: last }, {});
 }
 
-live(["verdict", "services", "gateway", "changes", "own"], (state) => {
+live(["verdict", "services", "gateway", "changes", "own", "events"], (state) => {
   delete verdict.dataset.lost;
   drawVerdict(state.verdict, state.sources);
   drawTiles(state.services);
   drawChanges(state.changes);
   drawPlane(state.gateway);
+  drawBus(state.events);
   fillParts(document, state.own ?? {});
 }, drawLost);

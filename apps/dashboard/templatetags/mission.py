@@ -86,6 +86,12 @@ def count(value: int) -> str:
 
 
 @register.filter
+def known(value: Any) -> str:
+    """A count; a dash for one that is not known."""
+    return f"{value:,}" if isinstance(value, int) else "–"
+
+
+@register.filter
 def duration(value: Any) -> str:
     number = _number(value)
     return "–" if number is None else words.ago(number)
