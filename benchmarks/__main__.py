@@ -1,4 +1,4 @@
-"""``python -m benchmarks [P1 P2 P3 P8] [--quick]``: run them, print the table.
+"""``python -m benchmarks [P1 P2 P3 P6 P8] [--quick]``: run them, print the table.
 
 Exit code 1 when a run was falsified, 2 when a figure misses what it must reach (--quick measures nothing, so it misses
 nothing).
