@@ -168,3 +168,41 @@ def test_a_schema_that_breaks_a_consumer_is_refused_naming_it(fleet: Fleet, page
         expect(said).to_contain_text("mint would break")
     page.reload()
     expect(page.locator("main")).to_contain_text("version 1")
+
+
+def test_a_webhook_is_made_tried_paused_and_given_a_new_secret(fleet: Fleet, page: Page, endpoint: Endpoint) -> None:
+    django(fleet, "from apps.events.models import Subscription\nSubscription.objects.filter(name='e2e-hook').delete()")
+    page.goto(f"{fleet.pages}/events/subscriptions/")
+    page.get_by_role("button", name="New webhook").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("e2e-hook")
+    dialog.get_by_label("URL").fill("http://169.254.169.254/latest")
+    dialog.get_by_label("Patterns, by spaces").fill("e2e.#")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.locator("#webhook-error")).to_contain_text("url")
+    dialog.get_by_label("URL").fill(endpoint.url)
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.locator("#webhook-secret")).to_contain_text("whsec_")
+    with page.expect_navigation():
+        dialog.get_by_role("button", name="Close").click()
+    page.locator('tr[data-subscription="e2e-hook"] a').first.click()
+    confirm(page, "Pause")
+    expect(page.locator("h1 + .state")).to_have_text("paused")
+    confirm(page, "Resume")
+    expect(page.locator("h1 + .state")).to_have_text("active")
+    for button, verb, shown in (("Test", "Send", "outcome: delivered"), ("Rotate secret", "Rotate", "secret: whsec_")):
+        page.get_by_role("button", name=button, exact=True).click()
+        page.get_by_label("Why?").fill("a test")
+        page.get_by_role("dialog").get_by_role("button", name=verb).click()
+        expect(page.locator("#confirm-text")).to_contain_text(shown, timeout=15_000)
+        with page.expect_navigation():
+            page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(page.locator("main")).to_contain_text("control.sample.sent")
+    django(fleet, "from apps.events.models import Subscription\nSubscription.objects.filter(name='e2e-hook').delete()")
+
+
+def confirm(page: Page, verb: str) -> None:
+    page.get_by_role("button", name=verb, exact=True).click()
+    page.get_by_label("Why?").fill("a test of the button")
+    with page.expect_navigation():
+        page.get_by_role("dialog").get_by_role("button", name=verb).click()
