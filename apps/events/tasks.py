@@ -9,7 +9,7 @@ from django.conf import settings
 
 from apps.events import outbox
 from apps.events.letters.models import DeadLetter
-from apps.events.models import Event, PublishedKey, Stream
+from apps.events.models import Event, Handled, PublishedKey, Stream
 from apps.lib import clock
 
 CHUNK = 5000
@@ -31,6 +31,12 @@ def prune() -> None:
     # Before their events: a key answers with all of them or is unknown.
     while old_keys := list(PublishedKey.objects.filter(time__lt=cut).values_list("pk", flat=True)[:KEYS]):
         PublishedKey.objects.filter(pk__in=old_keys).delete()
+    # What was handled is known for as long as its event could be replayed.
+    for _ in range(ROUNDS):
+        handled = list(Handled.objects.filter(at__lt=cut).order_by("at").values_list("pk", flat=True)[:CHUNK])
+        Handled.objects.filter(pk__in=handled).delete()
+        if len(handled) < CHUNK:
+            break
     memory = Stream.objects.filter(kept=True).values("name")
     for _ in range(ROUNDS):
         # An event that still waits in the outbox stays, however old: it was accepted. So does one that somebody lacks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from apps.events.models import Event, Handled, Subscription
 from apps.events.subscriptions import handlers, store
 from apps.events.subscriptions.handlers import Handler
 from apps.events.subscriptions.store import Lost, Tail
+from apps.events.tasks import prune
 from services.kit.events.retry import Permanent
 from tests.unit.events.subscriptions.running import emit, emit_many, engine, eventually, positions
 
@@ -128,3 +130,12 @@ def test_without_the_lease_nothing_is_handled() -> None:
     with pytest.raises(Lost):
         handlers.step(held, "me", one, Tail(), 0)
     assert seen == [] and not Handled.objects.exists()
+
+
+def test_what_was_handled_is_forgotten_with_the_events(settings: Any) -> None:
+    row = Subscription.objects.create(name="inner", kind="internal")
+    now = datetime.now(UTC)
+    for n, days in enumerate((settings.EVENT_DAYS + 1, settings.EVENT_DAYS - 1)):
+        Handled.objects.create(subscription=row, source="s", event_id=str(n), at=now - timedelta(days=days))
+    prune()
+    assert list(Handled.objects.values_list("event_id", flat=True)) == ["1"]
