@@ -23,8 +23,8 @@ MAX_ANSWER = 8 * 1024 * 1024
 
 
 @asynccontextmanager
-async def repair() -> AsyncIterator[Repair]:
-    """The archive's repair."""
+async def repair(source: str = "", key: str | None = None) -> AsyncIterator[Repair]:
+    """The archive's repair, of one ``source`` or partition ``key`` alone where they are given."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=4, keepalive_timeout=5, socket_factory=settings.ADDRESS_GUARD.open_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -33,11 +33,11 @@ async def repair() -> AsyncIterator[Repair]:
         trust_env=False,
     ) as http:
 
-        async def find(source: str) -> Published | None:
-            urls = await ask(_urls, source)
+        async def find(name: str) -> Published | None:
+            urls = await ask(_urls, name) if source in ("", name) else []
             return Published(partial(_get, http, urls)) if urls else None
 
-        yield Repair(DjangoGaps(), find, sources)
+        yield Repair(DjangoGaps(), find, sources, key=key)
 
 
 def _urls(source: str) -> list[str]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import aiohttp
+from fastapi import APIRouter
 
 from .auth import HEADER
+from .events.mending import Mender
 from .events.repair import Published
 from .events.retry import Away
 
@@ -57,6 +59,20 @@ class Publishers:
                 return await bounded(response)
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise Away(str(error) or type(error).__name__) from None
+
+
+def repairs(mender: Mender) -> APIRouter:
+    """``POST /events/repair``: compare with the publishers and fetch now; ``/health`` says how it goes."""
+    routes = APIRouter(prefix="/events", tags=["events"])
+
+    @routes.post("/repair", status_code=202)
+    async def repair() -> dict[str, list[str]]:
+        """Look at once for what the bus lost. ``known``: what is being looked for already."""
+        known = mender.said
+        mender.ask()
+        return {"known": known}
+
+    return routes
 
 
 async def bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -14,7 +14,7 @@ from services.kit.events.consumer import Consumer
 from services.kit.events.mending import Mender
 from services.kit.events.repair import Repair
 from services.kit.inbox import SqlInbox
-from services.kit.publishers import Publishers
+from services.kit.publishers import Publishers, repairs
 from services.kit.settings import Settings
 from services.kit.store import Store
 from services.mint.api import router
@@ -35,6 +35,7 @@ def build(settings: Settings) -> FastAPI:
     # The ledger's key carries nothing else, so a height that never comes is a transaction that is missing here.
     inbox = SqlInbox(store, settings.name, needed.guard(apply), system=broker.transport.name, gapless=True)
     publishers = Publishers({LEDGER: settings.ledger_url}, settings.fleet_token)
+    mender = Mender(Repair(inbox.gaps, publishers.find, publishers.names, [RECORDED]))
     consumer = Consumer(
         broker.transport,
         inbox,
@@ -43,7 +44,7 @@ def build(settings: Settings) -> FastAPI:
         group=settings.name,
         member=settings.instance,
         rows=inbox.rows,
-        mender=Mender(Repair(inbox.gaps, publishers.find, publishers.names, [RECORDED])),
+        mender=mender,
     )
     return create_app(
         settings,
@@ -56,5 +57,5 @@ def build(settings: Settings) -> FastAPI:
             Check("bus", consumer.probe),
             Check("events", consumer.probe_whole, critical=False),
         ],
-        routers=[router(store)],
+        routers=[router(store), repairs(mender)],
     )

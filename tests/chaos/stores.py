@@ -10,7 +10,7 @@ from services.kit.broker import follow
 from services.kit.events.signing import Ring
 from services.kit.events.transport.routed import Routed
 from services.kit.inbox import INBOX, PARKED
-from services.kit.outbox import OUTBOX, SENT
+from services.kit.outbox import NUMBERED, OUTBOX, SENT
 from services.kit.parked import REPORTED
 from services.kit.store import Migration
 from tests import signed
@@ -30,7 +30,7 @@ SEEN = Migration(
         "CREATE TABLE seen (id {serial}, source TEXT NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL)",
     )
 )
-OUTGOING = (OUTBOX, SENT, RECORDED)
+OUTGOING = (OUTBOX, SENT, RECORDED, NUMBERED)
 INCOMING = (INBOX, PARKED, REPORTED, SEEN)
 
 

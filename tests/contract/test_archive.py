@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection
 
 from apps.events import queries, sequencer, tasks
@@ -194,3 +195,14 @@ def test_retention_takes_them_like_ours(settings: Any) -> None:
     settings.EVENT_DAYS = 30
     tasks.prune()
     assert [row.event_id for row in log()] == ["e1"]
+
+
+def test_by_hand_it_is_said_what_the_publishers_have_no_more_of(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MC_FLEET_TOKEN", "for the fleet")
+    call_command("events", "repair")
+    assert "0 events were fetched" in capsys.readouterr().out
+    take(event(1), event(4), event(2, partition_key="7"))
+    with pytest.raises(CommandError, match="no more of it"):
+        call_command("events", "repair", "--source", "orders", "--key", "42")
+    assert "still missing: orders, key '42', numbers 2 to 3\n" in capsys.readouterr().out
+    call_command("events", "repair", "--source", "bills")

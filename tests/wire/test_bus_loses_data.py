@@ -177,6 +177,8 @@ def test_a_hole_whose_publisher_is_away_is_said_until_it_is_back(
     until(lambda: heights(home) == [1, 2, 6], 20)
     until(lambda: "3 events never came" in says(mint)[1], 20)
     covenant.start()
+    assert mint.post("/events/repair", {}, fleet=False).status_code == 401
+    assert mint.post("/events/repair", {}).status_code == 202
     until(lambda: len(heights(home)) == 6 and whole(mint), 60, what="it mends by itself")
     assert sorted(heights(home)) == [1, 2, 3, 4, 5, 6]
 

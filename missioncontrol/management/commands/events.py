@@ -13,6 +13,7 @@ from django.db import DatabaseError
 from apps.events import tail
 from apps.events.intake import command as intake
 from apps.events.letters import command as letters
+from missioncontrol import repair
 from services.kit.events.cloudevent import EventError
 from services.kit.events.patterns import PatternError
 from services.kit.problem import Refused
@@ -23,12 +24,12 @@ WRONG = 2
 class Command(BaseCommand):
     """See the module. What can't be done is said in a sentence, and the exit code is 2."""
 
-    help = "Follow the log and publish to it, redrive dead letters, and replay the log."
+    help = "Follow the log and publish to it, redrive dead letters, replay the log, and repair it."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(required=True, metavar="COMMAND")
-        for room in (tail, intake, letters):
+        for room in (tail, intake, letters, repair):
             room.add(commands)
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -139,7 +139,7 @@ class Repair:
     """Keeps one consumer whole.
 
     ``find`` answers with a source's log, or None for one that has none that could be asked; ``sources`` are those whose
-    tails are compared.
+    tails are compared. With ``key`` nothing else is looked after.
     """
 
     def __init__(
@@ -148,11 +148,13 @@ class Repair:
         find: Callable[[str], Awaitable[Published | None]],
         sources: Callable[[], Awaitable[Sequence[str]]],
         patterns: Sequence[str] = ("#",),
+        key: str | None = None,
     ) -> None:
         self._gaps = gaps
         self._find = find
         self._sources = sources
         self._patterns = patterns
+        self._key = key
         self._known: dict[str, _Source] = {}
 
     @property
@@ -193,6 +195,8 @@ class Repair:
                 continue
             heard = await self._gaps.heard([(name, head.key) for head in found.heads])
             for head in found.heads:
+                if self._key not in {None, head.key}:
+                    continue
                 if head.last > heard.get((name, head.key), 0) and len(source.targets) < MOST_TARGETS:
                     known = source.targets.setdefault(head.key, _Target(head.last))
                     known.last = max(known.last, head.last)
@@ -222,6 +226,8 @@ class Repair:
                 if rest.get((name, key), 0) >= target.last:
                     del source.targets[key]
         for hole in await self._gaps.holes(HOLES):
+            if self._key not in {None, hole.key[1]}:
+                continue
             count += await self._fetch(hole, handle)
         return count
 
