@@ -36,7 +36,7 @@ def processing(delivery: Delivery, system: str, group: str) -> Iterator[Span]:
     event = delivery.event
     assert event is not None  # noqa: S101 - odd entries are not processed
     attributes = {
-        "messaging.system": system,
+        "messaging.system": delivery.broker or system,
         "messaging.operation.type": "process",
         "messaging.operation.name": "process",
         "messaging.destination.name": delivery.topic,
