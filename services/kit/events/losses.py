@@ -15,6 +15,7 @@ _COUNTERS = {
     "malformed": meter.create_counter("mc.bus.malformed", description="Entries of the bus that were no events"),
     "unrouted": meter.create_counter("mc.bus.unrouted", description="Published events that no queue took"),
     "late": meter.create_counter("mc.bus.late", description="Deliveries settled after their partition had been lost"),
+    "breaks": meter.create_counter("mc.bus.breaks", description="Times that reading was cut off, or a group forgotten"),
 }
 _told: WeakKeyDictionary[Transport, Stats] = WeakKeyDictionary()
 """What was counted of each transport already: one may serve a pump and several consumers."""
