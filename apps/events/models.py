@@ -94,6 +94,7 @@ class EventQuerySet(models.QuerySet["Event"]):
             OutboxMessage.objects.filter(event_id__in=part).delete()
             EventTag.objects.filter(event_id__in=part).delete()
             DeadLetter.objects.filter(stored__in=part).delete()
+            DeadLetter.objects.filter(replaced_by__in=part).update(replaced_by=None)
             gone += int(models.QuerySet(self.model, using=self.db).filter(pk__in=part)._raw_delete(self.db))
         return gone
 

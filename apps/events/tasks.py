@@ -8,7 +8,7 @@ from celery import shared_task
 from django.conf import settings
 
 from apps.events import outbox
-from apps.events.letters.models import DeadLetter
+from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event, Handled, PublishedKey, Stream
 from apps.lib import clock
 
@@ -37,6 +37,11 @@ def prune() -> None:
         Handled.objects.filter(pk__in=handled).delete()
         if len(handled) < CHUNK:
             break
+    # Letters go with their events; these have none in the log.
+    ended = DeadLetter.objects.filter(closed_at__lt=cut, state__in=DeadLetter.CLOSED)
+    while old_letters := list(ended.values_list("pk", flat=True)[:KEYS]):
+        DeadLetter.objects.filter(pk__in=old_letters).delete()
+    RedriveJob.objects.filter(ended_at__lt=cut).delete()
     memory = Stream.objects.filter(kept=True).values("name")
     for _ in range(ROUNDS):
         # An event that still waits in the outbox stays, however old: it was accepted. So does one that somebody lacks.
