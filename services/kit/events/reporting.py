@@ -23,7 +23,7 @@ from opentelemetry import metrics
 from .cloudevent import CloudEvent, EventError, decode
 from .retry import Away, Backoff
 from .signing import CONTROL, Keys, NoKey
-from .transport.base import Outgoing, Transport, TransportAway
+from .transport.base import Outgoing, Transport, TransportAway, Waits
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -160,6 +160,9 @@ class Reporter:
         except NoKey as error:
             raise TransportAway(str(error)) from None
         for one, refused in zip(reports, await self._transport.publish(batch), strict=True):
+            if isinstance(refused, Waits):
+                # Where they go is away. What others of them were taken is said again, and is the same.
+                raise TransportAway(str(refused))
             reported.add(1, {"group": self._group, "outcome": "refused" if refused else "sent"})
             if refused:
                 # It will be refused again: the row stays, and its page lacks it.

@@ -113,6 +113,27 @@ async def test_reports_wait_for_a_bus_that_is_away_and_are_signed() -> None:
     assert all(Ring.of([("g", "g" * 48)]).refusal(one) == "" for one in said)
 
 
+async def test_reports_wait_for_the_one_of_several_brokers_that_is_away() -> None:
+    """A bus of several answers for each event that its broker is away: that is no refusal, after which nobody asks."""
+
+    class Several(Memory):
+        waits = 1
+
+        async def publish(self, batch: Sequence[Outgoing]) -> list[Any]:
+            if self.waits and batch[0].event.type == PARKED:
+                self.waits -= 1
+                return [Waits("redis is away", 0.1) for _ in batch]
+            return await super().publish(batch)
+
+    transport, rows, stopping = Several(), Told(), asyncio.Event()
+    rows.parks("a1")
+    task = asyncio.create_task(Reporter(transport, rows, Ring.of([("g", "g" * 48)]), "g").run(stopping, {}))
+    await soon(lambda: not rows.reports)
+    stopping.set()
+    await task
+    assert [one.type for one in published(transport)] == [STARTED, PARKED]
+
+
 async def test_without_a_key_nothing_is_said_and_rows_wait() -> None:
     transport, rows, stopping = Memory(), Told(), asyncio.Event()
     rows.parks("a1")
