@@ -1,0 +1,196 @@
+"""What others do to a broker while we use it: delete what is ours, put something else in its place, flood it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiormq
+import pytest
+import redis
+from aiokafka.admin import AIOKafkaAdminClient
+from sqlalchemy import Connection, text
+
+from services.kit.events.cloudevent import CloudEvent
+from services.kit.events.consumer import Consumer
+from services.kit.events.transport import kafka_wire, rabbit_wire, redis_wire
+from services.kit.events.transport.base import Outgoing, Subscription, Transport, TransportAway, partition_of
+from services.kit.inbox import INBOX, PARKED, SqlInbox
+from services.kit.parked import MAX_ODD, REPORTED
+from services.kit.store import Migration, Store
+from tests.brokers import Broker, Entry
+from tests.contract.bus import LEASE_S, Lane, nothing_is_left, numbers, send, take
+from tests.redis_server import admin_url
+from tests.signed import KEYS
+from tests.waiting import patient
+
+
+async def publishes(bus: Transport, event: CloudEvent, seconds: float = 40) -> None:
+    """It is taken, in the end."""
+    deadline = time.monotonic() + patient(seconds)
+    while True:
+        said: object = None
+        try:
+            (said,) = await bus.publish([Outgoing(event)])
+            if said is None:
+                return
+        except TransportAway as error:
+            said = error
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.2)
+
+
+async def gets(reader: Subscription, n: int, seconds: float = 60) -> list[Any]:
+    """Everything that comes until the event ``n`` is there."""
+    found: list[Any] = []
+    deadline = time.monotonic() + patient(seconds)
+    while n not in found:
+        assert time.monotonic() < deadline, found
+        some = await reader.fetch(50, 0.5)
+        found += numbers(some)
+        with suppress(TransportAway):
+            await reader.ack(some)
+    return found
+
+
+def kind_of(broker: Broker) -> str:
+    return broker.url.partition(":")[0]
+
+
+async def on_rabbitmq(url: str, do: Callable[[Any], Awaitable[object]]) -> None:
+    connection = await aiormq.connect(url)
+    try:
+        await do(await connection.channel())
+    finally:
+        await connection.close()
+
+
+async def on_kafka(broker: Any, do: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{broker.port}")
+    await admin.start()
+    try:
+        await do(admin)
+    finally:
+        await admin.close()
+
+
+async def delete_group(lane: Lane) -> None:
+    """What remembers the group's place is gone: groups on Redis, queues on RabbitMQ; Kafka gives up no group in use, so
+    its topic goes."""
+    group = lane.group("g")
+    if kind_of(lane.broker) == "redis":
+        with redis.Redis.from_url(admin_url(lane.broker.url)) as client:
+            for place in redis_wire.places_of(lane.domain):
+                client.xgroup_destroy(redis_wire.stream_of(place), group)
+    elif kind_of(lane.broker) == "amqp":
+
+        async def delete(channel: Any) -> None:
+            for number in range(8):
+                await channel.queue_delete(rabbit_wire.queue_of(group, number))
+
+        await on_rabbitmq(lane.broker.url, delete)
+    else:
+        await on_kafka(lane.broker, lambda admin: admin.delete_topics([kafka_wire.TOPIC_PREFIX + lane.domain]))
+
+
+async def test_a_group_that_somebody_deletes_comes_back_and_misses_nothing_that_comes_after(lane: Lane) -> None:
+    bus, reader = lane.connect(), await lane.join()
+    await send(bus, [lane.event(n=1)])
+    assert numbers(await take(reader, 1)) == [1]
+    await delete_group(lane)
+    await publishes(bus, lane.event(n=2))
+    # What was seen may come again: nobody knows any more that it was.
+    assert set(await gets(reader, 2)) <= {1, 2}
+    await publishes(bus, lane.event(n=3))
+    assert set(await gets(reader, 3)) <= {1, 2, 3}
+    await nothing_is_left(lane, reader)
+
+
+async def test_what_stands_in_the_place_of_a_topic_is_told_and_costs_that_topic_alone(
+    lane: Lane, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kind_of(lane.broker) != "redis":
+        return  # Elsewhere a name is of one kind.
+    bus, other = lane.connect(), Lane(lane.broker)
+    other.made = lane.made
+    reader = await lane.join("g", "m", lane.pattern, other.pattern)
+    event = lane.event(n=1)
+    key = redis_wire.stream_of((lane.domain, partition_of(event)))
+    with redis.Redis.from_url(admin_url(lane.broker.url)) as client:
+        client.delete(key)
+        client.set(key, "mine")
+        (refused,) = await bus.publish([Outgoing(event)])
+        assert "WRONGTYPE" in str(refused)
+        await send(bus, [other.event(n=2)])
+        assert 2 in await gets(reader, 2)
+        said = [record for record in caplog.records if "can't be read" in record.getMessage()]
+        assert 1 <= len(said) < 20, "it is told, and not at every turn"
+        client.delete(key)
+    await publishes(bus, event)
+    assert 1 in await gets(reader, 1)
+
+
+async def test_a_topic_with_fewer_partitions_is_read_all_the_same(lane: Lane) -> None:
+    if kind_of(lane.broker) != "kafka":
+        return  # Only there somebody else may make our topics.
+    name = kafka_wire.TOPIC_PREFIX + lane.domain
+    await on_kafka(lane.broker, lambda admin: kafka_wire.make_topics(admin, {name}, 3))
+    bus, reader = lane.connect(), await lane.join()
+    await send(bus, lane.events(60, keys=20))
+    assert sorted(numbers(await take(reader, 60))) == list(range(60))
+    await nothing_is_left(lane, reader)
+
+
+SEEN = Migration(("CREATE TABLE seen (n INTEGER NOT NULL)",))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", (INBOX, PARKED, REPORTED, SEEN))
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_a_flood_of_what_is_no_event_is_bounded_and_counted_and_events_come_through(
+    lane: Lane, store: Store
+) -> None:
+    """Foreign entries ten times as many as events, 2 MB among them; more than a consumer keeps."""
+
+    def handle(connection: Connection, event: CloudEvent) -> None:
+        connection.execute(text("INSERT INTO seen (n) VALUES (:n)"), {"n": event.data["n"]})
+
+    async def number(query: str) -> int:
+        return int(await store.read(lambda connection: connection.execute(text(query)).scalar_one()))
+
+    bus = lane.connect()
+    inbox = SqlInbox(store, lane.group("g"), handle)
+    consumer = Consumer(bus, inbox, [lane.pattern], keys=KEYS, group=lane.group("g"), member="m", lease_s=LEASE_S)
+    await consumer.start()
+    try:
+        large = [Entry(b"x" * 1_900_000, {})] * 5
+        flood = large + [Entry(b"noise %d" % n, {"from": "elsewhere"}) for n in range(MAX_ODD + 195)]
+        await asyncio.to_thread(lane.broker.put, lane.domain, flood)
+        events = [replace(lane.event(key=f"k{n % 20}", n=n), source="tests") for n in range(120)]
+        await send(bus, [KEYS.sign(event, "tests") for event in events])
+
+        async def seen() -> tuple[int, int]:
+            rows = await store.read(
+                lambda connection: connection.execute(text("SELECT COUNT(*) FROM seen")).scalar_one()
+            )
+            return int(rows), (await inbox.kept()).odd
+
+        deadline = time.monotonic() + patient(60)
+        while (now := await seen()) != (120, MAX_ODD) or sum((await bus.lag(lane.group("g"))).values()):
+            assert time.monotonic() < deadline, (now, await bus.lag(lane.group("g")))
+            await asyncio.sleep(0.2)
+        assert bus.stats().malformed >= len(flood)
+        assert await number("SELECT MAX(LENGTH(body)) FROM parked") <= 64 * 1024
+    finally:
+        await consumer.stop()
+    assert len(await asyncio.to_thread(lane.broker.dead, lane.group("g"))) == len(flood) - MAX_ODD
