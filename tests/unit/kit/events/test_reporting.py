@@ -22,6 +22,7 @@ from services.kit.events.reporting import (
     read_command,
 )
 from services.kit.events.signing import Key, Ring, sign
+from services.kit.events.transport.base import Outgoing, Waits
 from tests.signed import KEYS, SECRETS
 from tests.unit.kit.events.memory import Memory, Scripted
 from tests.unit.kit.events.test_consumer import soon
