@@ -20,19 +20,17 @@ from functools import partial
 from typing import Any, Final
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from ..retry import Backoff
 from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, Stats, TransportAway, TransportError, Wanted
 from .bindings import unbound
 from .hands import Hands
+from .rabbit_group import make_group
 from .rabbit_log import GROUP, ORDER, Replay, headers_of, order
 from .rabbit_wire import (
     DEAD,
     DEAD_KEEP,
-    EXCHANGE,
-    GROUPS,
     MEMBERS,
     TOPIC,
     Address,
@@ -41,7 +39,6 @@ from .rabbit_wire import (
     connect,
     declare,
     declare_dead,
-    declare_queue,
     queue_of,
 )
 
@@ -100,6 +97,7 @@ class Reading:
         self._members: dict[str, float] = {}
         """Whom we heard, and when they are given up."""
         self._ever_joined = False
+        self._deleted = False
         self._renewed = time.monotonic()
         self._beat_at = 0.0
         self._tries = 0
@@ -171,6 +169,9 @@ class Reading:
 
     async def _look(self) -> None:
         """Have a connection, a desk for each partition, and on them what came."""
+        if self._deleted:
+            self._deleted = False
+            raise Gone("a queue of the group was deleted, and is made again")
         if self._connection is None or self._connection.is_closed:
             await self._connect()
         now = time.monotonic()
@@ -281,48 +282,13 @@ class Reading:
         """What the group needs, once for all its members; and what this member hears the others by."""
         await declare(control)
         await declare_dead(control, self.group)
-        if await self._is_new(connection):
-            await self._make_group(connection, control)
-        for number in range(PARTITIONS):
-            await self._bind(control, number)
+        # Whoever joined once and finds its group gone has missed what came since: from the beginning.
+        start: Start = "earliest" if self._ever_joined else self._start
+        await make_group(connection, control, self.group, self._wanted.patterns, start)
         self._ever_joined = True
         told = await control.queue_declare("", exclusive=True, auto_delete=True, arguments={"x-max-length": 1000})
         await control.queue_bind(told.queue or "", MEMBERS, self.group)
         await control.basic_consume(told.queue or "", self._told, no_ack=True)
-
-    async def _is_new(self, connection: AbstractConnection) -> bool:
-        channel = await connection.channel(publisher_confirms=False)
-        try:
-            await channel.queue_declare(queue_of(self.group, PARTITIONS - 1), passive=True)
-        except ChannelNotFoundEntity:
-            return True
-        await channel.close()
-        return False
-
-    async def _make_group(self, connection: AbstractConnection, control: AbstractChannel) -> None:
-        """Make the queues; the last of them says that all are made."""
-        lock = await connection.channel(publisher_confirms=False)
-        try:
-            # Of members that begin at the same time, one.
-            await lock.queue_declare(f"mc.{self.group}.making", exclusive=True, auto_delete=True)
-        except ChannelLockedResource:
-            raise Gone("Another member makes the group's queues.") from None
-        # Whoever joined once and finds its group gone has missed what came since: from the beginning.
-        start: Start = "earliest" if self._ever_joined else self._start
-        if await self._is_new(connection):
-            for number in range(PARTITIONS):
-                await declare_queue(control, self.group, number)
-                if start != "latest":
-                    await order(control, self.group, number, secrets.token_hex(8), start)
-                    await self._bind(control, number)
-                    await order(control, self.group, number, secrets.token_hex(8), None)
-            await control.basic_publish(self.group.encode(), routing_key=GROUPS)
-        await lock.queue_delete(f"mc.{self.group}.making")
-        await lock.close()
-
-    async def _bind(self, control: AbstractChannel, number: int) -> None:
-        for pattern in self._wanted.patterns:
-            await control.queue_bind(queue_of(self.group, number), EXCHANGE, f"{pattern}.p{number}")
 
     async def _open(self, number: int) -> None:
         """Get into the row of those who consume the partition."""
@@ -331,8 +297,14 @@ class Reading:
         await ask(channel.basic_qos(prefetch_count=PREFETCH))
         self._desks[number] = desk
         self._hands.hold(desk.place)
+        channel.on_consumer_cancel_callbacks.add(self._cancelled)
         await ask(channel.basic_consume(queue_of(self.group, number), desk.arrived))
         channel.closing.add_done_callback(lambda _: self._changed.set())
+
+    def _cancelled(self, _: object) -> None:
+        """RabbitMQ gives us a queue no more: somebody deleted it."""
+        self._deleted = True
+        self._changed.set()
 
     def _lose(self, number: int) -> None:
         self._desks.pop(number, None)
