@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import aiormq
 import pytest
 import redis
 from aiokafka.admin import AIOKafkaAdminClient
-from sqlalchemy import Connection, text
 
 from services.kit.events.cloudevent import CloudEvent
-from services.kit.events.consumer import Consumer
 from services.kit.events.transport import kafka_wire, rabbit_wire, redis_wire
 from services.kit.events.transport.base import Outgoing, Subscription, Transport, TransportAway, partition_of
-from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.parked import MAX_ODD, REPORTED
-from services.kit.store import Migration, Store
-from tests.brokers import Broker, Entry
-from tests.contract.bus import LEASE_S, Lane, nothing_is_left, numbers, send, take
+from tests.brokers import Broker
+from tests.contract.bus import Lane, nothing_is_left, numbers, send, take
 from tests.redis_server import admin_url
-from tests.signed import KEYS
 from tests.waiting import patient
 
 
@@ -120,7 +112,7 @@ async def test_what_stands_in_the_place_of_a_topic_is_told_and_costs_that_topic_
     other.made = lane.made
     reader = await lane.join("g", "m", lane.pattern, other.pattern)
     event = lane.event(n=1)
-    key = redis_wire.stream_of((lane.domain, partition_of(event)))
+    key = redis_wire.stream_of((lane.domain, partition_of(Outgoing(event))))
     with redis.Redis.from_url(admin_url(lane.broker.url)) as client:
         client.delete(key)
         client.set(key, "mine")
@@ -144,53 +136,3 @@ async def test_a_topic_with_fewer_partitions_is_read_all_the_same(lane: Lane) ->
     await send(bus, lane.events(60, keys=20))
     assert sorted(numbers(await take(reader, 60))) == list(range(60))
     await nothing_is_left(lane, reader)
-
-
-SEEN = Migration(("CREATE TABLE seen (n INTEGER NOT NULL)",))
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", (INBOX, PARKED, REPORTED, SEEN))
-    await made.start()
-    yield made
-    await made.stop()
-
-
-async def test_a_flood_of_what_is_no_event_is_bounded_and_counted_and_events_come_through(
-    lane: Lane, store: Store
-) -> None:
-    """Foreign entries ten times as many as events, 2 MB among them; more than a consumer keeps."""
-
-    def handle(connection: Connection, event: CloudEvent) -> None:
-        connection.execute(text("INSERT INTO seen (n) VALUES (:n)"), {"n": event.data["n"]})
-
-    async def number(query: str) -> int:
-        return int(await store.read(lambda connection: connection.execute(text(query)).scalar_one()))
-
-    bus = lane.connect()
-    inbox = SqlInbox(store, lane.group("g"), handle)
-    consumer = Consumer(bus, inbox, [lane.pattern], keys=KEYS, group=lane.group("g"), member="m", lease_s=LEASE_S)
-    await consumer.start()
-    try:
-        large = [Entry(b"x" * 1_900_000, {})] * 5
-        flood = large + [Entry(b"noise %d" % n, {"from": "elsewhere"}) for n in range(MAX_ODD + 195)]
-        await asyncio.to_thread(lane.broker.put, lane.domain, flood)
-        events = [replace(lane.event(key=f"k{n % 20}", n=n), source="tests") for n in range(120)]
-        await send(bus, [KEYS.sign(event, "tests") for event in events])
-
-        async def seen() -> tuple[int, int]:
-            rows = await store.read(
-                lambda connection: connection.execute(text("SELECT COUNT(*) FROM seen")).scalar_one()
-            )
-            return int(rows), (await inbox.kept()).odd
-
-        deadline = time.monotonic() + patient(60)
-        while (now := await seen()) != (120, MAX_ODD) or sum((await bus.lag(lane.group("g"))).values()):
-            assert time.monotonic() < deadline, (now, await bus.lag(lane.group("g")))
-            await asyncio.sleep(0.2)
-        assert bus.stats().malformed >= len(flood)
-        assert await number("SELECT MAX(LENGTH(body)) FROM parked") <= 64 * 1024
-    finally:
-        await consumer.stop()
-    assert len(await asyncio.to_thread(lane.broker.dead, lane.group("g"))) == len(flood) - MAX_ODD

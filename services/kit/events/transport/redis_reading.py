@@ -74,6 +74,8 @@ class Reading:
         self._hands = Hands()
         self._cursors: dict[Place, str] = {}
         self._tails: dict[Place, str] = {}
+        self._odd: dict[Place, str] = {}
+        """What was said of streams that can't be read; said once."""
         self._joined: set[str] = set()
         self._ever_joined = False
         self._look_at = 0.0
@@ -180,6 +182,7 @@ class Reading:
             if state != b"held":
                 self._odd_stream(place, state.decode(errors="replace"))
                 continue
+            self._odd.pop(place, None)
             self._cursors[place] = cursor.decode()
             if tail:
                 self._tails[place] = tail.decode()
@@ -234,7 +237,8 @@ class Reading:
             self._joined.discard(place[0])
             self._look_at = 0.0
             self._counts.breaks += 1
-        else:
+        elif self._odd.get(place) != why:
+            self._odd[place] = why
             log.warning("%s can't be read: %s", stream_of(place), why)
         # Nothing to wait for; it is tried again with the next reading.
         self._tails[place] = ""
