@@ -12,15 +12,21 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from statistics import median
+from typing import Any
+
+import psycopg
 
 from benchmarks.report import Falsified, Figure
 from services.kit.env import ROOT
 from tests import machine
+from tests.postgres import cluster
 
 QUICK = bool(os.environ.get("MC_BENCH_QUICK"))
 EVENTS = 500 if QUICK else 10_000
 ROUNDS = 1 if QUICK else 5
+SHORT, LONG = 1000, 20_000 if QUICK else 1_000_000
 BROKERS = {"redis": "redis-py", "rabbitmq": "aiormq", "kafka": "aiokafka"}
 
 
@@ -60,7 +66,47 @@ def run() -> list[Figure]:
                 note="each commit reaches the disk; the relay and a consumer run beside it",
             )
         )
-    return figures
+    return figures + [_long_log(kind) for kind in ("SQLite", "PostgreSQL") if kind == "SQLite" or machine.postgres()]
+
+
+def _long_log(kind: str) -> Figure:
+    """What a page, a query or a reader waits for in a long log, beside a short one: the question that grew most."""
+    with nullcontext("sqlite") if kind == "SQLite" else cluster() as url:
+        short, long = (_ask(_another(url, events), events) for events in (SHORT, LONG))
+    grew = {name: long["ms"][name] / short["ms"][name] for name in short["ms"]}
+    worst = max(grew, key=lambda name: grew[name])
+    for name, times in grew.items():
+        print(f"P6: {kind}: {name}: {short['ms'][name]:.1f} → {long['ms'][name]:.1f} ms, ×{times:.2f}", file=sys.stderr)
+    return Figure(
+        id="P6",
+        what=f"the question that grows most from {SHORT:,} to {LONG:,} events on {kind}: {worst}",
+        ours=long["ms"][worst],
+        unit="ms",
+        peers={f"{SHORT:,} events": short["ms"][worst]},
+        ratio=grew[worst],
+        must=3,
+        better="lower",
+        note=f"{kind}: {len(grew)} questions, half of them ×{median(grew.values()):.2f} or less; "
+        f"filled in {long['filled_s']:.0f} s",
+    )
+
+
+def _another(url: str, events: int) -> str:
+    if url == "sqlite":
+        return url
+    base, _, name = url.rpartition("/")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE log{events}")
+    return f"{base}/log{events}" if name else url
+
+
+def _ask(url: str, events: int) -> dict[str, Any]:
+    argv = [sys.executable, "-m", "benchmarks.log", url, str(events)]
+    done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise Falsified(f"P6: the log of {events:,} events ended with {done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _span(rates: list[float]) -> str:

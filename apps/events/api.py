@@ -36,6 +36,9 @@ class Positions(Pages):
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:
         if "after" in request.query_params:
             return ("position",)
+        if request.query_params.get("stream") and not request.query_params.keys() & {"since", "until"}:
+            # The index of a stream is by version: a long one would have to be sorted for each page.
+            return ("-version",)
         # What is asked for by time comes in its order: the index by time then finds it and ends with the page.
         return ("-time", "-position") if request.query_params.keys() & {"since", "until"} else ("-position",)
 

@@ -45,6 +45,18 @@ def test_the_log_is_followed_from_a_position(api: APIClient) -> None:
     assert api.get("/api/v1/events?after=5").json()["results"] == []
 
 
+def test_a_stream_is_paged_from_its_end(api: APIClient) -> None:
+    for n in range(5):
+        publish("system.instance.healthy", {"n": n}, stream="one")
+        publish("system.instance.healthy", {"n": 9}, stream="other")
+    sequencer.number()
+    page = api.get("/api/v1/events?stream=one&page_size=2").json()
+    assert [row["version"] for row in page["results"]] == [5, 4]
+    page = api.get(page["next"]).json()
+    assert [row["version"] for row in page["results"]] == [3, 2]
+    assert [row["version"] for row in api.get(page["previous"]).json()["results"]] == [5, 4]
+
+
 def test_one_event(api: APIClient) -> None:
     event = publish("system.instance.healthy", {"deep": [1, {"a": None}]}, subject="s")
     body = api.get(f"/api/v1/events/{event.event_id}").json()
