@@ -42,6 +42,7 @@ function show(answer) {
   const said = dialog.dataset.shows.split(" ").filter((name) => answer[name] !== undefined && answer[name] !== "");
   document.getElementById("confirm-text").textContent = said.map((name) => `${name}: ${answer[name]}`).join(" · ");
   document.getElementById("confirm-yes").hidden = true;
+  dialog.querySelector('button[value="cancel"]').textContent = "Close";
   dialog.addEventListener("close", () => location.reload(), { once: true });
 }
 

@@ -196,7 +196,7 @@ def test_a_webhook_is_made_tried_paused_and_given_a_new_secret(fleet: Fleet, pag
         page.get_by_role("dialog").get_by_role("button", name=verb).click()
         expect(page.locator("#confirm-text")).to_contain_text(shown, timeout=15_000)
         with page.expect_navigation():
-            page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+            page.get_by_role("dialog").get_by_role("button", name="Close").click()
     expect(page.locator("main")).to_contain_text("control.sample.sent")
     django(fleet, "from apps.events.models import Subscription\nSubscription.objects.filter(name='e2e-hook').delete()")
 

@@ -24,6 +24,10 @@ PAGES = [
     "/system/",
     "/events/",
     "/events/catalogue/",
+    "/events/subscriptions/",
+    "/events/dead-letters/",
+    "/events/flow/",
+    "/events/tester/",
 ]
 WIDTHS = [(1440, 900), (375, 812)]
 

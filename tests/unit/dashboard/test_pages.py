@@ -29,6 +29,10 @@ PAGES = [
     "/system/",
     "/events/",
     "/events/catalogue/",
+    "/events/subscriptions/",
+    "/events/dead-letters/",
+    "/events/flow/",
+    "/events/tester/",
 ]
 
 
