@@ -134,6 +134,7 @@ class Greeter:
 
     def greeted(self) -> list[str]:
         """In its own database: whatever was printed, this is what happened."""
+        assert self.process is not None and self.process.poll() is None, self.output.read_text()
         return sorted(str(row[0]) for row in self.rows("SELECT name FROM greeted"))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
