@@ -81,7 +81,7 @@ def home() -> Path:
     """``MC_HOME``: where all state lives (database, telemetry, logs, sockets, secrets). EnvError when it is not set
     and there is no checkout to have it in."""
     given = os.environ.get("MC_HOME", "").strip()
-    if not given and not (ROOT / "manage.py").exists():
+    if not _has_home():
         raise EnvError("MC_HOME is not set: it says in which folder secrets and databases are.")
     return Path(given or ROOT / "var").expanduser().resolve()
 
@@ -157,10 +157,14 @@ def clickhouse_url() -> str:
     return text("CLICKHOUSE_URL", "") or f"http://{_login('MC_CLICKHOUSE_PASSWORD')}{at}"
 
 
+def _has_home() -> bool:
+    return bool(os.environ.get("MC_HOME", "").strip()) or (ROOT / "manage.py").exists()
+
+
 def _login(name: str) -> str:
     """``user:password@`` for a URL. Empty where no start has made the secret yet: the engine then refuses us."""
     known = any(os.environ.get(variable, "").strip() for variable in (name, f"{name}_FILE"))
-    if not known and not (home() / "secrets" / name.lower()).exists():
+    if not known and not (_has_home() and (home() / "secrets" / name.lower()).exists()):
         return ""
     return f"{ENGINE_USER}:{quote(secret(name), safe='')}@"
 
