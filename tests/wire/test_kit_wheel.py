@@ -84,7 +84,10 @@ odd = {{"django", "services", "apps", "rest_framework"}} & {{name.partition(".")
 assert not odd, odd
 print(len([name for name in sys.modules if name.startswith("missioncontrol_kit")]))
 """
-SERVED = [f"missioncontrol_kit.{name}" for name in ("app", "auth", "client", "edge", "errors", "health", "telemetry")]
+SERVED = [
+    f"missioncontrol_kit.{name}"
+    for name in ("app", "auth", "client", "edge", "errors", "health", "published", "publishers", "telemetry")
+]
 
 
 def test_it_holds_all_of_the_kit_and_nothing_of_ours_besides(alone: Alone) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,7 +157,9 @@ def test_an_id_that_several_gave_asks_whose(viewer: Client) -> None:
     assert "by bank" in text_of(viewer, "/events/7/", source="bank")
 
 
-@pytest.mark.parametrize("odd", ["nothing", "a/b/c", "%00", "x" * 300, str(uuid.uuid4()), "<script>"])
+@pytest.mark.parametrize(
+    "odd", ["nothing", "a/b/c", "%00", "x" * 300, "6f1c1c52-6a4e-4b7c-9f0a-0d6b1f6f3a11", "<script>"]
+)
 def test_what_is_no_event_is_not_found(viewer: Client, odd: str) -> None:
     text_of(viewer, f"/events/{odd}/", 404)
     text_of(viewer, "/events/event/", 404, id=odd)
