@@ -14,7 +14,7 @@ from django.db import DatabaseError, close_old_connections
 
 from apps.events import nudges, outbox
 from apps.lib import alive, clock
-from apps.lib.aio import in_thread
+from apps.lib.aio import end, in_thread
 from services.kit.events.outbox import Backlog, Row, Settlement, Waiting
 from services.kit.events.pump import Pump
 from services.kit.events.retry import Away
@@ -81,8 +81,7 @@ class Relay:
         try:
             await self._pump.run()
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await end(listener)
 
     async def _show_life(self) -> None:
         now = clock.monotonic()

@@ -17,7 +17,7 @@ from opentelemetry import metrics
 from apps.events import nudges
 from apps.events.models import ALL, Event, EventQuerySet, Stream
 from apps.lib import clock
-from apps.lib.aio import in_thread
+from apps.lib.aio import end, in_thread
 from apps.lib.wire import LOG_CHANNEL
 from services.kit.events.pump import Trouble
 
@@ -96,8 +96,7 @@ class Sequencer:
             while not self._stopping:
                 await self._pause(await self._turn())
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await end(listener)
 
     async def _turn(self) -> float:
         """One batch; the seconds until the next."""

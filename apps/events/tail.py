@@ -68,8 +68,7 @@ async def _tail(options: dict[str, Any], out: Any) -> None:
                 return
             await _wait(bell, NUMBERING_S if more else LOOK_EVERY_S)
     finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+        await aio.end(listener)
 
 
 async def _wait(bell: asyncio.Event, seconds: float) -> None:

@@ -20,3 +20,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking ``call`` (the ORM above all) in asgiref's thread, where Django's connections live."""
     return await sync_to_async(call, thread_sensitive=True)(*args, **kwargs)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel until they have ended, however: before Python 3.12 a cancellation that meets the end of a write to Redis
+    is lost (python/cpython issue 86296)."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.2)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.control import ROOT, Control, controlled
+from tests.waiting import patient
 
 TYPE = "business.order.placed"
 
@@ -51,7 +52,7 @@ def test_what_is_published_is_told_as_it_comes_until_ctrl_c(control: Control) ->
         told = [json.loads(follower.stdout.readline()) for _ in range(3)]
         assert [(one["data"]["n"], one["source"]) for one in told] == [(n, "client/ann") for n in (1, 2, 3)]
         follower.send_signal(signal.SIGINT)
-        assert (follower.wait(30), follower.stderr.read()) == (0, "")
+        assert (follower.wait(patient(30)), follower.stderr.read()) == (0, "")
     finally:
         follower.kill()
         follower.communicate()

@@ -24,7 +24,7 @@ from apps.events.letters import actions, choice, pace
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event, Handled, Subscription
 from apps.lib import clock
-from apps.lib.aio import in_thread
+from apps.lib.aio import end, in_thread
 from services.kit.events.pump import Trouble
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ class Jobs:
                 await self._sleep(pause)
             await in_thread(release, self._holder)
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await end(listener)
 
     def _turn(self) -> float:
         close_old_connections()

@@ -29,7 +29,7 @@ from apps.events.subscriptions.models import MAX_ERROR, Subscription
 from apps.events.subscriptions.store import Lost, Tail
 from apps.lib import clock
 from apps.lib.addresses import Guard
-from apps.lib.aio import in_thread
+from apps.lib.aio import end, in_thread
 from apps.lib.wire import LOG_CHANNEL, SUBSCRIPTIONS_CHANNEL
 from services.kit.events.pump import Trouble
 
@@ -157,12 +157,7 @@ class Engine:
                     await wait(self._bell, pause)
                 await self._end()
         finally:
-            for listener in listeners:
-                listener.cancel()
-            await asyncio.gather(*listeners, return_exceptions=True)
-            for _, task in self._parts.values():
-                task.cancel()
-            await asyncio.gather(*(task for _, task in self._parts.values()), return_exceptions=True)
+            await end(*listeners, *(task for _, task in self._parts.values()))
 
     async def _hear(self, bell: asyncio.Event, then: Callable[[], Awaitable[None]]) -> None:
         while True:

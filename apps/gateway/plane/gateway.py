@@ -21,6 +21,7 @@ from apps.gateway.plane.snapshot import Snapshots
 from apps.gateway.plane.table import Builder
 from apps.gateway.plane.worker import Settings, Worker
 from apps.lib import wire
+from apps.lib.aio import end
 from apps.lib.clock import monotonic
 from apps.lib.parts import keep
 
@@ -82,7 +83,7 @@ class Gateway:
         await stop.wait()
         server.close()
         await self._drain()
-        await _end(tasks)
+        await end(*tasks)
         await self.report.close()
         await self.snapshots.leave()
         await self.breakers.leave()
@@ -136,12 +137,3 @@ class Gateway:
                 slow = now
                 sweep.connections(worker, now)
                 self.verdicts.tick(now)
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel until they end: before Python 3.12 a cancellation that meets the end of a write to Redis is lost."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.2)

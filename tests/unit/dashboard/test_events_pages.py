@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.dashboard.events import browse
+from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
 from apps.events.letters import queue
@@ -57,9 +58,16 @@ def _evolve(state: int, fact: Fact) -> int:
 
 
 def orders(count: int, **more: Any) -> list[Event]:
-    return publish_all(
+    return placed(
         [Draft("shop.order.placed", {"order": n, "to": "Thandi"}, subject=f"order/{n}", **more) for n in range(count)]
     )
+
+
+def placed(drafts: list[Draft]) -> list[Event]:
+    """Published, and with their positions."""
+    events = publish_all(drafts)
+    sequencer.number()
+    return list(Event.objects.filter(pk__in=[event.pk for event in events]).order_by("pk"))
 
 
 def text_of(client: Client, path: str, status: int = 200, **query: str) -> str:
@@ -75,7 +83,7 @@ def test_an_empty_log_says_how_to_publish_the_first_event(viewer: Client) -> Non
 
 def test_every_filter_narrows_and_stays_in_the_address(viewer: Client) -> None:
     orders(3, tags=("city:durban",))
-    publish_all([Draft("system.clock.wound", {"by": "é"})])
+    placed([Draft("system.clock.wound", {"by": "é"})])
     newest = Event.objects.latest("pk")
     for query, count in (
         ({"type": "shop.#"}, 3),
@@ -127,7 +135,7 @@ def test_the_tail_gives_what_came_and_counts_what_it_does_not_show(viewer: Clien
 
 
 def test_an_event_is_shown_beside_its_schema_with_what_violates_it(viewer: Client) -> None:
-    (one,) = publish_all([Draft("shop.order.placed", {"order": "seven"})])
+    (one,) = placed([Draft("shop.order.placed", {"order": "seven"})])
     schema = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
     register("shop.order.placed", schema, author="ann")
     text = text_of(viewer, f"/events/{one.event_id}/")
@@ -136,8 +144,8 @@ def test_an_event_is_shown_beside_its_schema_with_what_violates_it(viewer: Clien
 
 
 def test_causes_and_effects_are_links(viewer: Client) -> None:
-    (first,) = publish_all([Draft("shop.order.placed", {})])
-    (second,) = publish_all([Draft("shop.order.packed", {}, causation_id=first.event_id)])
+    (first,) = placed([Draft("shop.order.placed", {})])
+    (second,) = placed([Draft("shop.order.packed", {}, causation_id=first.event_id)])
     assert f'href="/events/{first.event_id}/"' in text_of(viewer, f"/events/{second.event_id}/")
 
 
@@ -219,7 +227,7 @@ def failed(hook: Subscription, count: int = 1) -> list[DeadLetter]:
 def test_letters_that_failed_alike_are_one_group(viewer: Client, hook: Subscription) -> None:
     assert "No dead letters" in text_of(viewer, "/events/dead-letters/")
     letters = failed(hook, 3)
-    queue.park(hook, publish_all([Draft("shop.order.placed", {}, stream=letters[0].key)])[0], wall())
+    queue.park(hook, placed([Draft("shop.order.placed", {}, stream=letters[0].key)])[0], wall())
     answer = viewer.get("/events/dead-letters/")
     (group,) = answer.context["groups"]
     assert (group["count"], group["failed"], group["keys"]) == (3, 3, 3)
@@ -238,7 +246,7 @@ def test_letters_that_failed_alike_are_one_group(viewer: Client, hook: Subscript
 
 def test_a_letter_shows_its_stack_its_event_and_what_waits_behind_it(viewer: Client, hook: Subscription) -> None:
     (one,) = failed(hook)
-    parked = queue.park(hook, publish_all([Draft("shop.order.placed", {}, stream=one.key)])[0], wall())
+    parked = queue.park(hook, placed([Draft("shop.order.placed", {}, stream=one.key)])[0], wall())
     text = text_of(viewer, f"/events/dead-letters/{one.pk}/")
     assert "no price in order 0" in text and "Traceback …" in text and "1 more of it open" in text
     assert f"letter {one.pk}" in text_of(viewer, f"/events/dead-letters/{parked.pk}/")

@@ -6,9 +6,11 @@ import pytest
 from django.utils import timezone
 
 from apps.dashboard.events.source import BusSource
+from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.letters import queue
 from apps.events.letters.core import Failure
+from apps.events.models import Event
 from apps.events.storing import Draft
 from apps.events.subscriptions.models import Subscription
 from apps.lib.clock import wall
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.django_db
 def test_letters_and_lag_are_counted_by_subscription() -> None:
     behind = Subscription.objects.create(name="behind", patterns=["#"], position=1)
     Subscription.objects.create(name="mint", kind="consumer", patterns=["#"], seen_at=timezone.now())
-    events = publish_all([Draft("shop.order.placed", {}, stream="order/1") for _ in range(3)])
+    publish_all([Draft("shop.order.placed", {}, stream="order/1") for _ in range(3)])
+    sequencer.number()
+    events = list(Event.objects.order_by("pk"))
     queue.fail(behind, events[0], Failure("handler", "no", permanent=True), wall())
     queue.park(behind, events[1], wall())
     source = BusSource()

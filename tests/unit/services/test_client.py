@@ -23,7 +23,7 @@ def board() -> Iterator[Switchboard]:
 
 
 def settings(gateway: str) -> Settings:
-    return Settings("tester", "127.0.0.1", 1, "tester-1", Path(), "", "", "", gateway, "INFO", "token", KEYS)
+    return Settings("tester", "127.0.0.1", 1, "tester-1", Path(), "", {}, "", "", gateway, "INFO", "token", KEYS)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ async def test_health_runs_each_check_once_a_second_and_waits_for_none_too_long(
     async def broken() -> None:
         raise Unwell("the disk is gone")
 
-    settings = Settings("tester", "127.0.0.1", 1, "tester-1", Path(), "", "", "", "", "INFO", "secret", KEYS)
+    settings = Settings("tester", "127.0.0.1", 1, "tester-1", Path(), "", {}, "", "", "", "INFO", "secret", KEYS)
     health = Health(settings, [Check("fine", counted), Check("side", stuck, critical=False, timeout=0.05)])
     answers = await asyncio.gather(*(health.health() for _ in range(50)))
     assert calls == 1 and KEEP >= 1

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from opentelemetry import metrics
@@ -41,8 +41,8 @@ Open = Callable[[str], Transport]
 class Moves:
     """What this publisher knows of where its types went, and which of them wait."""
 
-    def __init__(self, broker: Open) -> None:
-        self._broker = broker
+    def __init__(self, broker: Open, kinds: Callable[[], Collection[str]]) -> None:
+        self._broker, self._kinds = broker, kinds
         self._routes: Routes | None = None
         self._went: dict[str, frozenset[Lane]] = {}
         """Where a type's events went last. Of one that is not here, the rules of lately tell where they may have."""
@@ -91,7 +91,7 @@ class Moves:
 
     async def _empty(self, lanes: Iterable[Lane]) -> None:
         await asyncio.sleep(self._since + SETTLE_S - time.monotonic())
-        ends = await asyncio.gather(*(_Emptying(self._broker, lane).run() for lane in lanes))
+        ends = await asyncio.gather(*(_Emptying(self._broker, self._kinds(), lane).run() for lane in lanes))
         for end in ends:
             moved.add(1, {"outcome": end})
 
@@ -99,8 +99,9 @@ class Moves:
 class _Emptying:
     """The wait for one lane."""
 
-    def __init__(self, broker: Open, lane: Lane) -> None:
+    def __init__(self, broker: Open, kinds: Collection[str], lane: Lane) -> None:
         self._broker, self._lane = broker, lane
+        self._others = [kind for kind in kinds if kind != lane.broker]
         self._zeros: dict[tuple[str, str], int] = {}
         self._left = math.inf
         self._answered = self._fell = time.monotonic()
@@ -140,7 +141,11 @@ class _Emptying:
         """What groups have not acknowledged, of partitions that were not seen empty since this began."""
         left: dict[tuple[str, str], int] = {}
         transport = self._broker(self._lane.broker)
-        for group in await transport.groups():
+        known = await transport.groups()
+        for group in await self._elsewhere() - known:
+            # It has begun to read this topic, and its place on this broker is still to be made.
+            left[group, self._lane.topic] = 1
+        for group in known:
             for place, count in (await transport.lag(group)).items():
                 if place.rpartition("/")[0] not in {self._lane.topic, transport.whole}:
                     continue
@@ -152,6 +157,20 @@ class _Emptying:
                         left[where] = count
         self._answered = time.monotonic()
         return left
+
+    async def _elsewhere(self) -> set[str]:
+        """Groups that read this topic from other brokers, as far as those tell."""
+        found: set[str] = set()
+        for kind in self._others:
+            try:
+                transport = self._broker(kind)
+                # Where one queue has all topics, nothing tells which of them a group reads.
+                for group in set() if transport.whole else await transport.groups():
+                    if any(place.rpartition("/")[0] == self._lane.topic for place in await transport.lag(group)):
+                        found.add(group)
+            except TransportError:
+                continue
+        return found
 
 
 def _said(lanes: Iterable[Lane]) -> str:

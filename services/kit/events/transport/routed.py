@@ -78,7 +78,7 @@ class Routed:
         self._urls, self._default, self._keep = dict(urls), default, keep
         self._places: dict[str, _Place] = {}
         self._routes = Routes(routing.NOTHING, default)
-        self._moves = Moves(self.broker)
+        self._moves = Moves(self.broker, lambda: self.kinds)
         self._taken: OrderedDict[tuple[str, str], set[Lane]] = OrderedDict()
         self._readings: set[Reading] = set()
         self.broker(default)
