@@ -216,7 +216,7 @@ async def test_what_goes_to_a_broker_that_is_away_waits_and_nothing_else_does(tm
         async with world.run(members=1):
             world.go_by(Rule(other, "other"))
             await world.record(10)
-            await world.is_whole(40)
+            await world.is_whole(90)
             await asyncio.to_thread(gone.ripen, world.domain)
             gone.kill()
             await world.record(20)
