@@ -34,7 +34,15 @@ def events(control: Control, *words: str, text: str = "") -> subprocess.Complete
 def tail(control: Control, *words: str, **options: Any) -> subprocess.Popen[str]:
     argv = [sys.executable, "manage.py", "events", "tail", *words]
     return subprocess.Popen(
-        argv, cwd=ROOT, env=control.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        argv,
+        cwd=ROOT,
+        env=control.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As a terminal starts it: whatever runs these tests behind a shell's "&" passes on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
     )
 
 
