@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import struct
+import termios
 import threading
 from collections.abc import Iterator
 
 import msgspec
+import psutil
 import pytest
 
 from apps.gateway.core import config
@@ -54,6 +58,12 @@ def client(gateway: Gateway) -> Iterator[Wire]:
 def turn(gateway: Gateway) -> None:
     """Whatever was sent to the one worker before has been read once this has."""
     assert gateway.get("/-/health").status == 200
+
+
+def arrived(sock: socket.socket) -> bool:
+    """The other side's kernel has all that was sent."""
+    (left,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return not left
 
 
 def pour(wire: Wire, data: bytes) -> None:
@@ -110,9 +120,11 @@ def test_what_an_instance_says_before_it_is_asked_answers_nobody(
     worker = gateway.worker_pids()[0]
     os.kill(worker, signal.SIGSTOP)
     try:
+        until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED, what="the worker stands still")
         client.raw(second + b" /open/second HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
         kept.raw(b"HTTP/1.1 408 Too Late\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate")
         kept.sock.shutdown(socket.SHUT_WR)
+        until(lambda: arrived(client.sock) and arrived(kept.sock), what="both have arrived")
     finally:
         os.kill(worker, signal.SIGCONT)
     player.accept(second).raw(OK)
@@ -280,7 +292,8 @@ def test_an_instance_that_stops_taking_a_body_is_to_blame_and_not_the_client(
     player.accept(b"POST")
     answer = client.read()
     assert (answer.status, answer.failure) == (504, "upstream_timeout")
-    client.sock.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):  # Where the gateway has ended the connection already.
+        client.sock.shutdown(socket.SHUT_RDWR)
     sending.join()
 
 

@@ -242,8 +242,7 @@ class Reading:
             if self._wanted.topics is not None:
                 await make_topics(admin, {TOPIC_PREFIX + topic for topic in self._wanted.topics})
             known = await _group_offsets(admin, self._group)
-            topics = [name for name in await admin.list_topics() if self._reads(name)]
-            described = await admin.describe_topics(topics) if topics else []
+            described = await self._described(admin)
         finally:
             await admin.close()
         # What a group that began earlier meets later it reads from its beginning.
@@ -263,6 +262,17 @@ class Reading:
             finally:
                 await _end(consumer)
         self._begun = True
+
+    async def _described(self, admin: AIOKafkaAdminClient) -> list[dict[str, Any]]:
+        """The topics to read. Those that were just made a broker knows a moment later: it is waited for."""
+        made = {TOPIC_PREFIX + topic for topic in self._wanted.topics or ()}
+        while True:
+            topics = [name for name in await admin.list_topics() if self._reads(name)]
+            described = await admin.describe_topics(topics) if topics else []
+            whole = [topic for topic in described if topic["partitions"]]
+            if made <= {topic["topic"] for topic in whole}:
+                return whole
+            await asyncio.sleep(0.1)
 
     def _reads(self, topic: str) -> bool:
         if not topic.startswith(TOPIC_PREFIX):
