@@ -13,7 +13,8 @@ let known = "";
 
 // -- what is there now ---------------------------------------------------------------------
 
-const active = () => document.querySelector('[data-job-state="running"]') !== null;
+const WATCH = 2000; // Milliseconds between two looks at what is under way: it may end between two counts.
+const active = () => document.querySelector('[data-job-state="running"], [data-redriving]') !== null;
 
 function draw() {
   refresh((part) => { armAll(part); tellTimes(part); });
@@ -21,9 +22,10 @@ function draw() {
 
 live(["events"], ({ events = {} }) => {
   const now = ["failed", "retrying", "redriving", "parked"].map((name) => events[name]).join();
-  if ((known && now !== known) || active()) draw();
+  if (known && now !== known) draw();
   known = now;
 });
+setInterval(() => { if (active()) draw(); }, WATCH);
 
 // -- redrive ------------------------------------------------------------------------------------
 
