@@ -28,8 +28,8 @@ MOST_SOURCES = 20
 class Positions(Pages):
     """The log from its end, or, with ``after``, on from a position."""
 
-    offset_cutoff = None
-    """A cursor counts events of one instant, and so many may have been published at once."""
+    offset_cutoff = 1_000_000
+    """A cursor counts events of one instant, and so many may have been published at once; beyond is no database's."""
     own = (Pages.cursor_query_param, Pages.page_size_query_param, "format")
     """Parameters that narrow nothing."""
 
@@ -48,13 +48,16 @@ class Positions(Pages):
         if asked.get("type") and asked.keys() <= {"type", "after", *self.own}:
             kinds = kinds_like([asked["type"]])
             if kinds is not None:
-                queryset = self._page_of(queryset, kinds, request)
+                try:
+                    queryset = self._page_of(queryset, kinds, request)
+                except ValueError:
+                    raise exceptions.NotFound(self.invalid_cursor_message) from None
         return super().paginate_queryset(queryset, request, view)
 
     def _page_of(self, queryset: Any, kinds: list[str], request: Any) -> Any:
         cursor = self.decode_cursor(request)
         after = request.query_params.get("after")
-        start = int(after) if after else None
+        start = Whole.field_class().clean(after) if after else None
         back, skipped = False, 0
         if cursor is not None:
             start = int(cursor.position) if cursor.position else start

@@ -165,8 +165,7 @@ def position_of(start: str) -> int:
         return max(int(start) - 1, 0)
     try:
         at = datetime.fromisoformat(start)
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        at.timestamp()
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValidationError(
             {"start": "Begin with now, beginning, a position in the log, or an RFC 3339 time."}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -43,6 +44,30 @@ def test_the_log_is_followed_from_a_position(api: APIClient) -> None:
     assert [(row["position"], row["data"]["n"]) for row in page["results"]] == [(2, 1), (3, 2)]
     assert [row["position"] for row in api.get(page["next"]).json()["results"]] == [4, 5]
     assert api.get("/api/v1/events?after=5").json()["results"] == []
+
+
+@pytest.mark.parametrize("forged", ["p=x", "p=2026-11-25+10:00", "r=1&p=1e9"])
+def test_a_forged_cursor_is_refused_where_types_narrow_the_log(api: APIClient, forged: str) -> None:
+    publish("system.instance.healthy", {})
+    sequencer.number()
+    answer = api.get("/api/v1/events", {"type": "system.#", "cursor": b64encode(forged.encode()).decode()})
+    assert (answer.status_code, answer.json()["failure"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("narrowed", [{}, {"type": "system.#"}, {"stream": "one"}, {"since": "2020-01-01T00:00:00Z"}])
+def test_a_cursor_that_skips_beyond_any_database_ends_the_list(api: APIClient, narrowed: dict[str, str]) -> None:
+    publish("system.instance.healthy", {}, stream="one")
+    sequencer.number()
+    answer = api.get("/api/v1/events", {**narrowed, "cursor": b64encode(b"o=" + b"9" * 30).decode()})
+    assert (answer.status_code, answer.json()["results"]) == (200, [])
+
+
+def test_a_position_may_be_written_as_forms_take_whole_numbers(api: APIClient) -> None:
+    for n in range(3):
+        publish("system.instance.healthy", {"n": n})
+    sequencer.number()
+    page = api.get("/api/v1/events", {"type": "system.#", "after": "1.0"}).json()
+    assert [row["position"] for row in page["results"]] == [2, 3]
 
 
 def test_a_stream_is_paged_from_its_end(api: APIClient) -> None:

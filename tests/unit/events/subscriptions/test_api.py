@@ -70,6 +70,16 @@ def test_a_webhook_is_added_changed_paused_resumed_and_deleted(api: APIClient) -
     assert not any("whsec" in str(entry.changes) or "secret" in str(entry.changes) for entry in told)
 
 
+@pytest.mark.parametrize(
+    "start", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "tomorrow", "-1", "9" * 30]
+)
+def test_a_place_that_no_log_has_is_refused(api: APIClient, start: str) -> None:
+    assert api.post(PATH, GOOD, format="json").status_code == 201
+    for path, body in ((f"{PATH}/billing/seek", {"start": start}), (PATH, {**GOOD, "name": "late", "start": start})):
+        answer = api.post(path, body, format="json")
+        assert (answer.status_code, list(answer.json()["errors"])) == (400, ["start"])
+
+
 def test_a_secret_is_replaced_while_the_old_one_still_signs(api: APIClient) -> None:
     old = api.post(PATH, GOOD, format="json").json()["secret"]
     new = api.post(f"{PATH}/billing/rotate", {"overlap_s": 60}, format="json").json()["secret"]

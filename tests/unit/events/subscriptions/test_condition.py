@@ -32,6 +32,8 @@ EVENT = CloudEvent(
         ("event.priority > 5 && event.gift && event.partitionkey == 'o-1'", True),
         ("data.country.matches('^(D|F)')", True),
         ("data.missing == 1 || event.id == '1'", True),
+        ("data.country.matches(r'^D\\w$') // matches(data.country)", True),
+        ('\'matches(it)\'.matches( """matches[(]i\'?t[)]""" ) && !has(data.matches)', True),
     ],
 )
 def test_it_reads_attributes_and_data(text: str, answer: bool) -> None:
@@ -51,6 +53,16 @@ def test_it_reads_attributes_and_data(text: str, answer: bool) -> None:
         ("(" * 500 + "true" + ")" * 400, "recursion"),
         ("true" + " || true" * 200, "at most 1,000"),
         ("\x00", "Syntax error"),
+        ("data.country.matches(data.pattern)", "as it stands"),
+        ("data.country.matches('a' + data.pattern)", "as it stands"),
+        ("data.country.matches('a', data.pattern)", "as it stands"),
+        ("matches(data.country, data.pattern)", "as it stands"),
+        ("data.country.matches // '\n (data.pattern)", "as it stands"),
+        ("data.a == r'\\' && data.country.matches(data.b) && data.c == ''", "as it stands"),
+        ("data.a == '''it's''' && data.country.matches(data.b) && data.c == ''", "as it stands"),
+        ("data.country.`matches`(data.pattern)", "Syntax error|as it stands"),
+        ("'" + "\\" * 999, "Syntax error"),
+        ("'''" * 333, "Syntax error"),
     ],
 )
 def test_what_is_no_condition_is_refused_when_it_is_said(text: str, says: str) -> None:
