@@ -110,7 +110,7 @@ def publish_all(
     """
     if not drafts:
         return []
-    _check(drafts, expected_version, idempotency_key)
+    data = _check(drafts, expected_version, idempotency_key)
     name = drafts[0].type if len({draft.type for draft in drafts}) == 1 else "events"
     with (
         tracer.start_as_current_span(f"publish {name}", kind=trace.SpanKind.PRODUCER) as span,
@@ -126,7 +126,7 @@ def publish_all(
         _append_lock(alone=boundary is not None)
         if boundary is not None and (found := first_beyond(boundary)) is not None:
             raise BoundaryConflict(found, boundary.after)
-        events = store(drafts, now, span.get_span_context())
+        events = store(drafts, data, now, span.get_span_context())
         if expected_version is not None and events[0].version != expected_version + 1:
             raise VersionConflict(events[0].stream, expected_version, events[0].version - 1)
         if known is not None:
@@ -149,26 +149,26 @@ async def apublish_all(drafts: Sequence[Draft], **options: Any) -> list[Event]:
     return await in_thread(publish_all, drafts, **options)
 
 
-def _check(drafts: Sequence[Draft], expected_version: int | None, idempotency_key: str) -> None:
-    """Refuse what can't be stored, or could be stored by half, before anything is written."""
+def _check(drafts: Sequence[Draft], expected_version: int | None, idempotency_key: str) -> list[bytes]:
+    """Refuse what can't be stored, or could be stored by half, before anything is written; the data as JSON."""
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise NotAtomic("The connection commits by hand: publish inside transaction.atomic().")
     if connection.in_atomic_block and connection.needs_rollback:
         raise NotAtomic("The transaction around this has failed and will be rolled back, and the events with it.")
-    for draft in drafts:
-        check_draft(draft)
+    data = [check_draft(draft) for draft in drafts]
     if len(idempotency_key) > MAX_TEXT or not idempotency_key.isprintable():
         raise EventError(f"The idempotency key must be printable text of at most {MAX_TEXT} characters.")
     if expected_version is not None and len({draft.place for draft in drafts}) > 1:
         raise EventError("The events go to several streams, and an expected version speaks of one.")
+    return data
 
 
-def check_draft(draft: Draft) -> None:
-    """EventError for what can't be stored, whatever the log holds."""
+def check_draft(draft: Draft) -> bytes:
+    """The data as JSON; EventError for what can't be stored, whatever the log holds."""
     check_type(draft.type)
     if not isinstance(draft.data, dict):
         raise EventError("The event's data must be a JSON object.")
-    check_data(draft.data)
+    data = check_data(draft.data)
     for name in ("subject", "source", "stream"):
         value = getattr(draft, name)
         if len(value) > MAX_TEXT or not value.isprintable():
@@ -181,6 +181,7 @@ def check_draft(draft: Draft) -> None:
         raise EventError("The event must name its source.")
     if len(draft.tags) > MAX_TAGS or any(not 0 < len(tag) <= MAX_TEXT or not tag.isprintable() for tag in draft.tags):
         raise EventError(f"The event's tags must be at most {MAX_TAGS} texts of 1 to {MAX_TEXT} printable characters.")
+    return data
 
 
 def _known(key: str, drafts: Sequence[Draft], now: float) -> tuple[PublishedKey, bool]:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 RANDOM_BITS = 74
 
 
-def uuid7(at: float, chance: int) -> UUID:
+def uuid7(at: float, chance: int) -> str:
     """A version 7 UUID of wall-clock second ``at``, its other 74 bits taken from ``chance``."""
-    chance &= (1 << RANDOM_BITS) - 1
-    value = (int(at * 1000) & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76
-    value |= (chance >> 62) << 64
-    value |= 0b10 << 62
-    value |= chance & ((1 << 62) - 1)
-    return UUID(int=value)
+    when = f"{int(at * 1000) & ((1 << 48) - 1):012x}"
+    low = f"{0b10 << 62 | chance & ((1 << 62) - 1):016x}"
+    return f"{when[:8]}-{when[8:]}-7{chance >> 62 & 0xFFF:03x}-{low[:4]}-{low[4:]}"

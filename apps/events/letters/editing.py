@@ -100,7 +100,7 @@ def edit(letter: DeadLetter, data: Any, *, actor: str, note: str) -> DeadLetter:
 def _store(letter: DeadLetter, original: Event, data: Any, schema_version: int, now: float) -> Event:
     """The edited event in the log, for that subscription alone: no broker gets it, and no stream of others has it."""
     return Event.objects.create(
-        event_id=str(uuid7(now, secrets.randbits(RANDOM_BITS))),
+        event_id=uuid7(now, secrets.randbits(RANDOM_BITS)),
         position=take_positions(1) if numbers_itself() else None,
         type=original.type,
         source=original.source,

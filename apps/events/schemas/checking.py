@@ -50,7 +50,11 @@ def each(events: Iterable[tuple[str, int, object]]) -> list[int | EventError]:
     events = list(events)
     rows = EventType.objects.filter(name__in={type for type, _, _ in events})
     known = {name: (newest, digest) for name, newest, digest in rows.values_list("name", "newest", "digest")}
-    return [_judged(type, said, data, known.get(type)) for type, said, data in events]
+    found = [_judged(type, said, data, known.get(type)) for type, said, data in events]
+    free = sum(one.__class__ is int and type not in known for one, (type, _, _) in zip(found, events, strict=True))
+    if free:
+        unchecked.add(free)
+    return found
 
 
 def _judged(type: str, version: int, data: object, newest: tuple[int, str] | None) -> int | EventError:
@@ -65,7 +69,6 @@ def _one(type: str, version: int, data: object, newest: tuple[int, str] | None) 
     if newest is None:
         if type.partition(".")[0] in settings.STRICT_DOMAINS:
             raise NoSchema(f"Events of {type} have no schema, and its domain is strict: register one first.")
-        unchecked.add(1)
         return version
     version = version or newest[0]
     compiled(type, version, newest[1] if version == newest[0] else _digest(type, version)).check(data)

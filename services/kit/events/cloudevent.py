@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -78,11 +79,16 @@ class CloudEvent:
 
 def check_type(event_type: str) -> None:
     """EventError unless ``event_type`` reads ``domain.noun.verb``."""
-    if not isinstance(event_type, str) or len(event_type) > MAX_TYPE or not TYPE.fullmatch(event_type):
+    if not isinstance(event_type, str) or len(event_type) > MAX_TYPE or not _reads_as_type(event_type):
         raise EventError(
             f"Event type {event_type!r} must be three or more lower-case words joined by dots, "
             f"such as business.transaction.recorded ({MAX_TYPE} characters at most)."
         )
+
+
+@lru_cache(maxsize=4096)
+def _reads_as_type(text: str) -> bool:
+    return TYPE.fullmatch(text) is not None
 
 
 def check_data(data: Any) -> bytes:
@@ -92,13 +98,15 @@ def check_data(data: Any) -> bytes:
         # data that no subscriber can rely on.
         encoded = msgspec.json.encode(data)
         plain = msgspec.json.decode(encoded)
+        # What is equal is the same but for lists that were tuples: only those are worth a look at each value.
+        same = plain == data or _same(plain, data)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EventError(f"The event's data can't be written as JSON: {error}.") from None
     if len(encoded) > MAX_DATA:
         raise EventError(
             f"The event's data is {len(encoded):,} bytes; the most is {MAX_DATA:,}. Send a reference instead."
         )
-    if not _same(plain, data):
+    if not same:
         raise EventError("The event's data holds a value that JSON can't say, such as NaN or a key that is no text.")
     if rb"\u0000" in encoded and _holds_nul(plain):
         raise EventError("The event's data holds a NUL character, which no database here can store.")

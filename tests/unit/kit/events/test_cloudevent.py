@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -193,7 +193,9 @@ def test_data_that_holds_itself_is_refused() -> None:
 
 @given(st.floats(0, 4e9), st.floats(0, 4e9), st.integers(0, 2**80), st.integers(0, 2**80))
 def test_ids_sort_by_time_and_are_version_7(one: float, other: float, a: int, b: int) -> None:
-    first, second = uuid7(one, a), uuid7(other, b)
+    first, second = UUID(uuid7(one, a)), UUID(uuid7(other, b))
+    assert str(first) == uuid7(one, a)
+    assert first.int & (1 << 62) - 1 == a & (1 << 62) - 1
     assert first.version == second.version == 7
     assert first.variant == "specified in RFC 4122"
     if int(one * 1000) < int(other * 1000):
