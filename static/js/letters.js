@@ -14,7 +14,7 @@ let known = "";
 // -- what is there now ---------------------------------------------------------------------
 
 const WATCH = 2000; // Milliseconds between two looks at what is under way: it may end between two counts.
-const active = () => document.querySelector('[data-job-state="running"], [data-redriving]') !== null;
+const active = () => document.querySelector('[data-job-state="running"], [data-letter-state="redriving"]') !== null;
 
 function draw() {
   refresh((part) => { armAll(part); tellTimes(part); });

@@ -163,7 +163,7 @@ async def test_the_lag_is_what_is_not_acknowledged(lane: Lane) -> None:
     deadline = time.monotonic() + patient(15)
     while sum((lag := await bus.lag(lane.group("g"))).values()) != 30:
         assert time.monotonic() < deadline, lag
-    assert len([n for n in (await bus.lag(lane.group("g"))).values() if n]) in {1, 2, 3}
+    assert len([n for n in lag.values() if n]) in {1, 2, 3}
     await take(reader, 30)
     await nothing_is_left(lane, reader)
 

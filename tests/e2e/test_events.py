@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.fleet import ROOT, Fleet
 from tests.waiting import until
@@ -89,7 +89,7 @@ def endpoint(fleet: Fleet) -> Iterator[Endpoint]:
     django(
         fleet,
         "from apps.events.models import Subscription\n"
-        "Subscription.objects.filter(name__in=['parcels', 'e2e-hook']).delete()",
+        "Subscription.objects.filter(name__in=['parcels', 'e2e-hook', 'e2e-still']).delete()",
     )
     found.server.shutdown()
     found.server.server_close()
@@ -162,6 +162,33 @@ def test_an_edited_letter_is_retried_and_names_its_original_as_its_cause(
     expect(page.locator(f'main a[href="/events/{original}/"]').first).to_be_visible()
     until(lambda: endpoint.taken[-1]["data"] == {"subject": "parcel/9", "poison": False}, 10)
     assert endpoint.taken[-1]["causationid"] == original
+
+
+def test_a_letter_that_was_taken_while_its_page_was_on_its_way_is_shown_as_taken(
+    fleet: Fleet, page: Page, endpoint: Endpoint
+) -> None:
+    """No count changes after that, so nothing tells the page."""
+    letter = django(
+        fleet,
+        "from datetime import UTC, datetime\nfrom apps.events.models import DeadLetter, Subscription\n"
+        "still = Subscription.objects.create(name='e2e-still', patterns=['e2e.#'], state='paused', "
+        f"url={endpoint.url!r}, created_at=datetime.now(UTC))\n"
+        "print(DeadLetter.objects.create(subscription=still, event_id='1', type='e2e.parcel.sent', key='k', place=1,"
+        " state='redriving', created_at=datetime.now(UTC)).pk)",
+    )
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        django(
+            fleet,
+            "from apps.events.models import DeadLetter\n"
+            + f"DeadLetter.objects.filter(pk={letter}).update(state='resolved')",
+        )
+        route.fulfill(response=answer)
+
+    page.route(f"**/events/dead-letters/{letter}/", late, times=1)
+    page.goto(f"{fleet.pages}/events/dead-letters/{letter}/")
+    expect(page.locator("h1 + .state")).to_contain_text("taken in the end", timeout=20_000)
 
 
 def test_a_schema_that_breaks_a_consumer_is_refused_naming_it(fleet: Fleet, page: Page) -> None:
