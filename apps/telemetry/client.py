@@ -23,6 +23,8 @@ SETTINGS = {"max_execution_time": WAIT}
 # The tables are not there (the collector has not applied the schema yet), the engine is busy, or a limit
 # was met: for a reader all of that is "not now". Anything else is a fault in our SQL.
 NOT_NOW = frozenset({60, 81, 159, 160, 202, 209, 210, 241, 394, 439})
+REFUSED = frozenset({192, 193, 497, 516})
+"""Our user is not known there, its password is another, or it may not read: somebody changed it, or it is not ours."""
 
 _lock = threading.Lock()
 _clients: dict[str, Client] = {}
@@ -46,6 +48,8 @@ def rows(sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[An
             raise TelemetryAway("ClickHouse did not answer within two seconds.") from error
         if code in NOT_NOW:
             raise TelemetryAway(f"ClickHouse can't answer now (code {code}).") from error
+        if code in REFUSED:
+            raise TelemetryAway(f"ClickHouse refuses the login in CLICKHOUSE_URL (code {code}).") from error
         raise
     except (ClickHouseError, HTTPError, OSError) as error:
         raise TelemetryAway("ClickHouse did not answer within two seconds.") from error

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 import pytest
@@ -256,6 +257,14 @@ def silent_port() -> Iterator[int]:
 def test_no_schema_yet_is_away_and_not_an_error(clickhouse_url: str, settings: Any) -> None:
     settings.CLICKHOUSE_URL, settings.CLICKHOUSE_DATABASE = clickhouse_url, "not_made_yet"
     with pytest.raises(queries.TelemetryAway):
+        queries.red_by_service()
+
+
+@pytest.mark.parametrize("login", ["default:wrong", "nobody:known"])
+def test_an_engine_that_refuses_our_login_is_away_and_says_so(clickhouse_url: str, settings: Any, login: str) -> None:
+    """Its password was changed, or it is a stranger's at the same port: pages go on without it."""
+    settings.CLICKHOUSE_URL = f"http://{login}@{urlsplit(clickhouse_url).netloc.rpartition('@')[2]}"
+    with pytest.raises(queries.TelemetryAway, match="refuses the login in CLICKHOUSE_URL"):
         queries.red_by_service()
 
 

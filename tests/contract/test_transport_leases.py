@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
@@ -105,7 +106,9 @@ async def test_a_slow_handler_handles_each_event_once(lane: Lane, handling: Hand
     in_order_once([event for _, event in handling.handled], sent)
 
 
-async def test_a_killed_broker_keeps_what_it_confirmed_and_readers_go_on_by_themselves(lane: Lane) -> None:
+async def test_a_killed_broker_keeps_what_it_confirmed_and_readers_go_on_by_themselves(
+    lane: Lane, caplog: pytest.LogCaptureFixture
+) -> None:
     bus, reader = lane.connect(), await lane.join(lease_s=30.0)
     await send(bus, lane.events(5))
     held = await take(reader, 5, ack=False)
@@ -146,3 +149,5 @@ async def test_a_killed_broker_keeps_what_it_confirmed_and_readers_go_on_by_them
     assert [n for n in got.values() if n >= 0] == list(range(205))
     await send(bus, [lane.event(n=205)])
     assert 205 in numbers(await take(late, 206))
+    gc.collect()
+    assert not [one for one in caplog.records if one.name == "asyncio"], "whatever failed was somebody's to tell"

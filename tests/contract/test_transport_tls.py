@@ -21,7 +21,7 @@ from tests.certificates import Authority, Pair
 from tests.kafka_server import KafkaServer
 from tests.rabbitmq_server import RabbitServer
 from tests.redis_server import RedisServer
-from tests.waiting import free_port, patient
+from tests.waiting import free_port, listening, patient, until
 
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 PLAIN = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_ann="secret";'
@@ -79,6 +79,8 @@ def rabbitmq_with_tls(folder: Path, files: Files) -> Iterator[Secured]:
     server = RabbitServer(folder, lines)
     try:
         server.start()
+        # It listens at its plain port first.
+        until(lambda: listening(port), 30, what="RabbitMQ's TLS port")
         yield Secured("amqps", server.url, port, "cafile")
     finally:
         server.end()

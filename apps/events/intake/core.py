@@ -50,7 +50,7 @@ def read(item: Any, login: str, now: float, keep_days: int, *, whole: bool) -> D
         if unknown := sorted(given.keys() - DRAFT):
             raise EventError(
                 f"A draft has no {unknown[0]!r}: it has {', '.join(sorted(DRAFT))}. "
-                "Attributes of your own travel with a CloudEvent."
+                "Attributes of your own travel with a CloudEvent, sent as application/cloudevents+json."
             )
         tags, version = given.pop("tags", ()), given.pop("schema_version", 0)
         given = {"specversion": cloudevent.SPEC_VERSION, "id": "-", "source": own_source(login), "data": {}} | given

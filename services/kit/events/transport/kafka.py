@@ -196,5 +196,10 @@ class Kafka:
 async def _end(producer: AIOKafkaProducer) -> None:
     """Stop it, without what it would do first: try on with what was said to be unknown, and is published again."""
     await producer._sender.close()
-    producer._message_accumulator.fail_all(KafkaConnectionError("The producer ends."))
+    kept = producer._message_accumulator
+    # What was offered once and is to be offered again is looked for among these when it ends, and is not there.
+    kept._pending_batches.update(batch for batches in kept._batches.values() for batch in batches)
+    kept.fail_all(KafkaConnectionError("The producer ends."))
+    for batch in kept._pending_batches:
+        batch._drain_waiter.exception()  # Nobody waits for that any more.
     await producer.stop()
