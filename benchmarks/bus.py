@@ -1,4 +1,8 @@
-"""One run of P6: ``python -m benchmarks.bus BROKER EVENTS ROUNDS`` prints rates as JSON."""
+"""One run of P6: ``python -m benchmarks.bus BROKER EVENTS ROUNDS`` prints rates as JSON.
+
+This process publishes, for both sides; ``benchmarks.bus_parts`` has the relay and the readers, each its own process,
+as they are where Mission Control runs.
+"""
 
 from __future__ import annotations
 
@@ -12,225 +16,102 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import aiormq
 import django
-import redis.asyncio
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from pamqp.commands import Basic
-from sqlalchemy import Connection
 
+from benchmarks.bus_parts import KEY
+from benchmarks.bus_peers import AT_ONCE, PEERS, Bare
 from missioncontrol.launch.layout import SECRETS
-from services.kit.events.cloudevent import CloudEvent, encode
-from services.kit.events.consumer import Consumer
+from services.kit.events.cloudevent import encode
 from services.kit.events.signing import CONTROL, Ring
-from services.kit.events.transport.base import Transport
-from services.kit.events.transport.connect import connect
-from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.store import Store
 from tests import brokers
 from tests.redis_server import RedisServer
 
-AT_ONCE = 500
 KEYS = 64
 SINGLES = 500
 PATIENCE_S = 300.0
-BARE = "bench"
+SERVERS: dict[str, Any] = {"redis": brokers.Redis, "rabbitmq": brokers.RabbitMQ, "kafka": brokers.Kafka}
 
 
-class Bare(Protocol):
-    """A broker's client alone: publish with confirmation, read, acknowledge."""
+class Part:
+    """Another process of this run."""
 
-    async def publish(self, bodies: Sequence[bytes]) -> None: ...
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin and process.stdout
+        self._process, self._into, self._out = process, process.stdin, process.stdout
 
-    async def consume(self) -> int:
-        """Read some and acknowledge them; how many."""
+    def expect(self, events: int) -> None:
+        """So many more are to come; said before the first of them is published."""
+        self._into.write(b"%d\n" % events)
 
-
-class BareRedis:
-    """Streams with a group."""
-
-    def __init__(self, url: str) -> None:
-        self.client = redis.asyncio.Redis.from_url(url)
-
-    async def begin(self) -> None:
-        await self.client.xgroup_create(BARE, BARE, id="0", mkstream=True)
-
-    async def publish(self, bodies: Sequence[bytes]) -> None:
-        async with self.client.pipeline(transaction=False) as pipe:
-            for body in bodies:
-                pipe.xadd(BARE, {"e": body})
-            await pipe.execute()
-
-    async def consume(self) -> int:
-        found: Any = await self.client.xreadgroup(BARE, BARE, {BARE: ">"}, count=AT_ONCE, block=1000)
-        ids = [entry for _, entries in found or [] for entry, _ in entries]
-        if ids:
-            await self.client.xack(BARE, BARE, *ids)
-        return len(ids)
-
-    async def end(self) -> None:
-        await self.client.aclose()
-
-
-class BareRabbit:
-    """A quorum queue, persistent messages, confirms."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.came: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def begin(self) -> None:
-        self.connection = await aiormq.connect(self.url)
-        self.out, self.into = await self.connection.channel(), await self.connection.channel()
-        await self.into.queue_declare(BARE, durable=True, arguments={"x-queue-type": "quorum"})
-        await self.into.basic_qos(prefetch_count=AT_ONCE)
-        await self.into.basic_consume(BARE, self.came.put)
-
-    async def publish(self, bodies: Sequence[bytes]) -> None:
-        kept = Basic.Properties(delivery_mode=2)
-        await asyncio.gather(
-            *(self.out.basic_publish(body, routing_key=BARE, properties=kept, mandatory=True) for body in bodies)
-        )
-
-    async def consume(self) -> int:
-        message = await self.came.get()
-        count = 1
-        while not self.came.empty():
-            message, count = self.came.get_nowait(), count + 1
-        await self.into.basic_ack(message.delivery_tag, multiple=True, wait=False)
-        return count
-
-    async def end(self) -> None:
-        await self.connection.close()
-
-
-class BareKafka:
-    """An idempotent producer, and a group that commits what it has read."""
-
-    def __init__(self, url: str) -> None:
-        self.at = url.removeprefix("kafka://")
-
-    async def begin(self) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.at)
-        await admin.start()
-        await admin.create_topics([NewTopic(BARE, 1, 1)])
-        await admin.close()
-        self.producer = AIOKafkaProducer(bootstrap_servers=self.at, enable_idempotence=True)
-        await self.producer.start()
-        self.consumer = AIOKafkaConsumer(
-            BARE, bootstrap_servers=self.at, group_id=BARE, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        await self.consumer.start()
-
-    async def publish(self, bodies: Sequence[bytes]) -> None:
-        await asyncio.gather(*[await self.producer.send(BARE, body) for body in bodies])
-
-    async def consume(self) -> int:
-        found = await self.consumer.getmany(timeout_ms=1000, max_records=AT_ONCE)
-        if found:
-            await self.consumer.commit()
-        return sum(map(len, found.values()))
-
-    async def end(self) -> None:
-        await self.consumer.stop()
-        await self.producer.stop()
-
-
-KINDS: dict[str, Any] = {
-    "redis": (brokers.Redis, BareRedis),
-    "rabbitmq": (brokers.RabbitMQ, BareRabbit),
-    "kafka": (brokers.Kafka, BareKafka),
-}
-
-
-class Counted:
-    """A handler that says when it has had so many."""
-
-    def __init__(self) -> None:
-        self.count = self._goal = 0
-        self._loop = asyncio.get_running_loop()
-        self._there = asyncio.Event()
-
-    def __call__(self, connection: Connection, event: CloudEvent) -> None:
-        self.count += 1
-        if self.count == self._goal:
-            self._loop.call_soon_threadsafe(self._there.set)
-
-    async def reach(self, goal: int) -> None:
-        """The first event of a later goal comes after this one's last."""
+    async def says(self) -> str:
+        """Its next word."""
         async with asyncio.timeout(PATIENCE_S):
-            await self._there.wait()
-        assert self.count == goal
+            if line := await self._out.readline():
+                return line.decode().strip()
+        raise SystemExit(f"a process of the run ended with {await self._process.wait()}")
 
-    def expect(self, goal: int) -> None:
-        """Before the first of its events is published."""
-        self._there.clear()
-        self._goal = goal
+    async def spent(self) -> float:
+        """Its processor time since it was asked before, in seconds."""
+        self.expect(0)
+        return float(await self.says())
+
+    async def end(self) -> None:
+        """Have it end."""
+        self._into.close()
+        await self._process.wait()
 
 
 @contextlib.asynccontextmanager
-async def running(home: Path, transport: Transport, redis_url: str) -> AsyncIterator[Counted]:
-    """Relay and consumer, until the end of the block."""
-    # After set-up: models can't be imported before.
-    from apps.events.relay import Relay
-
-    ring = Ring.of([(CONTROL, secrets.token_hex(32))])
-    store = Store(f"sqlite:///{home / 'consumer.sqlite3'}", [INBOX, PARKED])
-    await store.start()
-    handled = Counted()
-    inbox = SqlInbox(store, "bench", handled, system=transport.name)
-    consumer = Consumer(transport, inbox, ["bench.#"], keys=ring, group="bench", member="one")
-    relay = Relay(transport, ring, redis_url)
-    tasks = [asyncio.create_task(relay.run()), asyncio.create_task(consumer.run())]
+async def part(name: str, broker: str, url: str, redis_url: str) -> AsyncIterator[Part]:
+    """The process, once it is ready, until the end of the block."""
+    argv = [sys.executable, "-m", "benchmarks.bus_parts", name, broker, url, redis_url]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe)
     try:
-        yield handled
+        one = Part(process)
+        assert await one.says() == "ready"
+        yield one
+        await one.end()
     finally:
-        relay.stop()
-        consumer.stopping.set()
-        await asyncio.gather(*tasks)
-        await store.stop()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def drafts(count: int) -> list[Any]:
+    """What is published."""
     from apps.events.storing import Draft
 
     data = {"amount": "12.50", "currency": "EUR", "to": "ann", "note": "x" * 120}
     return [Draft("bench.thing.done", data | {"n": n}, stream=f"k/{n % KEYS}") for n in range(count)]
 
 
-async def ours(handled: Counted, events: int) -> float:
+async def ours(reader: Part, events: int) -> float:
     """Events a second."""
     from apps.events.actions import apublish_all
 
-    said, goal = drafts(events), handled.count + events
-    handled.expect(goal)
+    said = drafts(events)
+    reader.expect(events)
     begun = time.perf_counter()
     for start in range(0, events, AT_ONCE):
         await apublish_all(said[start : start + AT_ONCE])
-    await handled.reach(goal)
+    assert await reader.says() == "reached"
     return events / (time.perf_counter() - begun)
 
 
-async def bare(peer: Bare, bodies: Sequence[bytes]) -> float:
+async def bare(peer: Bare, reader: Part, bodies: Sequence[bytes]) -> float:
     """Events a second."""
-
-    async def read() -> None:
-        left = len(bodies)
-        while left > 0:
-            left -= await peer.consume()
-
+    reader.expect(len(bodies))
     begun = time.perf_counter()
-    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as both:
-        both.create_task(read())
-        for start in range(0, len(bodies), AT_ONCE):
-            await peer.publish(bodies[start : start + AT_ONCE])
+    for start in range(0, len(bodies), AT_ONCE):
+        await peer.publish(bodies[start : start + AT_ONCE])
+    assert await reader.says() == "reached"
     return len(bodies) / (time.perf_counter() - begun)
 
 
-async def singles(handled: Counted) -> float:
+async def singles(reader: Part) -> float:
     """The 99th percentile of publishing one event, in milliseconds."""
     from apps.events.actions import publish
     from apps.lib.aio import in_thread
@@ -242,11 +123,10 @@ async def singles(handled: Counted) -> float:
         publish(draft.type, draft.data, stream=draft.stream)
         times.append(time.perf_counter() - begun)
 
-    goal = handled.count + SINGLES
-    handled.expect(goal)
+    reader.expect(SINGLES)
     for draft in drafts(SINGLES):
         await in_thread(timed, draft)
-    await handled.reach(goal)
+    assert await reader.says() == "reached"
     return sorted(times)[int(SINGLES * 0.99)] * 1e3
 
 
@@ -254,27 +134,34 @@ async def measure(home: Path, broker: str, redis_url: str, events: int, rounds: 
     """Both sides in turns, after a short round that doesn't count."""
     from apps.events.models import Event
 
-    server, peer_of = KINDS[broker]
-    running_broker = server(home / "broker")
-    running_broker.start()
-    transport = connect(running_broker.url)
+    server = SERVERS[broker](home / "broker")
+    server.start()
     found: dict[str, Any] = {"ours": [], "bare": []}
+    peer = PEERS[broker](server.url)
+    of = (broker, server.url, redis_url)
     try:
-        peer = peer_of(running_broker.url)
-        await peer.begin()
-        async with running(home, transport, redis_url) as handled:
-            await ours(handled, AT_ONCE)
+        await peer.begin(reads=False)
+        async with part("relay", *of) as relay, part("consumer", *of) as consumer, part("bare", *of) as reader:
+            await ours(consumer, AT_ONCE)
             first = await asyncio.to_thread(lambda: Event.objects.order_by("id")[0].as_cloudevent())
-            bodies = [encode(first)] * events
-            await bare(peer, bodies[:AT_ONCE])
+            # As long as those that our consumer gets.
+            signed = Ring.of([(CONTROL, os.environ[KEY])]).sign(first, CONTROL)
+            bodies = [encode(signed)] * events
+            await bare(peer, reader, bodies[:AT_ONCE])
+            spent = dict.fromkeys(("publisher", "relay", "consumer"), 0.0)
             for _ in range(rounds):
-                found["ours"].append(await ours(handled, events))
-                found["bare"].append(await bare(peer, bodies))
-            found["p99_ms"] = await singles(handled)
+                await relay.spent(), await consumer.spent()
+                before = time.process_time()
+                found["ours"].append(await ours(consumer, events))
+                spent["publisher"] += time.process_time() - before
+                spent["relay"] += await relay.spent()
+                spent["consumer"] += await consumer.spent()
+                found["bare"].append(await bare(peer, reader, bodies))
+            found["us"] = {name: seconds / (events * rounds) * 1e6 for name, seconds in spent.items()}
+            found["p99_ms"] = await singles(consumer)
         await peer.end()
     finally:
-        await transport.close()
-        running_broker.end()
+        server.end()
     return found
 
 
@@ -289,6 +176,7 @@ def main(broker: str, events: str, rounds: str) -> None:
                 "MC_HOME": folder,
                 "REDIS_URL": nudges.url,
                 "DJANGO_SETTINGS_MODULE": "missioncontrol.settings",
+                KEY: secrets.token_hex(32),
             }
             os.environ |= {name.upper(): secrets.token_hex(32) for name in SECRETS}
             django.setup()

@@ -9,17 +9,26 @@ was not marked, so the bus may see an event twice and never out of turn for long
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 from django.db import transaction
-from django.db.models import Count, F, Min, Q, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet, TextField
+from django.db.models.functions import Cast
 
-from apps.events.models import SHARDS, OutboxMessage, OutboxShard
-from services.kit.events.outbox import MAX_TYPES, Backlog, Settlement, Waiting
+from apps.events.models import CARRIED, SHARDS, OutboxMessage, OutboxShard, carried
+from services.kit.events.outbox import MAX_TYPES, Backlog, Row, Settlement, Waiting
 
 LEASE_S = 30.0
 """Longer than a batch can take with a broker that answers late: publishing gives up after 5 s."""
 LOOK_AHEAD = 2000
 """How far into the backlog a claim looks for shards with work."""
+
+DATA, EXTENSIONS = CARRIED.index("data"), CARRIED.index("extensions")
+# What is JSON is left as text: msgspec reads it in a tenth of the time.
+COLUMNS = [
+    Cast(f"event__{name}", TextField()) if name in {"data", "extensions"} else f"event__{name}" for name in CARRIED
+]
 
 
 def prepare() -> None:
@@ -30,7 +39,7 @@ def prepare() -> None:
     )
 
 
-def claim(holder: str, now: float, limit: int) -> list[OutboxMessage]:
+def claim(holder: str, now: float, limit: int) -> list[Row]:
     """Lease what shards have events due and send nobody else's; up to ``limit`` events, in order."""
     at = datetime.fromtimestamp(now, UTC)
     rows = waiting()
@@ -51,10 +60,17 @@ def claim(holder: str, now: float, limit: int) -> list[OutboxMessage]:
     # There may be as many as there are keys: the database keeps them to itself.
     blocked = rows.filter(shard__in=held, next_at__gt=at).values("partition_key")
     ready = rows.filter(shard__in=held, next_at__lte=at).exclude(partition_key__in=blocked)
-    messages = list(ready.select_related("event").order_by("event_id")[:limit])
-    if not messages:
+    claimed = [_row(*columns) for columns in ready.order_by("event_id").values_list("pk", "attempts", *COLUMNS)[:limit]]
+    if not claimed:
         release(holder)
-    return messages
+    return claimed
+
+
+def _row(position: int, tries: int, *columns: Any) -> Row:
+    said = list(columns)
+    said[DATA] = msgspec.json.decode(said[DATA])
+    said[EXTENSIONS] = msgspec.json.decode(said[EXTENSIONS]) if said[EXTENSIONS] != "{}" else {}
+    return Row(position, carried(*said), tries)
 
 
 def settle(holder: str, settlement: Settlement, now: float) -> None:

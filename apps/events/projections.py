@@ -7,7 +7,6 @@ live build, which serves on; then the two are compared and, in one transaction, 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Max, QuerySet
+from msgspec.structs import replace
 
 from apps.events.models import Build, BuildRow, Event
 from apps.events.queries import following, head
@@ -215,7 +215,7 @@ def _take(projection: Projection, build: Build, limit: int, until: int | None = 
 
 def _told(event: Event) -> CloudEvent:
     data = UPCASTERS.newest(event.type, event.schema_version, event.data)
-    return dataclasses.replace(event.as_cloudevent(), data=data)
+    return replace(event.as_cloudevent(), data=data)
 
 
 def _differing(live: Build, new: Build) -> Iterator[str]:

@@ -37,8 +37,7 @@ class DjangoOutbox:
         if not self._prepared:
             outbox.prepare()
             self._prepared = True
-        messages = outbox.claim(self._holder, now, most)
-        return [Row(message.pk, message.event.as_cloudevent(), message.attempts) for message in messages]
+        return outbox.claim(self._holder, now, most)
 
     async def settle(self, settlement: Settlement, now: float) -> None:
         await self._ask(outbox.settle, self._holder, settlement, now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from cloudevents.core.bindings import kafka as sdk_kafka
 from cloudevents.core.bindings import rabbitmq as sdk_rabbitmq
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent as SdkEvent
+from msgspec.structs import replace
 
 from services.kit.events.cloudevent import MAX_DATA
 from services.kit.events.transport.base import (

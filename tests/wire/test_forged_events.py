@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import aiormq
 import pytest
 import redis
 import requests
+from msgspec.structs import replace
 from pamqp.commands import Basic
 from sqlalchemy import create_engine, text
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
+from msgspec.structs import replace
 
 from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
 

@@ -8,8 +8,7 @@ travel through untouched.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -27,6 +26,7 @@ TYPE = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){2,7}")
 OURS = {"correlationid", "causationid", "traceparent", "partitionkey", "sequence"}
 CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "dataschema", "data"}
 TEXTS = OURS - {"sequence"} | {"subject", "datacontenttype", "dataschema"}
+KNOWN = CORE | OURS
 EXTENSION = re.compile(r"[a-z0-9]+")
 """What an attribute may be called (CloudEvents section 3.1)."""
 
@@ -50,8 +50,7 @@ class EventError(ValueError):
         return Problem(422, "event_refused", str(self))
 
 
-@dataclass(frozen=True, slots=True)
-class CloudEvent:
+class CloudEvent(msgspec.Struct, frozen=True):
     """An event as publisher, broker and subscriber see it. ``time`` is wall-clock seconds."""
 
     id: str
@@ -69,7 +68,7 @@ class CloudEvent:
     datacontenttype: str = "application/json"
     dataschema: str = ""
     """Names the schema that ``data`` keeps to (``schema.uri``); empty when the publisher has none."""
-    extensions: dict[str, Extension] = field(default_factory=dict)
+    extensions: dict[str, Extension] = msgspec.field(default_factory=dict)
 
     @property
     def domain(self) -> str:
@@ -138,10 +137,10 @@ def encode(event: CloudEvent) -> bytes:
 
 def attributes(event: CloudEvent) -> dict[str, str]:
     """Everything of the event but its data, as text by attribute name: the headers of a binary mode."""
-    extensions = {
-        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in event.extensions.items()
-    }
-    return extensions | _attributes(event)
+    named = _attributes(event)
+    for name, value in event.extensions.items():
+        named.setdefault(name, str(value).lower() if isinstance(value, bool) else str(value))
+    return named
 
 
 def encode_data(event: CloudEvent) -> bytes:
@@ -150,25 +149,30 @@ def encode_data(event: CloudEvent) -> bytes:
 
 
 def _attributes(event: CloudEvent) -> dict[str, str]:
-    body = {
+    at = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds")
+    named = {
         "specversion": SPEC_VERSION,
         "id": event.id,
         "type": event.type,
         "source": event.source,
-        "time": datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "time": f"{at[:-6]}Z",
         "datacontenttype": event.datacontenttype,
     }
-    optional = {
-        "subject": event.subject,
-        "dataschema": event.dataschema,
-        "correlationid": event.correlation_id,
-        "causationid": event.causation_id,
-        "traceparent": event.traceparent,
-        "partitionkey": event.partition_key,
-        "sequence": str(event.sequence) if event.sequence else "",
-    }
-    body.update({name: value for name, value in optional.items() if value})
-    return body
+    if event.subject:
+        named["subject"] = event.subject
+    if event.dataschema:
+        named["dataschema"] = event.dataschema
+    if event.correlation_id:
+        named["correlationid"] = event.correlation_id
+    if event.causation_id:
+        named["causationid"] = event.causation_id
+    if event.traceparent:
+        named["traceparent"] = event.traceparent
+    if event.partition_key:
+        named["partitionkey"] = event.partition_key
+    if event.sequence:
+        named["sequence"] = str(event.sequence)
+    return named
 
 
 def decode(raw: bytes | str) -> CloudEvent:
@@ -207,14 +211,10 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
     for name in ("id", "type", "source"):
         if not isinstance(body.get(name), str) or not body[name]:
             raise EventError(f"The event has no {name}.")
-    for name in TEXTS:
-        if not isinstance(body.get(name, ""), str):
-            raise EventError(f"The event's {name} must be text.")
-    for name, value in body.items():
-        if isinstance(value, str) and (len(value) > MAX_TEXT or NO_TEXT.search(value)):
-            raise EventError(f"The event's {name} must be at most {MAX_TEXT} characters and hold none of control.")
+    if not _plain(body.values()):
+        _check_texts(body)
     check_type(body["type"])
-    extensions = {name: _extension(name, value) for name, value in body.items() if name not in CORE | OURS}
+    extensions = {name: _extension(name, body[name]) for name in body if name not in KNOWN}
     sequence = _read_sequence(body.get("sequence", 0))
     if sequence is None:
         # Somebody else's way of counting: carried through, not understood.
@@ -235,6 +235,24 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
         dataschema=body.get("dataschema", ""),
         extensions=extensions,
     )
+
+
+def _plain(values: Collection[Any]) -> bool:
+    """Whether all are short texts of printable ASCII, as nearly all events' are: nothing else is to be said of them."""
+    try:
+        text = "".join(values)
+    except TypeError:
+        return False
+    return text.isascii() and text.isprintable() and max(map(len, values)) <= MAX_TEXT
+
+
+def _check_texts(body: Mapping[str, Any]) -> None:
+    for name in TEXTS:
+        if not isinstance(body.get(name, ""), str):
+            raise EventError(f"The event's {name} must be text.")
+    for name, value in body.items():
+        if isinstance(value, str) and (len(value) > MAX_TEXT or NO_TEXT.search(value)):
+            raise EventError(f"The event's {name} must be at most {MAX_TEXT} characters and hold none of control.")
 
 
 def _extension(name: str, value: Any) -> Extension:

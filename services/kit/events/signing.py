@@ -21,10 +21,11 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from .cloudevent import CloudEvent, attributes
 
@@ -56,6 +57,8 @@ class Key:
     secret: bytes = field(repr=False)
     id: str
     """Follows from both, and tells nothing of the secret."""
+    mac: hmac.HMAC = field(repr=False, compare=False)
+    """HMAC-SHA-256 under the secret, before anything was said: to be copied."""
 
     @classmethod
     def of(cls, source: str, secret: str) -> Key:
@@ -66,7 +69,7 @@ class Key:
             raise BadKey(f"The secret of {source} is {len(secret)} characters long; it takes {MIN_SECRET} or more.")
         raw = secret.encode()
         name = hmac.new(raw, f"mission-control event key\n{source}".encode(), hashlib.sha256).hexdigest()
-        return cls(source, raw, name[:16])
+        return cls(source, raw, name[:16], hmac.new(raw, digestmod=hashlib.sha256))
 
 
 class Keys(Protocol):
@@ -105,8 +108,9 @@ def sign(event: CloudEvent, key: Key) -> CloudEvent:
 
 
 def _proof(event: CloudEvent, key: Key) -> str:
-    digest = hmac.digest(key.secret, canonical(event), "sha256")
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    mac = key.mac.copy()
+    mac.update(canonical(event))
+    return urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
 
 
 class Ring:

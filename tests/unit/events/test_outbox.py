@@ -34,7 +34,7 @@ def two_keys_in_different_shards() -> tuple[str, str]:
 
 def test_events_are_claimed_in_order_and_once_settled_never_again() -> None:
     published = [publish(TYPE, {}, stream=f"k{n % 5}").pk for n in range(20)]
-    claimed = [event.pk for event in outbox.claim("one", now(), 100)]
+    claimed = [row.position for row in outbox.claim("one", now(), 100)]
     assert claimed == published
     outbox.settle("one", Settlement(claimed, []), now())
     assert outbox.claim("one", now(), 100) == []
@@ -52,9 +52,9 @@ def test_a_shard_belongs_to_one_relay() -> None:
 def test_two_relays_share_the_work_by_shards() -> None:
     a, b = two_keys_in_different_shards()
     publish(TYPE, {}, stream=a)
-    assert [message.partition_key for message in outbox.claim("one", now(), 100)] == [a]
+    assert [row.event.partition_key for row in outbox.claim("one", now(), 100)] == [a]
     publish(TYPE, {}, stream=b)
-    assert [message.partition_key for message in outbox.claim("two", now(), 100)] == [b]
+    assert [row.event.partition_key for row in outbox.claim("two", now(), 100)] == [b]
 
 
 def test_a_dead_relays_shards_come_free_when_the_lease_lapses() -> None:
@@ -68,15 +68,15 @@ def test_a_refused_event_waits_and_holds_back_its_key_but_no_other() -> None:
     a, b = two_keys_in_different_shards()
     first, later, other = (publish(TYPE, {}, stream=key).pk for key in (a, a, b))
     claimed = outbox.claim("one", now(), 100)
-    assert [event.pk for event in claimed] == [first, later, other]
+    assert [row.position for row in claimed] == [first, later, other]
     put_off = [PutOff(first, 1, now() + 1, "too odd"), PutOff(later, 1, now() + 1, "not tried")]
     outbox.settle("one", Settlement([other], put_off), now())
     OutboxMessage.objects.filter(pk=later).update(next_at=datetime.now(UTC))
     row = OutboxMessage.objects.get(pk=first)
     assert (row.attempts, row.last_error, row.sent_at) == (1, "too odd", None)
     newest = publish(TYPE, {}, stream=b).pk
-    assert [event.pk for event in outbox.claim("one", now() - 0.6, 100)] == [newest]
-    assert [event.pk for event in outbox.claim("one", now() + 400, 100)] == [first, later, newest]
+    assert [row.position for row in outbox.claim("one", now() - 0.6, 100)] == [newest]
+    assert [row.position for row in outbox.claim("one", now() + 400, 100)] == [first, later, newest]
 
 
 def test_an_overtaken_relay_does_not_unsend() -> None:

@@ -7,12 +7,12 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pamqp import decode as amqp_decode
 from pamqp import encode as amqp_encode
 
