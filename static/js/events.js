@@ -1,4 +1,5 @@
 // The event stream: rows that come are put on top, unless the reader holds still or looks at another time.
+import { armReplay } from "./replay.js";
 import { live } from "./shell.js";
 import { plural, tellTimes } from "./words.js";
 
@@ -74,6 +75,7 @@ live(["events"], (state) => {
   fetchNews();
 });
 
+armReplay(document);
 pause?.addEventListener("click", () => hold(!paused));
 document.getElementById("resume").addEventListener("click", () => hold(false));
 document.addEventListener("visibilitychange", fetchNews);

@@ -1,7 +1,9 @@
 // A type's next schema: try what would come of it, or register it; a refusal names who would break.
+import { armReplay } from "./replay.js";
 import { live } from "./shell.js";
 
 live([]);
+armReplay(document);
 
 const form = document.getElementById("schema");
 const said = document.getElementById("schema-said");

@@ -1,20 +1,17 @@
 // Dead letters: redrive with a dry run and a canary, edit and retry, discard; groups and jobs drawn anew as they change.
 import { arm, armDialog, faults, post } from "./actions.js";
 import { refresh } from "./fragments.js";
+import { AWAY, armJobs, watchJobs } from "./jobs.js";
 import { live } from "./shell.js";
 import { plural, tellTimes } from "./words.js";
 
 const dialog = document.getElementById("redrive");
 const plan = document.getElementById("redrive-plan");
 const trouble = document.getElementById("redrive-error");
-const AWAY = "The server can't be reached. Nothing is changed as far as this page knows.";
 let chosen = null;
 let known = "";
 
 // -- what is there now ---------------------------------------------------------------------
-
-const WATCH = 2000; // Milliseconds between two looks at what is under way: it may end between two counts.
-const active = () => document.querySelector('[data-job-state="running"], [data-letter-state="redriving"]') !== null;
 
 function draw() {
   refresh((part) => { armAll(part); tellTimes(part); });
@@ -25,7 +22,7 @@ live(["events"], ({ events = {} }) => {
   if (known && now !== known) draw();
   known = now;
 });
-setInterval(() => { if (active()) draw(); }, WATCH);
+watchJobs(draw);
 
 // -- redrive ------------------------------------------------------------------------------------
 
@@ -84,22 +81,10 @@ dialog.querySelector("form").addEventListener("submit", (event) => {
   send(event.submitter?.value !== "go");
 });
 
-async function now(button) {
-  button.disabled = true;
-  try {
-    const answer = await post(button.dataset.now, {}, dialog);
-    if (!answer.ok) button.title = faults(await answer.json().catch(() => ({})), answer.status);
-  } catch {
-    button.title = AWAY;
-  }
-  button.blur();
-  draw();
-}
-
 function armAll(root) {
   arm(root);
   for (const button of root.querySelectorAll("button[data-redrive]")) button.addEventListener("click", () => open(button));
-  for (const button of root.querySelectorAll("button[data-now]")) button.addEventListener("click", () => now(button));
+  armJobs(root, draw);
   root.querySelector("#edit-open")?.addEventListener("click", () => document.getElementById("edit").showModal());
 }
 

@@ -1,17 +1,30 @@
 // Subscriptions: kept current by what the live feed says of them, with their buttons and the form of a new webhook.
 import { arm, armDialog } from "./actions.js";
 import { refresh } from "./fragments.js";
+import { armJobs, watchJobs } from "./jobs.js";
+import { armReplay } from "./replay.js";
 import { live } from "./shell.js";
 import { tellTimes } from "./words.js";
 
 let known = "";
 
+function draw() {
+  refresh((part) => { armAll(part); tellTimes(part); });
+}
+
+function armAll(root) {
+  arm(root);
+  armJobs(root, draw);
+  armReplay(root);
+}
+
 live(["events"], (state) => {
   const now = JSON.stringify(state.events?.subscriptions ?? {});
-  if (known && now !== known) refresh((part) => { arm(part); tellTimes(part); });
+  if (known && now !== known) draw();
   known = now;
 });
-arm(document);
+watchJobs(draw);
+armAll(document);
 armDialog();
 
 const dialog = document.getElementById("webhook");

@@ -4,74 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.fleet import ROOT, Fleet
+from tests.e2e.bus import TYPE, Endpoint, confirm, django, publish
+from tests.fleet import Fleet
 from tests.waiting import until
 
 pytestmark = pytest.mark.browser
-
-TYPE = "shop.parcel.sent"
-
-
-def django(fleet: Fleet, code: str) -> str:
-    """What ``code`` prints, run as Mission Control's own."""
-    argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
-    done = subprocess.run(argv, cwd=ROOT, env=fleet.env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def publish(fleet: Fleet, *events: dict[str, Any], type: str = TYPE) -> list[str]:
-    """Their ids."""
-    said = django(
-        fleet,
-        "import json\nfrom apps.events.actions import publish_all\nfrom apps.events.storing import Draft\n"
-        f"drafts = [Draft({type!r}, one, subject=one['subject']) for one in json.loads({json.dumps(events)!r})]\n"
-        "print(json.dumps([str(one.event_id) for one in publish_all(drafts)]))",
-    )
-    ids: list[str] = json.loads(said)
-    return ids
-
-
-class Endpoint:
-    """A webhook's other end: takes nothing that holds poison, until it is mended."""
-
-    def __init__(self) -> None:
-        self.mended = False
-        self.taken: list[dict[str, Any]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                bad = event["data"].get("poison") and not outer.mended
-                if not bad:
-                    outer.taken.append(event)
-                self.send_response(500 if bad else 204)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def do_OPTIONS(self) -> None:
-                self.send_response(200)
-                self.send_header("WebHook-Allowed-Origin", self.headers["WebHook-Request-Origin"])
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +33,7 @@ def endpoint(fleet: Fleet) -> Iterator[Endpoint]:
         "from apps.events.models import Subscription\n"
         "Subscription.objects.filter(name__in=['parcels', 'e2e-hook', 'e2e-still']).delete()",
     )
-    found.server.shutdown()
-    found.server.server_close()
+    found.close()
 
 
 def test_an_event_shows_as_it_is_published_unless_the_reader_holds_still(fleet: Fleet, page: Page) -> None:
@@ -136,7 +77,7 @@ def test_poison_is_grouped_redriven_behind_a_canary_and_gone(fleet: Fleet, page:
     expect(page.locator("#counts [data-f=failed]")).to_have_text("0", timeout=20_000)
     expect(page.locator("#letters")).to_contain_text("None matches", timeout=20_000)
     until(lambda: len(endpoint.taken) == 4, 10, what="every event, and the one that waited behind")
-    expect(page.locator("tr[data-job]").first).to_contain_text("done", timeout=20_000)
+    expect(page.locator("tr[data-job]").first).to_have_attribute("data-job-state", "done", timeout=20_000)
 
 
 def test_an_edited_letter_is_retried_and_names_its_original_as_its_cause(
@@ -230,17 +171,10 @@ def test_a_webhook_is_made_tried_paused_and_given_a_new_secret(fleet: Fleet, pag
     expect(page.locator("h1 + .state")).to_have_text("active")
     for button, verb, shown in (("Test", "Send", "outcome: delivered"), ("Rotate secret", "Rotate", "secret: whsec_")):
         page.get_by_role("button", name=button, exact=True).click()
-        page.get_by_label("Why?").fill("a test")
+        page.get_by_role("dialog").get_by_label("Why?").fill("a test")
         page.get_by_role("dialog").get_by_role("button", name=verb).click()
         expect(page.locator("#confirm-text")).to_contain_text(shown, timeout=15_000)
         with page.expect_navigation():
             page.get_by_role("dialog").get_by_role("button", name="Close").click()
     expect(page.locator("main")).to_contain_text("control.sample.sent")
     django(fleet, "from apps.events.models import Subscription\nSubscription.objects.filter(name='e2e-hook').delete()")
-
-
-def confirm(page: Page, verb: str) -> None:
-    page.get_by_role("button", name=verb, exact=True).click()
-    page.get_by_label("Why?").fill("a test of the button")
-    with page.expect_navigation():
-        page.get_by_role("dialog").get_by_role("button", name=verb).click()

@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
-from apps.dashboard.events import document, kinds
+from apps.dashboard.events import document, kinds, replays
 from apps.events.models import EventType, SchemaReader
 from apps.lib import roles
 
@@ -71,5 +71,6 @@ def kind(request: HttpRequest, name: str) -> HttpResponse:
                 {*(row.producers if row else ()), *(source for source, type in rates.by_source if type == name)}
             ),
             "may_change": roles.has(request.user, roles.ADMIN),
+            **replays.offer(request, types=[name]),
         },
     )

@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
-from apps.dashboard.events import browse, deliveries, document, hops, lineage, states
+from apps.dashboard.events import browse, deliveries, document, hops, lineage, replays, states
 from apps.dashboard.events.links import event_url
 from apps.dashboard.pages import current
 from apps.events.models import Event, EventType, OutboxMessage, SchemaVersion
@@ -45,7 +45,14 @@ def events(request: HttpRequest) -> HttpResponse:
         "empty_log": not words and not found.head,
         "searched": browse.SEARCHED,
     }
+    context |= replays.offer(request, **_replayable(wanted))
     return render(request, "events/stream.html", context, status=400 if found.problem else 200)
+
+
+def _replayable(wanted: browse.Asked) -> dict[str, Any]:
+    """As much of the list's filters as a replay has too."""
+    filters = wanted.filters
+    return {"types": [filters["type"]] if "type" in filters else [], "stream": filters.get("stream", "")}
 
 
 RANGES = (
@@ -196,6 +203,7 @@ def stream(request: HttpRequest, name: str) -> HttpResponse:
             "upto": upto if _is_number(upto) else "",
             "older": page_rows[VERSIONS].version if len(page_rows) > VERSIONS else None,
             "path": f"/events/streams/{quote(name, safe='')}/",
+            **replays.offer(request, stream=name, types=sorted({one.type for one in page_rows})),
         },
     )
 

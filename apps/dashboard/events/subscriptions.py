@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
+from apps.dashboard.events import replays
 from apps.dashboard.events.source import follows, receivers
 from apps.dashboard.judge import bus
 from apps.events.letters.models import DeadLetter, RedriveJob
@@ -60,8 +61,10 @@ def subscription(request: HttpRequest, name: str) -> HttpResponse:
             "older": shown[ATTEMPTS - 1].pk if len(shown) > ATTEMPTS else None,
             "jobs": list(RedriveJob.objects.filter(subscription=row).order_by("-pk")[:10]),
             "secrets": 2 if row.previous_until and row.previous_until.timestamp() > wall() else 1,
-            "may_act": roles.has(request.user, roles.OPERATOR) and row.kind != Subscription.Kind.CONSUMER,
+            "may_act": roles.has(request.user, roles.OPERATOR),
+            "may_steer": roles.has(request.user, roles.OPERATOR) and one["follows"],
             "may_change": roles.has(request.user, roles.ADMIN) and row.kind == Subscription.Kind.WEBHOOK,
+            **replays.offer(request, row.name if one["follows"] else ""),
         },
     )
 

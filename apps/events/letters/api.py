@@ -241,9 +241,10 @@ class JobViewSet(
         """Deliver them once more to one subscription, each marked with `mcreplay`, beside what is live. 200 with what
         would happen on a dry run. Operators may do this."""
         said = asked(ReplaySerializer, request)
-        subscription = said["subscription"]
-        actions.check_replay(subscription)
-        wanted = {"types": list(subscription.patterns)} | plain(said["filter"])
+        subscription, wanted = said.get("subscription"), plain(said["filter"])
+        if subscription is not None:
+            actions.check_replay(subscription)
+            wanted = {"types": list(subscription.patterns)} | wanted
         if said["dry_run"]:
             return _planned(queries.plan_replay(wanted), _Event)
         job = actions.replay(

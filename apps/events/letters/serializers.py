@@ -150,10 +150,22 @@ class RedriveSerializer(NewJobSerializer):
 
 
 class ReplaySerializer(NewJobSerializer):
+    subscription = serializers.SlugRelatedField(
+        "name",
+        queryset=Subscription.objects.all(),
+        required=False,
+        help_text="Into whom. A dry run may leave it out, and counts what is in the log.",
+    )
     filter = RangeSerializer(default=dict)
     again = serializers.BooleanField(
         default=False, help_text="Have an internal handler handle again what it has handled."
     )
+
+    def validate(self, said: dict[str, Any]) -> dict[str, Any]:
+        """Who gets it is left open by a dry run alone."""
+        if "subscription" not in said and not said["dry_run"]:
+            raise serializers.ValidationError({"subscription": ["Say into which one, or ask for a dry run."]})
+        return said
 
 
 class JobSerializer(serializers.ModelSerializer):

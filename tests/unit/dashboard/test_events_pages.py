@@ -265,6 +265,39 @@ def test_only_operators_are_offered_what_acts(viewer: Client, hook: Subscription
     assert 'id="new"' not in text_of(viewer, "/events/subscriptions/"), "an admin makes subscriptions"
 
 
+def test_a_replay_begins_with_the_part_of_the_log_that_is_looked_at(viewer: Client, hook: Subscription) -> None:
+    orders(2, stream="order/7")
+    Subscription.objects.create(name="mint", kind="consumer", patterns=["#"])
+    pages = {
+        "/events/": {},
+        "/events/streams/order%2F7/": {"stream": "order/7", "types": ["shop.order.placed"]},
+        "/events/catalogue/shop.order.placed/": {"types": ["shop.order.placed"]},
+        "/events/subscriptions/orders-hook/": {},
+    }
+    for path in pages:
+        assert "data-replay=" not in text_of(viewer, path) and 'id="replay"' not in text_of(viewer, path), path
+    User.objects.get(username="ann").groups.set([Group.objects.get_or_create(name=roles.OPERATOR)[0]])
+    for path, part in pages.items():
+        answer = viewer.get(path)
+        assert json.loads(answer.context["replay_part"]) == part, path
+        assert answer.context["replay_into"] == [("orders-hook", "webhook")], "a service reads its broker itself"
+        assert 'id="replay"' in answer.content.decode()
+        assert "a new webhook" not in answer.content.decode(), "an admin makes those"
+    assert "data-replay=" not in text_of(viewer, "/events/subscriptions/mint/")
+    Subscription.objects.all().delete()
+    assert "data-replay=" not in text_of(viewer, "/events/"), "there is nobody to replay into"
+
+
+def test_a_dry_run_of_a_replay_needs_nobody_to_replay_into(viewer: Client, hook: Subscription) -> None:
+    orders(3)
+    User.objects.get(username="ann").groups.set([Group.objects.get_or_create(name=roles.OPERATOR)[0]])
+    path, asked = "/api/v1/events/jobs/replay", {"dry_run": True, "filter": {"types": ["shop.#"], "after": 1}}
+    found = viewer.post(path, asked, content_type="application/json")
+    assert (found.status_code, found.json()["by_type"]) == (200, {"shop.order.placed": 2})
+    refused = viewer.post(path, asked | {"dry_run": False}, content_type="application/json")
+    assert refused.status_code == 400 and "subscription" in refused.json()["errors"]
+
+
 def test_an_odd_entry_without_an_event_has_a_page(viewer: Client, hook: Subscription) -> None:
     (one,) = failed(hook)
     DeadLetter.objects.filter(pk=one.pk).update(stored=None, body="<not json>", type="", source="")
