@@ -21,12 +21,12 @@ from services.kit.events.consumer import Consumer
 from services.kit.events.retry import Permanent
 from services.kit.events.transport.connect import connect
 from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.parked import REPORTED
+from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration, Store
 from tests.signed import KEYS
 
 SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL, key TEXT NOT NULL, member TEXT NOT NULL)",))
-MIGRATIONS = (INBOX, PARKED, REPORTED, SEEN)
+MIGRATIONS = (INBOX, PARKED, REPORTED, ORDERED, SEEN)
 
 
 async def main(

@@ -36,6 +36,15 @@ REPORTED = Migration(
 )
 """Which rows Mission Control knows of; ``freed``: those that it knows of and that are no more."""
 
+ORDERED = Migration(
+    (
+        "ALTER TABLE freed ADD COLUMN parked_id BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE freed ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE freed ADD COLUMN first_at DOUBLE PRECISION NOT NULL DEFAULT 0",
+    )
+)
+"""Which row it was, and its last change: what is told of one event has an order, however it travels."""
+
 MAX_PARKED: Final = 100_000
 """Rows; at so many, what would be parked stays with the broker, and the consumer waits."""
 MAX_ODD: Final = 1000
@@ -45,6 +54,8 @@ FORGED: Final = "forged"
 """Kinds of rows that no handler ever sees: an entry that is no event, and an event that is not of whom it says."""
 DIED: Final = "ProcessDied"
 BEHIND: Final = "Behind"
+CHANGED: Final = "changed = changed + CASE WHEN told < changed THEN 1 ELSE 0 END"
+"""It need not be told; but what is told anyway is another thing now, and has another number."""
 AGAIN: Final = Backoff(first_s=60.0, most_s=3600.0)
 """Of what is parked. A permanent failure waits for a new start, which may bring a new program."""
 
@@ -63,7 +74,10 @@ class ParkedRows:
     def begin(self, connection: Connection) -> None:
         """All are due, except those that nobody may try by himself."""
         connection.execute(
-            text("UPDATE parked SET due = 0 WHERE consumer = :group AND kind NOT IN (:died, :odd, :forged)"),
+            text(
+                f"UPDATE parked SET due = 0, {CHANGED} "  # noqa: S608 - a constant
+                "WHERE consumer = :group AND kind NOT IN (:died, :odd, :forged)"
+            ),
             {"group": self._group, "died": DIED, "odd": ODD, "forged": FORGED},
         )
 
@@ -144,15 +158,27 @@ class ParkedRows:
 
     def free(self, connection: Connection, row: Any, how: str) -> None:
         """It is dealt with: ``handled``, ``discarded`` or ``replaced``."""
-        gone = text("DELETE FROM parked WHERE id = :id RETURNING offered")
+        gone = text("DELETE FROM parked WHERE id = :id RETURNING id, source, event_id, offered, changed, first_at")
         deleted = connection.execute(gone, {"id": row.id}).first()
         if deleted is not None and deleted.offered:
-            self._freed(connection, row.source, row.event_id, how)
+            self._freed(connection, deleted, how)
 
-    def _freed(self, connection: Connection, source: str, event_id: str, how: str) -> None:
+    def _freed(self, connection: Connection, row: Row[Any], how: str) -> None:
         connection.execute(
-            text("INSERT INTO freed (consumer, source, event_id, how, at) VALUES (:group, :source, :id, :how, :now)"),
-            {"group": self._group, "source": source, "id": event_id, "how": how, "now": time.time()},
+            text(
+                "INSERT INTO freed (consumer, source, event_id, how, at, parked_id, changed, first_at) "
+                "VALUES (:group, :source, :id, :how, :now, :row, :changed, :first_at)"
+            ),
+            {
+                "group": self._group,
+                "source": row.source,
+                "id": row.event_id,
+                "how": how,
+                "now": time.time(),
+                "row": row.id,
+                "changed": row.changed + 1,
+                "first_at": row.first_at,
+            },
         )
 
     # -- looking -----------------------------------------------------------------------------------
@@ -224,16 +250,28 @@ class ParkedRows:
             "last_at": row.last_at,
             "due": row.due,
             "state": "parked" if row.kind == BEHIND else "failed",
+            "row": row.id,
+            "changed": row.changed,
             # The log can't have it.
             "body": row.body if row.kind in {ODD, FORGED} else "",
         }
-        # A new start makes it due at once, and that is another thing to say.
-        name = f"{row.source}\x1f{row.event_id}\x1f{row.id}\x1f{row.due}"
+        # A store that is begun anew has the same numbers for other rows.
+        name = f"{row.source}\x1f{row.event_id}\x1f{row.id}\x1f{row.first_at}"
         return Report(PARKED, name, row.last_at, data, row.id, row.changed)
 
     def _resolved(self, row: Row[Any]) -> Report:
-        data = {"group": self._group, "source": row.source, "event_id": row.event_id, "how": row.how, "at": row.at}
-        return Report(RESOLVED, f"{row.source}\x1f{row.event_id}\x1f{row.id}", row.at, data, row.id, 0)
+        data = {
+            "group": self._group,
+            "source": row.source,
+            "event_id": row.event_id,
+            "how": row.how,
+            "at": row.at,
+            "row": row.parked_id,
+            "changed": row.changed,
+            "first_at": row.first_at,
+        }
+        name = f"{row.source}\x1f{row.event_id}\x1f{row.parked_id}\x1f{row.first_at}"
+        return Report(RESOLVED, name, row.at, data, row.id, row.changed)
 
     async def told(self, reports: Sequence[Report]) -> None:
         mark = text("UPDATE parked SET told = :version WHERE id = :id AND told < :version")
@@ -276,7 +314,8 @@ class ParkedRows:
         """Tried at once, when it is the head of its key; what ended processes may do so again."""
         connection.execute(
             text(
-                "UPDATE parked SET due = 0, kind = CASE WHEN kind = :died THEN 'Retried' ELSE kind END "
+                f"UPDATE parked SET due = 0, {CHANGED}, "  # noqa: S608 - a constant
+                "kind = CASE WHEN kind = :died THEN 'Retried' ELSE kind END "
                 "WHERE id = :id AND kind NOT IN (:odd, :forged)"
             ),
             {"id": row.id, "died": DIED, "odd": ODD, "forged": FORGED},
@@ -304,7 +343,7 @@ class ParkedRows:
             return
         self._settle(connection, row)
         if row.offered:
-            self._freed(connection, row.source, row.event_id, "replaced")
+            self._freed(connection, row, "replaced")
         connection.execute(
             text(
                 "UPDATE parked SET event_id = :id, type = :type, body = :body, due = 0, kind = 'Replaced', "

@@ -10,7 +10,7 @@ from services.kit.accounts import NAMES, Lookalike, claim
 from services.kit.events.cloudevent import CloudEvent
 from services.kit.inbox import INBOX, PARKED
 from services.kit.money import MAX_BALANCE, format_amount
-from services.kit.parked import REPORTED
+from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration
 from services.mint.accounts import BadTransaction, postings
 
@@ -38,6 +38,7 @@ MIGRATIONS = (
         )
     ),
     REPORTED,
+    ORDERED,
 )
 
 RECENT = 20

@@ -11,7 +11,7 @@ from services.kit.events.signing import Ring
 from services.kit.events.transport.routed import Routed
 from services.kit.inbox import INBOX, PARKED
 from services.kit.outbox import NUMBERED, OUTBOX, SENT
-from services.kit.parked import REPORTED
+from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration
 from tests import signed
 
@@ -31,7 +31,7 @@ SEEN = Migration(
     )
 )
 OUTGOING = (OUTBOX, SENT, RECORDED, NUMBERED)
-INCOMING = (INBOX, PARKED, REPORTED, SEEN)
+INCOMING = (INBOX, PARKED, REPORTED, ORDERED, SEEN)
 
 
 async def bus(folder: Path, name: str) -> tuple[Routed, Any]:

@@ -19,14 +19,14 @@ from services.kit.events.lanes import Outcome, Park
 from services.kit.events.retry import Away, Permanent
 from services.kit.events.transport.base import Delivery
 from services.kit.inbox import INBOX, MAX_LIVES, PARKED, SqlInbox
-from services.kit.parked import REPORTED
+from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration, Store
 from tests.stores import postgres, url
 
 __all__ = ["postgres", "url"]
 
 SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL)",))
-MIGRATIONS = [INBOX, PARKED, REPORTED, SEEN]
+MIGRATIONS = [INBOX, PARKED, REPORTED, ORDERED, SEEN]
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from services.kit.env import ROOT
+from services.kit.events import contracts
 from services.kit.events.cloudevent import CloudEvent
 from services.kit.events.consumer import Kept
 from services.kit.events.lanes import Outcome, Park
@@ -22,6 +24,9 @@ from tests.stores import postgres, url
 __all__ = ["postgres", "url"]
 
 
+promised = contracts.read(ROOT / "services" / "kit" / "schemas")
+
+
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
     made = Store(url, MIGRATIONS)
@@ -34,6 +39,8 @@ async def tell(inbox: SqlInbox) -> list[tuple[str, dict[str, Any]]]:
     """Everything that is untold, told."""
     said = []
     while reports := await inbox.rows.untold(2):
+        for report in reports:
+            assert promised.promised(report.type, report.data), f"{report.type} has no schema"
         said += [(report.type, report.data) for report in reports]
         await inbox.rows.told(reports)
     return said
@@ -86,6 +93,25 @@ async def test_a_report_has_one_name_however_often_it_is_made(store: Store) -> N
     await inbox.park(park(delivery("a1")))
     first, second = await inbox.rows.untold(9), await inbox.rows.untold(9)
     assert [(one.name, one.version) for one in first] == [(one.name, one.version) for one in second]
+
+
+async def test_each_change_has_a_greater_number_than_the_one_before_and_the_end_has_the_greatest(store: Store) -> None:
+    failures: dict[str, Exception] = {"a1": ValueError("no")}
+    inbox = SqlInbox(store, "g", failing(failures))
+    await inbox.park(park(delivery("a1")))
+    [first] = await inbox.rows.untold(9)
+    await inbox.begin()
+    [due] = await inbox.rows.untold(9)
+    assert due.data["due"] == 0.0, "it says something else than the first, and neither was told"
+    await inbox.resume()
+    [again] = await inbox.rows.untold(9)
+    failures.clear()
+    assert await inbox.rows.obey(Command(REDRIVE, of("a1"))) == 1
+    await inbox.resume()
+    [end] = await inbox.rows.untold(9)
+    assert end.type == RESOLVED
+    numbers = [(one.data["first_at"], one.data["row"], one.data["changed"]) for one in (first, due, again, end)]
+    assert numbers == sorted(set(numbers)) and len({number[:2] for number in numbers}) == 1
 
 
 async def test_what_is_no_event_is_told_with_its_text(store: Store) -> None:

@@ -72,6 +72,7 @@ PURE = (
     "apps/events/subscriptions/matching.py",
     "apps/events/subscriptions/signature.py",
     "apps/events/letters/pace.py",
+    "apps/events/letters/reports.py",
     "apps/events/upcast.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "time", "redis", "django", "threading", "subprocess", "aiohttp", "random"}

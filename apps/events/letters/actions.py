@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from auditlog.models import LogEntry
@@ -19,6 +20,20 @@ from services.kit.events.reporting import DISCARD, MOST_NAMED, REDRIVE
 from services.kit.problem import Problem, Refused
 
 State, JobState = DeadLetter.State, RedriveJob.State
+
+
+class What(StrEnum):
+    """What happens to a job, as its events say it."""
+
+    STARTED = "started"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    AWAITING = "awaiting"
+    """Its canary went well: it awaits a confirmation."""
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
 MAX_RATE: Final = 10_000.0
 MAX_DISCARDED: Final = 10_000
 """Letters that are discarded at once."""
@@ -106,7 +121,7 @@ def _begin(kind: str, subscription: Subscription, said: Any, actor: str, rate: f
         created_at=_now(),
         **rest,
     )
-    _tell(job, "started")
+    _tell(job, What.STARTED)
     return job
 
 
@@ -117,13 +132,13 @@ def _in_line(subscription: Subscription) -> None:
 
 def pause(job: RedriveJob, actor: str) -> None:
     """Take nothing more until it is resumed; what is under way ends. Refused unless it runs."""
-    _change(job, (JobState.RUNNING,), JobState.PAUSED, actor, "paused", reason=f"{actor} paused it.")
+    _change(job, (JobState.RUNNING,), JobState.PAUSED, actor, What.PAUSED, reason=f"{actor} paused it.")
 
 
 def resume(job: RedriveJob, actor: str) -> None:
     """Go on, with what followed the canary too. Refused unless it is paused or waits for a confirmation."""
     stopped = (JobState.PAUSED, JobState.CONFIRM)
-    _change(job, stopped, JobState.RUNNING, actor, "resumed", reason="", confirmed=True, failed_in_a_row=0)
+    _change(job, stopped, JobState.RUNNING, actor, What.RESUMED, reason="", confirmed=True, failed_in_a_row=0)
 
 
 def cancel(job: RedriveJob, actor: str) -> None:
@@ -134,7 +149,7 @@ def cancel(job: RedriveJob, actor: str) -> None:
             RedriveJob.ACTIVE,
             JobState.CANCELLED,
             actor,
-            "cancelled",
+            What.CANCELLED,
             reason=f"{actor} cancelled it.",
             ended_at=_now(),
         )
@@ -152,7 +167,7 @@ def let_go(job: RedriveJob) -> None:
         rows.filter(state=State.PARKED).update(state=State.RETRYING, next_at=_now(), job=None)
 
 
-def _change(job: RedriveJob, before: Any, after: str, actor: str, what: str, **said: Any) -> None:
+def _change(job: RedriveJob, before: Any, after: str, actor: str, what: What, **said: Any) -> None:
     with transaction.atomic():
         changed = RedriveJob.objects.filter(pk=job.pk, state__in=before).update(state=after, **said)
         job.refresh_from_db()
@@ -162,7 +177,7 @@ def _change(job: RedriveJob, before: Any, after: str, actor: str, what: str, **s
         _tell(job, what)
 
 
-def _tell(job: RedriveJob, what: str) -> None:
+def _tell(job: RedriveJob, what: What) -> None:
     """On the bus and in the log; whoever works on jobs is woken by it."""
     publish(
         f"system.{job.kind}.{what}",
@@ -179,7 +194,7 @@ def _tell(job: RedriveJob, what: str) -> None:
     )
 
 
-def ended(job: RedriveJob, what: str) -> None:
+def ended(job: RedriveJob, what: What) -> None:
     """The job says of itself what became of it."""
     _tell(job, what)
 

@@ -21,6 +21,7 @@ from opentelemetry import metrics
 
 from apps.events import nudges
 from apps.events.letters import actions, choice, pace
+from apps.events.letters.actions import What
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event, Handled, Subscription
 from apps.lib import clock
@@ -149,15 +150,15 @@ def step(pk: int, holder: str) -> float:
             return 0.0
         found = pace.step(_progress(job))
         if found.pause:
-            _stop(job, JobState.PAUSED, found.pause, "paused")
+            _stop(job, JobState.PAUSED, found.pause, What.PAUSED)
             return 0.0
         if found.confirm:
-            _stop(job, JobState.CONFIRM, found.confirm, "awaiting")
+            _stop(job, JobState.CONFIRM, found.confirm, What.AWAITING)
             return 0.0
         if found.room:
             taken, more = (_redrive if job.kind == RedriveJob.Kind.REDRIVE else _replay)(job, found.room)
             if not taken and not more and not _in_hand(job).exists():
-                _stop(job, JobState.DONE, _summary(job), "done")
+                _stop(job, JobState.DONE, _summary(job), What.DONE)
                 return 0.0
             return found.wait_s if taken or more else pace.WAIT_S
     return found.wait_s
@@ -274,7 +275,7 @@ def _moved(job: RedriveJob, taken: int) -> None:
     RedriveJob.objects.filter(pk=job.pk).update(cursor=job.cursor, taken=F("taken") + taken)
 
 
-def _stop(job: RedriveJob, state: str, why: str, what: str) -> None:
+def _stop(job: RedriveJob, state: str, why: str, what: What) -> None:
     """The job says that it stops, and why."""
     done = state == JobState.DONE
     at = datetime.fromtimestamp(clock.wall(), UTC) if done else None

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.db import transaction
+from django.db.models import F, Q
+from opentelemetry import metrics
 
-from apps.events.letters import queue
+from apps.events.letters import queue, reports
 from apps.events.letters.core import MAX_ERROR, MAX_STACK, bounded, fingerprint
 from apps.events.letters.models import MAX_IDENTITY, MAX_KEY, DeadLetter
 from apps.events.models import Event, Subscription
@@ -21,14 +23,23 @@ from services.kit.events import patterns
 from services.kit.events.reporting import PARKED, RESOLVED, STARTED
 from services.kit.events.retry import Permanent
 
+meter = metrics.get_meter(__name__)
+refused = meter.create_counter("mc.letters.refused", description="Reports of groups that there was no room for")
+
 TYPES: Final = (STARTED, PARKED, RESOLVED)
 GROUP: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST_GROUPS: Final = 1000
+"""Subscriptions that are services' at most; each key of a service may name but its own group."""
 MAX_PATTERNS: Final = 100
 MAX_BODY: Final = 64 * 1024
 REASONS: Final = {"ProcessDied": "process_died", "odd": "odd", "forged": "forged", "Unfit": "schema", "Behind": ""}
 """Classes by the kind that a service names; whatever else a handler raised is ``handler``."""
 
 State = DeadLetter.State
+
+
+class TooMany(Exception):
+    """One more group than there may be."""
 
 
 def handle(event: Event) -> None:
@@ -39,21 +50,36 @@ def handle(event: Event) -> None:
         raise Permanent("The report names no group that could be a subscription's.")
     if event.source != group:
         raise Permanent(f"{event.source} reports about {group}: a group is believed about itself alone.")
-    with transaction.atomic():
+    try:
         subscription = _subscription(group)
+    except TooMany as error:
+        _refused(str(error))
+        return
+    with transaction.atomic():
         if event.type == STARTED:
             _started(subscription, data, event.time)
         elif event.type == PARKED:
             _parked(subscription, data, event)
         elif event.type == RESOLVED:
-            _resolved(subscription, data)
+            _resolved(subscription, data, event)
 
 
 def _subscription(group: str) -> Subscription:
-    found, _ = Subscription.objects.get_or_create(name=group, defaults={"kind": Subscription.Kind.CONSUMER})
+    found = Subscription.objects.filter(name=group).first()
+    if found is None:
+        if Subscription.objects.filter(kind=Subscription.Kind.CONSUMER).count() >= MOST_GROUPS:
+            raise TooMany(f"There are {MOST_GROUPS:,} subscriptions of services: no room for '{group}'.")
+        found = Subscription.objects.create(name=group, kind=Subscription.Kind.CONSUMER)
     if found.kind != Subscription.Kind.CONSUMER:
         raise Permanent(f"There is a subscription {group} that is no service's.")
     return found
+
+
+def _refused(why: str) -> None:
+    """No letter for each: a group that there is no room for may go on and on."""
+    refused.add(1)
+    rows = Subscription.objects.filter(name=HANDLER.name)
+    rows.update(odd=F("odd") + 1, last_error=bounded(why, MAX_ERROR))
 
 
 def _started(subscription: Subscription, data: dict[str, Any], at: datetime) -> None:
@@ -65,36 +91,63 @@ def _started(subscription: Subscription, data: dict[str, Any], at: datetime) -> 
             patterns.segments(one)
     except (patterns.PatternError, TypeError, AttributeError) as error:
         raise Permanent(str(error)) from None
-    Subscription.objects.filter(pk=subscription.pk).update(patterns=said, seen_at=at)
+    # The newest start says what it reads, whichever was heard of last.
+    rows = Subscription.objects.filter(Q(seen_at=None) | Q(seen_at__lte=at), pk=subscription.pk)
+    rows.update(patterns=said, seen_at=at)
 
 
 def _parked(subscription: Subscription, data: dict[str, Any], report: Event) -> None:
     try:
-        said = _read(data)
+        said, stamp = _read(data), _stamp(data, "first_at")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Permanent(f"The report can't be understood: {type(error).__name__} {error}") from None
     identity = {"subscription": subscription, "source": said.pop("source"), "event_id": said.pop("event_id")}
     letter = DeadLetter.objects.select_for_update().filter(**identity, replay=0).first()
+    died = said["reason"] == REASONS["ProcessDied"]
+    change = reports.parked(letter and _known(letter), stamp, said["state"], said["attempts"], died=died)
+    if change is None:
+        return
     if letter is None:
-        letter = DeadLetter(**identity, place=report.position, created_at=report.time, state=said["state"])
-    elif letter.closed_at is not None and letter.closed_at > report.time:
-        return  # it is older than what ended it
-    tried_in_vain = letter.state == State.REDRIVING and said["attempts"] > letter.attempts
-    waits = letter.state == State.REDRIVING and not tried_in_vain
+        letter = DeadLetter(**identity, place=report.position, created_at=report.time)
     for name, value in said.items():
         setattr(letter, name, value)
-    if waits:
-        letter.state = State.REDRIVING
-    letter.key = f"{letter.source}/{letter.wire_key}" if letter.wire_key else f"{letter.source}#{letter.event_id}"
-    letter.key = letter.key[:MAX_KEY]
+    letter.state = State(change.state)
+    if change.newest:
+        letter.told_began, letter.told_row, letter.told_changed = stamp
+    letter.key = _key(letter.source, letter.event_id, letter.wire_key)
     letter.fingerprint = ""
-    if letter.state != State.PARKED:
+    if said["state"] != State.PARKED:
         letter.fingerprint = fingerprint(subscription.name, letter.reason, letter.error)
-    letter.closed_at = None
+    if letter.is_open:
+        letter.closed_at = None
+    else:
+        letter.next_at = None
     letter.stored = Event.objects.filter(event_id=letter.event_id, source=letter.source).first()
     letter.save()
-    if tried_in_vain:
+    if change.in_vain:
         queue.count(letter.job_id, succeeded=False)
+
+
+def _known(letter: DeadLetter) -> reports.Known:
+    stamp = reports.Stamp(letter.told_began, letter.told_row, letter.told_changed)
+    if letter.closed_at is not None and not stamp.began:
+        # It ended before ends were counted.
+        stamp = reports.Stamp(letter.closed_at.timestamp())
+    return reports.Known(letter.state, letter.attempts, stamp, bare=letter.partition is None)
+
+
+def _key(source: str, event_id: str, wire_key: str) -> str:
+    return (f"{source}/{wire_key}" if wire_key else f"{source}#{event_id}")[:MAX_KEY]
+
+
+def _stamp(data: dict[str, Any], began: str) -> reports.Stamp:
+    """ValueError, TypeError or OverflowError for one that is none."""
+    if "row" not in data:
+        return reports.Stamp(_moment(data[began]).timestamp())
+    row, changed = int(data["row"]), int(data["changed"])
+    if not (0 <= row < 2**63 and 0 <= changed < 2**31):
+        raise ValueError("row and changed must be counts.")
+    return reports.Stamp(_moment(data["first_at"]).timestamp(), row, changed)
 
 
 def _read(data: dict[str, Any]) -> dict[str, Any]:
@@ -135,21 +188,36 @@ def _moment(value: Any) -> datetime:
     return datetime.fromtimestamp(float(value), UTC)
 
 
-def _resolved(subscription: Subscription, data: dict[str, Any]) -> None:
-    rows = DeadLetter.objects.select_for_update(of=("self",)).select_related("subscription")
-    letter = rows.filter(
-        subscription=subscription, source=data.get("source", ""), event_id=data.get("event_id"), replay=0
-    ).first()
-    if letter is None:
-        return
-    how = data.get("how")
-    state = State.DISCARDED if how == "discarded" else State.RESOLVED
+def _resolved(subscription: Subscription, data: dict[str, Any], report: Event) -> None:
+    state = State.DISCARDED if data.get("how") == "discarded" else State.RESOLVED
     try:
-        at = float(data["at"])
-        _moment(at)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise Permanent("The report must say when it was.") from None
-    queue.close(letter, state, at)
+        at, stamp = _moment(data["at"]), _stamp(data, "at")
+        source, event_id = _text(data, "source", MAX_IDENTITY), _text(data, "event_id", MAX_IDENTITY, needed=True)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Permanent(f"The report can't be understood: {type(error).__name__} {error}") from None
+    rows = DeadLetter.objects.select_for_update(of=("self",)).select_related("subscription")
+    letter = rows.filter(subscription=subscription, source=source, event_id=event_id, replay=0).first()
+    change = reports.ended(letter and _known(letter), stamp, state)
+    if change is None:
+        return
+    told = {"told_began": stamp.began, "told_row": stamp.row, "told_changed": stamp.changed}
+    if letter is None:
+        # What it was may still be told: it won't be open by that.
+        key = _key(source, event_id, "")
+        DeadLetter.objects.create(
+            subscription=subscription,
+            source=source,
+            event_id=event_id,
+            key=key,
+            place=report.position,
+            created_at=report.time,
+            state=state,
+            closed_at=at,
+            **told,
+        )
+    elif not queue.close(letter, state, at.timestamp(), **told):
+        # Somebody ended it here, before the service had its way.
+        DeadLetter.objects.filter(pk=letter.pk).update(state=state, closed_at=at, **told)
 
 
 HANDLER: Final = handlers.Handler("letters", TYPES, handle)

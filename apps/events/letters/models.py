@@ -66,6 +66,10 @@ class DeadLetter(models.Model):
     actor = models.CharField(max_length=150, blank=True, help_text="Who acted on it last.")
     replay = models.BigIntegerField(default=0, db_default=0, help_text="The job that replayed it; 0 for none.")
     job = models.ForeignKey("RedriveJob", null=True, on_delete=models.SET_NULL, related_name="letters")
+    told_began = models.FloatField(default=0.0, db_default=0.0)
+    told_row = models.BigIntegerField(default=0, db_default=0)
+    told_changed = models.PositiveIntegerField(default=0, db_default=0)
+    """The newest report of a service that is taken over (apps.events.letters.reports.Stamp)."""
     replaced_by = models.ForeignKey(
         "events.Event", null=True, on_delete=models.SET_NULL, related_name="replaces", help_text="The edited event."
     )
