@@ -1,21 +1,20 @@
 """A consumer's store in the service's own database: what it handled and what it heard; ``parked`` has what failed.
 
 Everything about an event is in one transaction with its handler's work: its inbox row, so that a repeat does
-nothing, its number within its key, so that a hole is noticed, or its place among the parked ones.
+nothing, its number within its key, so that a hole is noticed, or its place among the parked ones. What is known and
+noted of a batch is asked and written by one statement for all of it; each handler has a savepoint of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from .events import tracing
 from .events.cloudevent import CloudEvent, decode
@@ -25,7 +24,9 @@ from .events.lanes import Key, Outcome, Park, key_of
 from .events.retry import Permanent
 from .events.transport.base import Delivery
 from .holes import SqlGaps
+from .lives import MAX_LIVES, Lives, Name
 from .parked import AGAIN, BEHIND, DIED, MAX_ODD, ParkedRows, clipped
+from .statements import Many, Steps, of_the_database
 from .store import Migration, Store
 
 INBOX = Migration(
@@ -57,20 +58,35 @@ PARKED = Migration(
 
 SPENDS_S: Final = 0.25
 """After so long a batch ends early: the service's other writes wait for it."""
-MAX_LIVES: Final = 3
-"""An event that this many lives of the process ended with is not tried again by itself."""
 LOOK_AGAIN_S: Final = 0.1
 """After a parked event turned out to be another member's, or not to be tried."""
 Handler = Callable[[Connection, CloudEvent], None]
+
+NOTE: Final = Many(
+    "INSERT INTO inbox (consumer, source, event_id, handled_at) SELECT :group, value ->> 0, value ->> 1, :now "
+    "FROM {rows} WHERE true ON CONFLICT DO NOTHING RETURNING source, event_id"
+)
+UNNOTE: Final = Many(
+    "DELETE FROM inbox WHERE consumer = :group AND (source, event_id) IN (SELECT value ->> 0, value ->> 1 FROM {rows})"
+)
+HAD: Final = text("SELECT 1 FROM inbox WHERE consumer = :group AND source = :source AND event_id = :id")
+
+HANDLED: Final = Outcome("handled")
+DUPLICATE: Final = Outcome("duplicate")
 
 
 @dataclass(slots=True)
 class _Batch:
     """What is known within one transaction, and is written at its end."""
 
+    behind: set[Key] = field(default_factory=set)
+    """Keys with a parked event."""
+    noted: set[Name] = field(default_factory=set)
+    """Events that have their inbox row, and were not handled yet."""
     failed: set[Key] = field(default_factory=set)
-    behind: dict[Key, bool] = field(default_factory=dict)
     heard: dict[Key, Heard] = field(default_factory=dict)
+    new: dict[Key, Heard] = field(default_factory=dict)
+    """Of ``heard``, what is to be written."""
 
 
 class SqlInbox:
@@ -96,11 +112,11 @@ class SqlInbox:
         self._system = system
         self._gapless = gapless
         self._from_the_first = from_the_first
-        self._marked: set[tuple[str, str]] = set()
         self._alone = asyncio.Lock()
         """What is noted as about to be handled is of one batch at a time: no other is blamed for how a life ended."""
         self.rows = ParkedRows(store, group)
         self.gaps = SqlGaps(store, group)
+        self.lives = Lives(group)
 
     async def begin(self) -> None:
         await self._store.write(self.rows.begin)
@@ -112,15 +128,16 @@ class SqlInbox:
                 outcomes = await self._carefully(batch)
         else:
             outcomes = await self._store.write(lambda connection: self._apply(connection, batch, careful=False))
-        return outcomes + _later(batch[len(outcomes) :])
+        return outcomes + [Outcome("later")] * (len(batch) - len(outcomes))
 
     async def _carefully(self, batch: Sequence[Delivery]) -> list[Outcome]:
         """Note, then handle."""
-        chosen = await self._store.write(lambda connection: self._mark(connection, batch))
-        if not chosen:
+        names = [_name(_event(delivery)) for delivery in batch]
+        count = await self._store.write(lambda connection: self.lives.choose(connection, names))
+        if not count:
             return [Outcome("failed", f"it ended the process {MAX_LIVES} times", DIED, permanent=True)]
-        outcomes = await self._store.write(lambda connection: self._apply(connection, chosen, careful=True))
-        self._marked.difference_update(_name(delivery) for delivery in chosen)
+        outcomes = await self._store.write(lambda connection: self._apply(connection, batch[:count], careful=True))
+        self.lives.forget(names[:count])
         return outcomes
 
     async def park(self, park: Park) -> None:
@@ -128,9 +145,9 @@ class SqlInbox:
         now = time.time()
         outcome = park.outcome
         due = None if outcome.kind == DIED else now + (AGAIN.most_s if outcome.permanent else AGAIN.first_s)
+        event = _event(park.delivery)
 
         def work(connection: Connection) -> None:
-            batch = _Batch()
             self.rows.add(
                 connection,
                 park.delivery,
@@ -141,10 +158,10 @@ class SqlInbox:
                 first_at=now - park.since,
                 due=due,
             )
-            assert park.delivery.event is not None  # noqa: S101 - only events are parked
-            self._unmark(connection, _name(park.delivery))
-            self._hear(connection, park.delivery.event, batch)
-            self._write(connection, batch)
+            self.lives.end(connection, [_name(event)])
+            batch = _Batch(heard=self._known(connection, [event]))
+            self._hear(event, batch)
+            self.gaps.write(connection, batch.new)
 
         await self._store.write(work)
 
@@ -163,11 +180,11 @@ class SqlInbox:
         if head.due > now:
             return float(head.due - now)
         async with self._alone:
-            if not await self._store.write(lambda connection: self._mark_parked(connection, head.id)):
+            if not await self._store.write(lambda connection: self._begin_parked(connection, head.id)):
                 return LOOK_AGAIN_S
-            marked = await self._store.write(lambda connection: self._try_parked(connection, head.id))
-            if marked is not None:
-                self._marked.discard(marked)
+            tried = await self._store.write(lambda connection: self._try_parked(connection, head.id))
+            if tried is not None:
+                self.lives.forget([tried])
         return 0.0
 
     async def kept(self) -> Kept:
@@ -178,190 +195,119 @@ class SqlInbox:
     def _apply(self, connection: Connection, deliveries: Sequence[Delivery], *, careful: bool) -> list[Outcome]:
         """Handle them in order, as far as the time goes."""
         until = time.monotonic() + SPENDS_S
-        batch = _Batch()
+        events = [_event(delivery) for delivery in deliveries]
+        behind = self.rows.holding(connection, {key_of(event) for event in events})
+        free = [event for event in events if key_of(event) not in behind] if behind else events
+        batch = _Batch(behind, self._note(connection, free), heard=self._known(connection, events))
         outcomes: list[Outcome] = []
-        for delivery in deliveries:
-            if outcomes and time.monotonic() > until:
-                break
-            outcomes.append(self._one(connection, delivery, batch))
-        self._write(connection, batch)
+        with Steps(connection) as steps:
+            for delivery, event in zip(deliveries, events, strict=True):
+                if outcomes and time.monotonic() > until:
+                    break
+                outcomes.append(self._one(connection, delivery, event, batch, steps))
+        if batch.noted:
+            # They failed, or are for another time.
+            UNNOTE(connection, sorted(batch.noted), group=self._group)
+        self.gaps.write(connection, batch.new)
         if careful:
-            for delivery in deliveries:
-                self._unmark(connection, _name(delivery))
+            self.lives.end(connection, map(_name, events))
         return outcomes
 
-    def _one(self, connection: Connection, delivery: Delivery, batch: _Batch) -> Outcome:
-        event = delivery.event
-        assert event is not None  # noqa: S101 - odd entries are put aside before
-        key = key_of(event)
+    def _one(
+        self, connection: Connection, delivery: Delivery, event: CloudEvent, batch: _Batch, steps: Steps
+    ) -> Outcome:
+        key, name = key_of(event), _name(event)
         if key in batch.failed:
             return Outcome("held")
-        if self._is_behind(connection, key, batch):
+        if key in batch.behind:
             return self._one_behind(connection, delivery, event, batch)
+        fresh = name in batch.noted
         with tracing.processing(delivery, self._system, self._group) as span:
-            try:
-                with connection.begin_nested():
-                    fresh = self._note(connection, event)
-                    if fresh:
-                        self._handler(connection, event)
-            except Exception as error:
-                # Whatever a handler raises means this event; a fault of the database itself means all of them.
-                if _of_the_database(error):
-                    raise
-                tracing.failed(span, error)
-                batch.failed.add(key)
-                return Outcome(
-                    "failed", _reason(error), type(error).__name__, isinstance(error, Permanent), _stack(error)
-                )
             span.set_attribute("mc.duplicate", not fresh)
-        self._hear(connection, event, batch)
-        return Outcome("handled" if fresh else "duplicate")
+            if fresh:
+                try:
+                    self._handler(connection, event)
+                    steps.keep()
+                except Exception as error:
+                    # Whatever a handler raises means this event; a fault of the database itself means all of them.
+                    if of_the_database(error):
+                        raise
+                    steps.undo()
+                    tracing.failed(span, error)
+                    batch.failed.add(key)
+                    return Outcome(
+                        "failed", _reason(error), type(error).__name__, isinstance(error, Permanent), _stack(error)
+                    )
+                batch.noted.discard(name)
+        self._hear(event, batch)
+        return HANDLED if fresh else DUPLICATE
 
     def _one_behind(self, connection: Connection, delivery: Delivery, event: CloudEvent, batch: _Batch) -> Outcome:
         """An earlier event of its key is parked: it goes behind, unless it was dealt with before."""
-        known = connection.execute(
-            text("SELECT 1 FROM inbox WHERE consumer = :group AND source = :source AND event_id = :id"),
-            {"group": self._group, "source": event.source, "id": event.id},
-        ).first()
-        if known is not None:
-            return Outcome("duplicate")
+        what = {"group": self._group, "source": event.source, "id": event.id}
+        if connection.execute(HAD, what).first() is not None:
+            return DUPLICATE
         self.rows.check_room()
         now = time.time()
         self.rows.add(connection, delivery, reason="", kind=BEHIND, stack="", tries=0, first_at=now, due=0.0)
-        self._hear(connection, event, batch)
+        self._hear(event, batch)
         return Outcome("parked")
 
-    def _note(self, connection: Connection, event: CloudEvent) -> bool:
-        """Write the inbox row; False when there is one."""
-        added = connection.execute(
-            text(
-                "INSERT INTO inbox (consumer, source, event_id, handled_at) VALUES (:group, :source, :id, :now) "
-                "ON CONFLICT DO NOTHING"
-            ),
-            {"group": self._group, "source": event.source, "id": event.id, "now": time.time()},
-        )
-        return added.rowcount > 0
-
-    def _is_behind(self, connection: Connection, key: Key, batch: _Batch) -> bool:
-        known = batch.behind.get(key)
-        if known is None:
-            known = batch.behind[key] = self.rows.holds(connection, key)
-        return known
+    def _note(self, connection: Connection, events: Collection[CloudEvent]) -> set[Name]:
+        """Write their inbox rows; those that had none."""
+        if not events:
+            return set()
+        rows = NOTE(connection, sorted(map(_name, events)), group=self._group, now=time.time())
+        return {(row[0], row[1]) for row in rows}
 
     # -- numbers within a key ----------------------------------------------------------------------
 
-    def _hear(self, connection: Connection, event: CloudEvent, batch: _Batch) -> None:
+    def _known(self, connection: Connection, events: Sequence[CloudEvent]) -> dict[Key, Heard]:
+        if not self._gapless:
+            return {}
+        return self.gaps.known(connection, {key_of(event) for event in events if event.sequence})
+
+    def _hear(self, event: CloudEvent, batch: _Batch) -> None:
         if not self._gapless or not event.sequence:
             return
         key = key_of(event)
         known = batch.heard.get(key)
-        if known is None:
-            row = connection.execute(
-                text("SELECT last, holes FROM heard WHERE consumer = :group AND source = :source AND key = :key"),
-                {"group": self._group, "source": key[0], "key": key[1]},
-            ).first()
-            if row is None:
-                known = begin(event.sequence, from_the_first=self._from_the_first)
-            else:
-                known = Heard(row.last, tuple((start, end) for start, end in json.loads(row.holes)))
-        batch.heard[key] = known.hear(event.sequence)
-
-    def _write(self, connection: Connection, batch: _Batch) -> None:
-        for (source, key), heard in batch.heard.items():
-            connection.execute(
-                text(
-                    "INSERT INTO heard (consumer, source, key, last, holes, missing) "
-                    "VALUES (:group, :source, :key, :last, :holes, :missing) ON CONFLICT (consumer, source, key) "
-                    "DO UPDATE SET last = excluded.last, holes = excluded.holes, missing = excluded.missing"
-                ),
-                {
-                    "group": self._group,
-                    "source": source,
-                    "key": key,
-                    "last": heard.last,
-                    "holes": json.dumps(heard.holes),
-                    "missing": heard.missing,
-                },
-            )
-
-    # -- events that may end the process -----------------------------------------------------------
-
-    def _mark(self, connection: Connection, batch: Sequence[Delivery]) -> list[Delivery]:
-        """Those of ``batch`` to handle now, each noted; one that earlier lives ended with goes alone, none that too
-        many did."""
-        chosen: list[Delivery] = []
-        for delivery in batch:
-            lives = self._lives(connection, _name(delivery))
-            if lives and chosen:
-                break
-            if lives >= MAX_LIVES:
-                return []
-            chosen.append(delivery)
-            self._count_life(connection, _name(delivery))
-            if lives:
-                break
-        return chosen
-
-    def _lives(self, connection: Connection, name: tuple[str, str]) -> int:
-        """How many earlier lives began to handle it and told of no end."""
-        if name in self._marked:
-            return 0
-        row = connection.execute(
-            text("SELECT lives FROM trying WHERE consumer = :group AND source = :source AND event_id = :id"),
-            {"group": self._group, "source": name[0], "id": name[1]},
-        ).first()
-        return 0 if row is None else int(row.lives)
-
-    def _count_life(self, connection: Connection, name: tuple[str, str]) -> None:
-        # Once a life: what a database that went away cut off did not end the process.
-        if name in self._marked:
-            return
-        connection.execute(
-            text(
-                "INSERT INTO trying (consumer, source, event_id, lives) VALUES (:group, :source, :id, 1) "
-                "ON CONFLICT (consumer, source, event_id) DO UPDATE SET lives = trying.lives + 1"
-            ),
-            {"group": self._group, "source": name[0], "id": name[1]},
-        )
-        self._marked.add(name)
-
-    def _unmark(self, connection: Connection, name: tuple[str, str]) -> None:
-        connection.execute(
-            text("DELETE FROM trying WHERE consumer = :group AND source = :source AND event_id = :id"),
-            {"group": self._group, "source": name[0], "id": name[1]},
-        )
+        heard = (known or begin(event.sequence, from_the_first=self._from_the_first)).hear(event.sequence)
+        if heard is not known:
+            batch.heard[key] = batch.new[key] = heard
 
     # -- what is parked ----------------------------------------------------------------------------
 
-    def _mark_parked(self, connection: Connection, identity: int) -> bool:
+    def _begin_parked(self, connection: Connection, identity: int) -> bool:
         """Note that the row is about to be tried; False when it ended too many lives, and waits for somebody's word."""
         row = self.rows.locked(connection, identity)
         if row is None:
             return False
         name = (row.source, row.event_id)
-        if self._lives(connection, name) >= MAX_LIVES:
+        if self.lives.begun(connection, name) >= MAX_LIVES:
             self.rows.died(connection, identity, f"it ended the process {MAX_LIVES} times")
-            self._unmark(connection, name)
+            self.lives.end(connection, [name])
             return False
-        self._count_life(connection, name)
+        self.lives.begin(connection, name)
         return True
 
-    def _try_parked(self, connection: Connection, identity: int) -> tuple[str, str] | None:
+    def _try_parked(self, connection: Connection, identity: int) -> Name | None:
         """Handle the row: gone on success, else later again."""
         row = self.rows.locked(connection, identity)
         if row is None:
             return None
         event = decode(row.body)
         delivery = Delivery(row.topic, row.part, row.position, row.tries + 1, row.body.encode(), event)
-        with tracing.processing(delivery, self._system, self._group) as span:
+        with tracing.processing(delivery, self._system, self._group) as span, Steps(connection) as steps:
             try:
-                with connection.begin_nested():
-                    if self._note(connection, event):
-                        self._handler(connection, event)
-                    self.rows.free(connection, row, "handled")
+                if self._note(connection, [event]):
+                    self._handler(connection, event)
+                self.rows.free(connection, row, "handled")
+                steps.keep()
             except Exception as error:
-                if _of_the_database(error):
+                if of_the_database(error):
                     raise
+                steps.undo()
                 tracing.failed(span, error)
                 pause = AGAIN.most_s if isinstance(error, Permanent) else AGAIN.longest(row.tries + 1)
                 self.rows.failed(
@@ -373,17 +319,18 @@ class SqlInbox:
                     kind=type(error).__name__,
                     stack=_stack(error),
                 )
-        self._unmark(connection, (row.source, row.event_id))
-        return (row.source, row.event_id)
+        name = (row.source, row.event_id)
+        self.lives.end(connection, [name])
+        return name
 
 
-def _name(delivery: Delivery) -> tuple[str, str]:
+def _event(delivery: Delivery) -> CloudEvent:
     assert delivery.event is not None  # noqa: S101 - odd entries are put aside before
-    return (delivery.event.source, delivery.event.id)
+    return delivery.event
 
 
-def _later(deliveries: Sequence[Delivery]) -> list[Outcome]:
-    return [Outcome("later") for _ in deliveries]
+def _name(event: CloudEvent) -> Name:
+    return (event.source, event.id)
 
 
 def _reason(error: Exception) -> str:
@@ -392,8 +339,3 @@ def _reason(error: Exception) -> str:
 
 def _stack(error: Exception) -> str:
     return clipped("".join(traceback.format_exception(error)))
-
-
-def _of_the_database(error: Exception) -> bool:
-    """A fault of the database itself, whose transaction is lost, and not of what was asked of it."""
-    return isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | DataError | ProgrammingError)

@@ -7,7 +7,7 @@ event is tried is the inbox's.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, text
@@ -18,6 +18,7 @@ from .events.lanes import Key, key_of
 from .events.reporting import DISCARD, MAX_STACK, PARKED, REDRIVE, RESOLVED, Command, Report
 from .events.retry import Away, Backoff
 from .events.transport.base import Delivery
+from .statements import Many
 from .store import Migration, Store
 
 REPORTED = Migration(
@@ -59,6 +60,13 @@ CHANGED: Final = "changed = changed + CASE WHEN told < changed THEN 1 ELSE 0 END
 AGAIN: Final = Backoff(first_s=60.0, most_s=3600.0)
 """Of what is parked. A permanent failure waits for a new start, which may bring a new program."""
 
+# What is no event is nobody's: it has no source.
+ANY: Final = text("SELECT 1 FROM parked WHERE consumer = :group AND source > '' LIMIT 1")
+HOLDING: Final = Many(
+    "SELECT DISTINCT parked.source, parked.key FROM {rows} AS asked JOIN parked ON "
+    "parked.consumer = :group AND parked.source = asked.value ->> 0 AND parked.key = asked.value ->> 1"
+)
+
 
 class ParkedRows:
     """The parked rows of consumer group ``group``."""
@@ -81,11 +89,11 @@ class ParkedRows:
             {"group": self._group, "died": DIED, "odd": ODD, "forged": FORGED},
         )
 
-    def holds(self, connection: Connection, key: Key) -> bool:
-        """Whether an event of ``key`` is among them."""
-        query = "SELECT 1 FROM parked WHERE consumer = :group AND source = :source AND key = :key LIMIT 1"
-        what = {"group": self._group, "source": key[0], "key": key[1]}
-        return connection.execute(text(query), what).first() is not None
+    def holding(self, connection: Connection, keys: Collection[Key]) -> set[Key]:
+        """Those of ``keys`` that have an event among them."""
+        if connection.execute(ANY, {"group": self._group}).first() is None:
+            return set()
+        return {(row[0], row[1]) for row in HOLDING(connection, sorted(keys), group=self._group)}
 
     def add(self, connection: Connection, delivery: Delivery, **rest: Any) -> None:
         """One more at the end of its key; ``Away`` when there are as many as may be."""

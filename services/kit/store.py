@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from .checks import Unwell
 from .events.retry import Away
 from .problem import Problem, Refused
+from .statements import of_the_database
 
 T = TypeVar("T")
 
@@ -175,7 +176,7 @@ def _attempt(connection: Connection, job: _Job) -> tuple[_Job, Any, BaseExceptio
             return job, job.context.run(job.work, connection), None
     except Exception as error:
         # Whatever the work raised belongs to its caller, through the future; a fault of the database does not.
-        if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | DataError | ProgrammingError):
+        if of_the_database(error):
             raise
         return job, None, error
 

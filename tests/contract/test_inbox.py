@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from services.kit import inbox as kit
 from services.kit import parked
@@ -18,7 +19,8 @@ from services.kit.events.consumer import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.retry import Away, Permanent
 from services.kit.events.transport.base import Delivery
-from services.kit.inbox import INBOX, MAX_LIVES, PARKED, SqlInbox
+from services.kit.inbox import INBOX, PARKED, SqlInbox
+from services.kit.lives import MAX_LIVES
 from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration, Store
 from tests.stores import postgres, url
@@ -150,7 +152,7 @@ async def test_an_event_that_several_lives_ended_with_is_told_from_those_beside_
     for _ in range(MAX_LIVES):
         # A life that notes what it is about to handle, and is no more.
         life = SqlInbox(store, "g", note)
-        await store.write(lambda c, life=life: life._mark(c, batch[1:2]))
+        await store.write(lambda c, life=life: life.lives.choose(c, [("tests", "a1")]))
     inbox = SqlInbox(store, "g", note)
     assert what(await inbox.handle(batch, careful=True)) == ["handled", "later", "later"]
     outcomes = await inbox.handle(batch[1:], careful=True)
@@ -178,7 +180,7 @@ async def test_a_parked_event_that_ends_the_process_is_not_tried_at_every_start(
         life = SqlInbox(store, "g", note)
         await life.begin()
         (identity,) = await column(store, "SELECT id FROM parked")
-        assert await store.write(lambda c, life=life, identity=identity: life._mark_parked(c, identity))
+        assert await store.write(lambda c, life=life, identity=identity: life._begin_parked(c, identity))
     inbox = SqlInbox(store, "g", note)
     await inbox.begin()
     await inbox.resume()
@@ -252,3 +254,85 @@ async def test_a_number_that_never_came_is_missing_until_it_comes(store: Store) 
     late = SqlInbox(store, "late", note, gapless=True, from_the_first=False)
     await late.handle(deliveries("c3", "c4"), careful=False)
     assert (await late.kept()).missing == 0
+
+
+async def test_one_that_fails_among_many_leaves_nothing_and_takes_nothing_with_it(store: Store) -> None:
+    failures: dict[str, Exception] = {"k5": ValueError("half done")}
+    runs: list[str] = []
+    work = failing(failures)
+
+    def handler(connection: Connection, event: CloudEvent) -> None:
+        runs.append(event.id)
+        work(connection, event)
+
+    inbox = SqlInbox(store, "g", handler, gapless=True)
+    # Eight keys, eight events each; the last comes twice in its batch.
+    names = [f"{key}{number}" for number in range(1, 9) for key in "hijklmno"]
+    batch = [*deliveries(*names), delivery("o8", 2)]
+    behind = ["k6", "k7", "k8"]
+    expected = {"k5": "failed", **dict.fromkeys(behind, "held")}
+    outcomes = await inbox.handle(batch, careful=False)
+    assert what(outcomes) == [expected.get(name, "handled") for name in names] + ["duplicate"]
+    good = [name for name in names if name not in expected]
+    assert runs == [name for name in names if name not in behind], "nobody is run twice for another's fault"
+    assert await seen(store) == good
+    assert sorted(await column(store, "SELECT event_id FROM inbox")) == sorted(good)
+    assert await column(store, "SELECT last FROM heard WHERE key = 'k'") == [4]
+    failures.clear()
+    assert what(await inbox.handle(deliveries("k5", *behind), careful=False)) == ["handled"] * 4
+    assert what(await inbox.handle(batch, careful=False)) == ["duplicate"] * 65
+    assert await seen(store) == [*good, "k5", *behind]
+
+
+async def test_what_a_batch_had_no_time_for_is_handled_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit, "SPENDS_S", 0.0)
+    inbox = SqlInbox(store, "g", note)
+    batch = deliveries("a1", "a2", "b1")
+    for number in range(3):
+        assert what(await inbox.handle(batch[number:], careful=False))[0] == "handled"
+    assert await seen(store) == ["a1", "a2", "b1"]
+
+
+async def test_a_handler_that_passes_over_a_fault_of_its_statement_blocks_nobody(store: Store) -> None:
+    def handler(connection: Connection, event: CloudEvent) -> None:
+        note(connection, event)
+        if event.id == "a1":
+            with contextlib.suppress(IntegrityError):
+                connection.execute(text("INSERT INTO seen (event_id) VALUES (NULL)"))
+
+    inbox = SqlInbox(store, "g", handler)
+    outcomes = await inbox.handle(deliveries("b1", "a1", "b2"), careful=False)
+    # PostgreSQL takes nothing more after a fault: the event can't be kept. SQLite forgets the one statement.
+    whole = outcomes[1].what == "handled"
+    assert whole or (outcomes[1].what, outcomes[1].kind) == ("failed", "InternalError")
+    assert what([outcomes[0], outcomes[2]]) == ["handled"] * 2
+    assert await seen(store) == (["b1", "a1", "b2"] if whole else ["b1", "b2"])
+
+
+@pytest.mark.postgres
+async def test_a_connection_that_is_cut_between_two_events_is_a_database_that_is_away(postgres: str) -> None:
+    store, other = Store(postgres, MIGRATIONS), Store(postgres, MIGRATIONS)
+    await store.start()
+    await other.start()
+    kill = text("SELECT pg_terminate_backend(:pid, 5000)")
+    cut = True
+
+    def handler(connection: Connection, event: CloudEvent) -> None:
+        note(connection, event)
+        if event.id == "a2" and cut:
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            asyncio.run_coroutine_threadsafe(other.read(lambda c: c.execute(kill, {"pid": pid}).all()), loop).result(9)
+
+    loop = asyncio.get_running_loop()
+    inbox = SqlInbox(store, "g", handler)
+    batch = deliveries("a1", "a2", "a3")
+    with pytest.raises(Away):
+        await inbox.handle(batch, careful=False)
+    assert await seen(store) == []
+    cut = False
+    assert what(await inbox.handle(batch, careful=False)) == ["handled"] * 3
+    assert await seen(store) == ["a1", "a2", "a3"]
+    await store.stop()
+    await other.stop()

@@ -156,7 +156,7 @@ async def test_what_ended_the_process_is_freed_by_an_operators_word_and_kept_fro
         life = SqlInbox(store, "g", failing({}))
         await life.begin()
         [identity] = await column(store, "SELECT id FROM parked")
-        assert await store.write(lambda c, life=life, identity=identity: life._mark_parked(c, identity))
+        assert await store.write(lambda c, life=life, identity=identity: life._begin_parked(c, identity))
     last = SqlInbox(store, "g", failing({}))
     await last.begin()
     await last.resume()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Token
+from types import TracebackType
 from typing import Final
 
-from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .transport.base import Delivery
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+_USUAL: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+"""``traceparent`` of the one version there is (W3C Trace Context section 3.2)."""
 _tracer = trace.get_tracer(__name__)
 
 
@@ -30,8 +36,29 @@ def recording(event_type: str, event_id: str) -> Iterator[str]:
         yield carrier.get("traceparent", "")
 
 
-@contextmanager
-def processing(delivery: Delivery, system: str, group: str) -> Iterator[Span]:
+class Processing:
+    """A span that is the current one within a block, and ends with it. What leaves the block went wrong."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._token: Token[Context]
+
+    def __enter__(self) -> Span:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        context.detach(self._token)
+        if isinstance(error, Exception):
+            failed(self._span, error)
+        self._span.end()
+
+
+def processing(delivery: Delivery, system: str, group: str) -> Processing:
     """A CONSUMER span, child of the one in which the event was recorded; ``failed`` says that it went wrong."""
     event = delivery.event
     assert event is not None  # noqa: S101 - odd entries are not processed
@@ -45,9 +72,19 @@ def processing(delivery: Delivery, system: str, group: str) -> Iterator[Span]:
         "messaging.message.id": event.id,
         "cloudevents.event_type": event.type,
     }
-    parent = _PROPAGATOR.extract({"traceparent": event.traceparent})
-    with _tracer.start_as_current_span(f"process {event.type}", parent, SpanKind.CONSUMER, attributes) as span:
-        yield span
+    parent = _recorded_in(event.traceparent)
+    return Processing(_tracer.start_span(f"process {event.type}", parent, SpanKind.CONSUMER, attributes))
+
+
+def _recorded_in(traceparent: str) -> Context:
+    """Nothing but the event's span, whatever is going on here."""
+    found = _USUAL.fullmatch(traceparent)
+    if found is None:
+        return _PROPAGATOR.extract({"traceparent": traceparent}, Context())
+    # The library's own reading takes as long as all else that is done for an event here.
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    remote = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())
 
 
 def failed(span: Span, error: Exception) -> None:

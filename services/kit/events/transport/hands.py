@@ -5,7 +5,7 @@ Pure: takes ``now`` (monotonic seconds) and does no I/O. The same for every brok
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +17,7 @@ class _Shelf:
     """One partition. Everything in hand came before everything that waits."""
 
     hand: dict[str, Delivery] = field(default_factory=dict)
-    waits: deque[Delivery] = field(default_factory=deque)
+    waits: OrderedDict[str, Delivery] = field(default_factory=OrderedDict)
     not_before: float = 0.0
 
 
@@ -81,18 +81,17 @@ class Hands:
     def knows(self, place: Place, position: str) -> bool:
         """Whether the entry is here already, in hand or waiting."""
         shelf = self._shelves[place]
-        return position in shelf.hand or any(one.position == position for one in shelf.waits)
+        return position in shelf.hand or position in shelf.waits
 
     def first(self, place: Place, but: Collection[str] = ()) -> str | None:
         """The position of the oldest entry that is not settled, and not among ``but``."""
         shelf = self._shelves[place]
-        waiting = shelf.waits[0].position if shelf.waits else None
-        return next((position for position in shelf.hand if position not in but), waiting)
+        return next((position for position in shelf.hand if position not in but), next(iter(shelf.waits), None))
 
     def stock(self, deliveries: Iterable[Delivery]) -> None:
         """They came from the broker, for partitions that are held."""
         for delivery in deliveries:
-            self._shelves[delivery.place].waits.append(delivery)
+            self._shelves[delivery.place].waits[delivery.position] = delivery
 
     def take(self, most: int, now: float, but: Collection[Place] = ()) -> list[Delivery]:
         """Give out what may be, while no more than ``most`` are in hand: in order, the partitions taking turns, and
@@ -106,8 +105,8 @@ class Hands:
             if not shelf.waits or shelf.not_before > now or place in but:
                 continue
             while shelf.waits and room > len(out):
-                delivery = shelf.waits.popleft()
-                shelf.hand[delivery.position] = delivery
+                position, delivery = shelf.waits.popitem(last=False)
+                shelf.hand[position] = delivery
                 out.append(delivery)
             # To the end of the row.
             self._shelves[place] = self._shelves.pop(place)
@@ -147,7 +146,8 @@ class Hands:
         start = next((at for at, delivery in enumerate(rest) if delivery.position in positions), len(rest))
         for delivery in reversed(rest[start:]):
             del shelf.hand[delivery.position]
-            shelf.waits.appendleft(replace(delivery, attempt=delivery.attempt + 1))
+            shelf.waits[delivery.position] = replace(delivery, attempt=delivery.attempt + 1)
+            shelf.waits.move_to_end(delivery.position, last=False)
         shelf.not_before = not_before
 
     def clear(self) -> None:

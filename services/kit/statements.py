@@ -1,0 +1,81 @@
+"""Statements for work that has many events in one transaction: over all of their rows at once, and a step for each.
+
+What SQLAlchemy does around a statement costs more than the statement where the database is in the process: so one
+statement has all rows, and savepoints are said to the driver itself (docs/decisions/0036-batches-of-events.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, CursorResult, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, ProgrammingError
+
+ROWS: Final = {"sqlite": "json_each(:rows)", "postgresql": "json_array_elements(CAST(:rows AS json))"}
+KEEP: Final = {
+    "sqlite": ("RELEASE SAVEPOINT step", "SAVEPOINT step"),
+    # In one round trip.
+    "postgresql": ("RELEASE SAVEPOINT step; SAVEPOINT step",),
+}
+
+
+class Many:
+    """A statement over any number of rows. ``{rows}`` in ``sql`` is a table of them: ``value ->> 0`` is the first
+    column of a row, as text."""
+
+    def __init__(self, sql: str) -> None:
+        self._by = {dialect: text(sql.replace("{rows}", rows)) for dialect, rows in ROWS.items()}
+
+    def __call__(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], **others: Any
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Run it. Who writes passes the rows in the order of their keys, in which everybody takes their locks."""
+        statement = self._by[connection.dialect.name]
+        return connection.execute(statement, {"rows": json.dumps(rows, separators=(",", ":")), **others})
+
+
+class Steps:
+    """Work in steps within the caller's transaction: each is kept, or undone alone. As a context it is over at the end
+    of the block; an error that leaves it leaves the transaction for lost."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._dialect = connection.dialect
+        self._cursor = connection.connection.cursor()
+        self._keep = KEEP[connection.dialect.name]
+
+    def __enter__(self) -> Self:
+        self._say("SAVEPOINT step")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._say("RELEASE SAVEPOINT step")
+        self._cursor.close()
+
+    def keep(self) -> None:
+        """What was done since the last step stays. InternalError when a fault was passed over on PostgreSQL, which
+        takes nothing after one: then it is to be undone."""
+        for statement in self._keep:
+            self._say(statement)
+
+    def undo(self) -> None:
+        """What was done since the last step is as if it had not been."""
+        self._say("ROLLBACK TO SAVEPOINT step")
+
+    def _say(self, statement: str) -> None:
+        dbapi = self._dialect.loaded_dbapi
+        try:
+            self._cursor.execute(statement)
+        except dbapi.Error as error:
+            raise DBAPIError.instance(statement, None, error, dbapi.Error, dialect=self._dialect) from error
+
+
+def of_the_database(error: Exception) -> bool:
+    """A fault of the database itself, whose transaction is lost, and not of what was asked of it."""
+    asked = IntegrityError | DataError | ProgrammingError | InternalError
+    return isinstance(error, DBAPIError) and not isinstance(error, asked)
