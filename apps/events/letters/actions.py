@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import groupby, islice
 from typing import Any, Final
 
 from auditlog.models import LogEntry
@@ -37,6 +38,8 @@ class What(StrEnum):
 MAX_RATE: Final = 10_000.0
 MAX_DISCARDED: Final = 10_000
 """Letters that are discarded at once."""
+AT_ONCE: Final = 500
+"""Of these in one transaction."""
 MAX_JOBS: Final = 20
 """That are active at once."""
 
@@ -127,7 +130,7 @@ def _begin(kind: str, subscription: Subscription, said: Any, actor: str, rate: f
 
 def _in_line(subscription: Subscription) -> None:
     """Who begins jobs of one subscription comes one after the other."""
-    Subscription.objects.select_for_update().get(pk=subscription.pk)
+    queue.hold(subscription.pk)
 
 
 def pause(job: RedriveJob, actor: str) -> None:
@@ -144,6 +147,7 @@ def resume(job: RedriveJob, actor: str) -> None:
 def cancel(job: RedriveJob, actor: str) -> None:
     """End it; what it has not tried stays as it was. Refused when it has ended."""
     with transaction.atomic():
+        queue.hold(job.subscription_id)
         _change(
             job,
             RedriveJob.ACTIVE,
@@ -200,21 +204,30 @@ def ended(job: RedriveJob, what: What) -> None:
 
 
 def discard(rows: Any, *, actor: str, note: str) -> int:
-    """Nobody wants these any more; what waits behind them goes on. How many; Refused for too many at once."""
+    """Nobody wants these any more; what waits behind them goes on. How many; Refused for too many at once. Should this
+    end in between, some hundreds are discarded and the others are not."""
     chosen = list(rows.filter(state__in=DeadLetter.OPEN).select_related("subscription")[: MAX_DISCARDED + 1])
     if len(chosen) > MAX_DISCARDED:
         raise refuse("too_many", f"At most {MAX_DISCARDED:,} letters are discarded at once: narrow the filter.", 422)
+    # Of each key the last first, so that nothing is tried that is given up a moment later.
+    chosen.sort(key=lambda one: (one.subscription_id, -one.place))
+    done = 0
+    for _, some in groupby(chosen, key=lambda one: one.subscription_id):
+        while part := list(islice(some, AT_ONCE)):
+            done += _discard(part, actor, note)
+    return done
+
+
+def _discard(letters: list[DeadLetter], actor: str, note: str) -> int:
+    """Letters of one subscription, which delivers nothing meanwhile."""
+    done = 0
     with transaction.atomic():
-        done = 0
-        services: dict[int, list[DeadLetter]] = {}
-        for letter in sorted(chosen, key=lambda one: one.place, reverse=True):
-            if letter.subscription.kind == Subscription.Kind.CONSUMER:
-                services.setdefault(letter.subscription_id, []).append(letter)
+        for letter in letters:
             if queue.close(letter, State.DISCARDED, clock.wall(), actor=actor, note=note or letter.note):
                 audit(letter, state=State.DISCARDED, note=note, actor=actor)
                 done += 1
-        for some in services.values():
-            command(DISCARD, some)
+        if letters[0].subscription.kind == Subscription.Kind.CONSUMER:
+            command(DISCARD, letters)
         transaction.on_commit(wake)
     return done
 

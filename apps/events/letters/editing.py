@@ -49,6 +49,7 @@ def edit(letter: DeadLetter, data: Any, *, actor: str, note: str) -> DeadLetter:
     version = original.schema_version
     [version] = check([(original.type, version, data)])
     with transaction.atomic():
+        queue.hold(letter.subscription_id)
         now = clock.wall()
         at = datetime.fromtimestamp(now, UTC)
         heads = DeadLetter.objects.filter(pk=letter.pk, state__in=[State.FAILED, State.RETRYING])

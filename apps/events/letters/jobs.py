@@ -20,7 +20,7 @@ from django.db.models import Count, F, Q
 from opentelemetry import metrics
 
 from apps.events import nudges
-from apps.events.letters import actions, choice, pace
+from apps.events.letters import actions, choice, pace, queue
 from apps.events.letters.actions import What
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event, Handled, Subscription
@@ -145,6 +145,8 @@ def release(holder: str) -> None:
 def step(pk: int, holder: str) -> float:
     """Take the job one step further; seconds until the next one."""
     with transaction.atomic():
+        for subscription in RedriveJob.objects.filter(pk=pk).values_list("subscription", flat=True):
+            queue.hold(subscription)
         job = RedriveJob.objects.select_for_update().filter(pk=pk, holder=holder, state=JobState.RUNNING).first()
         if job is None:
             return 0.0

@@ -56,6 +56,7 @@ def handle(event: Event) -> None:
         _refused(str(error))
         return
     with transaction.atomic():
+        queue.hold(subscription.pk)
         if event.type == STARTED:
             _started(subscription, data, event.time)
         elif event.type == PARKED:

@@ -2,7 +2,8 @@
 key overtakes it. Every other key goes on.
 
 Delivery asks here which keys are blocked, and says what became of each event. It must hold a subscription alone while
-it does: nothing here keeps two deliveries of one subscription apart.
+it does: nothing here keeps two deliveries of one subscription apart. Who puts something behind a head and who closes
+that head are kept apart here: both hold the subscription's row first, then letters, then jobs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from apps.events.letters.core import MAX_ERROR, MAX_STACK, Failure, again_at, bounded, fingerprint
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event
+from apps.events.subscriptions.models import Subscription
 
-__all__ = ["Failure", "blocked", "due", "fail", "full", "key_of", "next_due", "park", "resolve"]
+__all__ = ["Failure", "blocked", "due", "fail", "full", "hold", "key_of", "next_due", "park", "resolve"]
 
 EDITED: Final = "edited/"
 """How the streams of edited events begin: each is delivered as a letter, in the place of its original."""
@@ -44,6 +46,11 @@ def blocked(subscription: Any, keys: Iterable[str]) -> set[str]:
         rows = _open(subscription).filter(key__in=wanted[start : start + AT_ONCE])
         found.update(rows.values_list("key", flat=True).distinct())
     return found
+
+
+def hold(subscription: int) -> None:
+    """Nobody else moves letters of this subscription until the transaction ends."""
+    list(Subscription.objects.select_for_update().filter(pk=subscription).order_by().values_list("pk"))
 
 
 def full(subscription: Any) -> bool:
@@ -76,11 +83,16 @@ def fail(subscription: Any, event: Event, failure: Failure, now: float, tried: D
 
 
 def park(subscription: Any, event: Event, now: float) -> DeadLetter:
-    """Put ``event`` behind the open letters of its key. One that is there already stays as it is."""
+    """Put ``event`` behind the open letters of its key. One that is there already stays as it is; when those have just
+    been closed it is tried as the next one."""
+    at = datetime.fromtimestamp(now, UTC)
     with transaction.atomic():
-        letter = _letter(subscription, event, datetime.fromtimestamp(now, UTC), 0)
+        hold(subscription.pk)
+        letter = _letter(subscription, event, at, 0)
         if letter.pk is None:
             letter.state = State.PARKED
+            if not _open(subscription).filter(key=letter.key).exists():
+                letter.state, letter.next_at = State.RETRYING, at
             letter.save()
     return letter
 
@@ -117,8 +129,11 @@ def close(letter: DeadLetter, state: str, now: float, **said: Any) -> bool:
     """Close ``letter`` and free what waits behind it; False when somebody else has closed it."""
     at = datetime.fromtimestamp(now, UTC)
     with transaction.atomic():
-        redriven = letter.state == State.REDRIVING
+        hold(letter.subscription_id)
         open_ones = DeadLetter.objects.filter(pk=letter.pk, state__in=DeadLetter.OPEN)
+        # Somebody may have had it redriven since it was read.
+        letter.state, letter.job_id = open_ones.values_list("state", "job").first() or (letter.state, letter.job_id)
+        redriven = letter.state == State.REDRIVING
         if not open_ones.update(state=state, next_at=None, closed_at=at, **said):
             return False
         letter.state, letter.next_at, letter.closed_at = state, None, at
