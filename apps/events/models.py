@@ -160,6 +160,9 @@ class Event(models.Model):
             models.Index(fields=["subject", "position"], name="event_by_subject"),
             models.Index(fields=["source", "position"], name="event_by_source"),
             models.Index(fields=["correlation_id", "position"], name="event_by_correlation"),
+            models.Index(
+                fields=["causation_id", "position"], name="event_by_cause", condition=~models.Q(causation_id="")
+            ),
             models.Index(fields=["time"], name="event_by_time"),
         ]
 
