@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from apps.dashboard.judge.readings import Waiting
 from apps.lib.clock import wall
 from apps.telemetry import queries as telemetry
 
 LATELY_S = 120.0
 """A measure is taken every ten seconds, and reported within a minute."""
 WAITING, OLDEST, AWAY = "mc.outbox.broker.waiting", "mc.outbox.broker.oldest", "mc.bus.away"
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One publisher's events for one broker."""
-
-    publisher: str
-    broker: str
-    events: int
-    oldest_s: float
-    away: bool
-    """The broker takes nothing of it now."""
 
 
 def waiting() -> list[Waiting]:

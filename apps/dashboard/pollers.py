@@ -23,7 +23,7 @@ from apps.lib.clock import monotonic, wall
 T = TypeVar("T")
 
 EVERY = {"registry": 0.9, "plane": 0.9, "signs": 1.9, "traffic": 1.9, "changes": 1.9, "bus": 1.9, "processes": 1.9}
-EVERY |= {"losses": 4.9}
+EVERY |= {"losses": 4.9, "reports": 4.9}
 """Seconds from one question to a source to the next."""
 
 

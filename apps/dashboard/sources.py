@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from redis import RedisError
 
+from apps.dashboard.events.groups import ReportSource
 from apps.dashboard.events.source import BusSource
 from apps.dashboard.judge.readings import (
     Changes,
@@ -223,6 +224,7 @@ class Sources:
             "signs": signs.read,
             "traffic": traffic.read,
             "losses": LossSource().read,
+            "reports": ReportSource().read,
         }
         """Asked in any thread, none by two at once."""
         if self.processes.there:

@@ -23,13 +23,17 @@ from apps.dashboard.judge.readings import (
     InstanceLike,
     Judgement,
     Readings,
+    Receiver,
     RedLike,
+    Reports,
     RouteInfo,
     ServiceInfo,
     Traffic,
 )
 from apps.dashboard.judge.services import Blind
 
+HEARD = 30.0
+"""Seconds for which an answer of what consumers and publishers said counts."""
 QUIET = Edge()
 """No request in the window: a rate of nothing, and no share of it."""
 
@@ -45,10 +49,17 @@ class Picture:
         self.blind = Blind(verdicts, self.why_not("breakers"), self.why_not("telemetry") or self.why_not("traffic"))
         self.traffic = Traffic() if self.blind.traffic else readings.traffic.value
         self.breakers = {} if self.blind.breakers else readings.plane.value.breakers
+        self.reports = None if self._unheard() else readings.reports.value
+        self.bus = bus.heard(readings.bus.value, self.reports)
         self.routes: dict[str, dict[str, RouteInfo]] = {}
         """Service → its routes by name."""
         for route in readings.registry.value.routes.values():
             self.routes.setdefault(route.service, {})[route.name] = route
+
+    def _unheard(self) -> bool:
+        """Whether nobody can know what consumers and publishers said."""
+        reading = self.readings.reports
+        return bool(self.why_not("telemetry")) or not own.young(reading.at, self.now, HEARD, reading.error)
 
     def why_not(self, source: str) -> str:
         """Why ``source`` no longer counts; empty while it does."""
@@ -84,9 +95,13 @@ def _events(picture: Picture) -> Document:
     """The log and its subscriptions; nothing of them while they can't be read."""
     if picture.why_not("bus"):
         return {}
-    seen, changes = picture.readings.bus.value, picture.readings.changes.value
-    judged = bus.judge(seen, picture.now)
+    seen, changes, reports = picture.bus, picture.readings.changes.value, picture.reports or Reports()
+    judged = bus.judge(seen, picture.now, reports)
     waits = not picture.why_not("events")
+
+    def silent(one: Receiver) -> bool:
+        return bus.is_silent(one, picture.now)
+
     return {
         "state": judged.state,
         "why": judged.why,
@@ -98,14 +113,17 @@ def _events(picture: Picture) -> Document:
         "redriving": sum(one.open.get("redriving", 0) for one in seen.receivers),
         "parked": sum(one.open.get("parked", 0) for one in seen.receivers),
         "keys": seen.keys,
-        "lag": sum(one.lag for one in seen.receivers if one.state == "active"),
+        "lag": sum(one.lag or 0 for one in seen.receivers if one.state == "active" and not silent(one)),
+        "silent": [one.name for one in seen.receivers if silent(one)] or None,
+        "away": sorted({one.broker for one in reports.waiting if one.away}) or None,
         "forged": seen.forged or None,
         "holes": seen.holes or None,
         "subscriptions": {
             one.name: {
                 "state": bus.state(one, picture.now),
-                "word": one.state if one.state != "active" or not bus.is_broken(one, picture.now) else "breaker open",
-                "lag": one.lag,
+                "word": bus.word(one, picture.now),
+                "lag": None if silent(one) else one.lag,
+                "missing": one.missing or None,
                 **{what: count for what, count in one.open.items() if count},
             }
             for one in seen.receivers
@@ -314,7 +332,8 @@ def _verdict(picture: Picture, found: Document) -> Document:
         name: verdict.Subject(one["state"], one["why"], one.get("since"), len(one["instances"]))
         for name, one in found.items()
     }
-    told = Judgement(HEALTHY) if picture.why_not("bus") else bus.judge(picture.readings.bus.value, picture.now)
+    reports = picture.reports or Reports()
+    told = Judgement(HEALTHY) if picture.why_not("bus") else bus.judge(picture.bus, picture.now, reports)
     judged = verdict.judge(subjects, picture.parts, picture.sources, told)
     return {
         "state": judged.state,

@@ -7,6 +7,7 @@ import time
 from clickhouse_connect.driver.client import Client
 
 from apps.dashboard import backlogs
+from apps.dashboard.events import groups
 from apps.telemetry import queries
 from tests.contract.test_telemetry_queries import clickhouse
 
@@ -69,3 +70,36 @@ def test_a_gauge_is_what_it_said_last_and_nothing_that_is_old(clickhouse: Client
     assert [(one.service, one.of, one.value) for one in found] == [("covenant", "kafka", 7), ("covenant", "redis", 0)]
     [row] = backlogs.waiting()
     assert (row.publisher, row.broker, row.events, row.away) == ("covenant", "kafka", 7, False)
+
+
+def test_a_group_is_what_its_newest_member_said_and_since_when_it_is_behind(clickhouse: Client) -> None:
+    now = time.time()
+
+    def say(process: str, metric: str, group: str, ago: float, value: float) -> None:
+        row = {
+            "ServiceName": "mint",
+            "ResourceAttributes": {"service.instance.id": process},
+            "MetricName": metric,
+            "Attributes": {"group": group} if group else {},
+            "TimeUnix": int((now - ago) * 1e9),
+            "Value": value,
+        }
+        clickhouse.insert("otel_metrics_gauge", [list(row.values())], column_names=list(row))
+
+    for ago, value in ((4000, 0), (900, 2), (300, 50), (100, 900)):
+        say("ended", "mc.bus.lag", "mint", ago, value)
+    say("runs", "mc.bus.lag", "mint", 5, 40)
+    say("runs", "mc.bus.parked", "mint", 5, 3)
+    say("runs", "mc.bus.missing", "mint", 5, float("nan"))
+    say("r", "mc.bus.lag", "always", 200, 70)
+    say("r", "mc.bus.lag", "always", 100, 80)
+    say("r", "mc.bus.lag", "long ago", 4000, 80)
+    say("r", "mc.bus.lag", "", 5, 80)
+    say("r", "mc.bus.lag", "tomorrow", -80_000, 1)
+    found = groups.groups()
+    mint, always = found["mint"], found["always"]
+    assert found.keys() == {"mint", "always"}
+    assert (mint.lag, mint.parked, mint.missing) == (40, 3, 0)
+    assert abs(now - 5 - mint.heard_at) < 0.01
+    assert mint.behind_since is not None and abs(now - 900 - mint.behind_since) < 0.01
+    assert always.behind_since is not None and abs(now - 200 - always.behind_since) < 0.01

@@ -10,12 +10,12 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
-from apps.dashboard.events import kinds
+from apps.dashboard.events import groups, kinds
 from apps.dashboard.events.flow import Taker, Type, lay_out
 from apps.dashboard.events.source import BusSource
 from apps.dashboard.judge import bus
 from apps.dashboard.judge.readings import Receiver
-from apps.dashboard.words import plural
+from apps.dashboard.words import ago, plural
 from apps.events.routing.queries import newest
 from apps.events.subscriptions.models import Subscription
 from apps.lib.clock import wall
@@ -28,7 +28,7 @@ def flow(request: HttpRequest) -> HttpResponse:
     found, rates = kinds.kinds()
     rows = list(Subscription.objects.order_by("name"))
     now = wall()
-    takers = {one.name: taker(one, now) for one in BusSource().read().receivers}
+    takers = {one.name: taker(one, now) for one in bus.heard(BusSource().read(), groups.lately()).receivers}
     types = [_type(kind, rates, rows, takers) for kind in found]
     return render(
         request,
@@ -54,9 +54,17 @@ def taker(one: Receiver, now: float) -> Taker:
         told.append("breaker open")
     if failed := one.open.get("failed"):
         told.append(plural(failed, "dead letter"))
-    if one.lag:
-        told.append(f"{one.lag:,} behind")
+    if one.blind:
+        told.append("how far is not known")
+    elif bus.is_silent(one, now):
+        told.append(f"silent for {ago(now - one.heard_at)}" if one.heard_at else "never heard")
+    else:
+        told += [f"{number:,} {what}" for number, what in _undone(one) if number]
     return Taker(one.name, bus.state(one, now), " · ".join(told), f"/events/subscriptions/{one.name}/")
+
+
+def _undone(one: Receiver) -> list[tuple[int | None, str]]:
+    return [(one.lag, "behind"), (one.parked, "parked"), (one.missing, "missing")]
 
 
 def _type(kind: Any, rates: kinds.Rates, rows: list[Subscription], takers: dict[str, Taker]) -> Type:

@@ -73,7 +73,10 @@ class BusSource:
 def receivers(
     end: int, open_letters: dict[int, dict[str, int]], rows: Sequence[Subscription] | None = None
 ) -> Sequence[Receiver]:
-    """Every subscription (or ``rows``) with what it leaves undone; ``end`` is the newest position in the log."""
+    """Every subscription (or ``rows``) with what it leaves undone; ``end`` is the newest position in the log.
+
+    How far a service's consumer has come is not known here (apps.dashboard.events.groups).
+    """
     rows = list(Subscription.objects.order_by("name")[:MOST]) if rows is None else rows
     behind = {row.position + 1 for row in rows if follows(row) and row.position < end}
     times = dict(Event.objects.filter(position__in=behind).values_list("position", "time")) if behind else {}
@@ -83,7 +86,7 @@ def receivers(
             kind=row.kind,
             state=row.state,
             reason=row.reason,
-            lag=max(0, end - row.position) if follows(row) else 0,
+            lag=max(0, end - row.position) if follows(row) else None,
             behind_since=_seconds(times.get(row.position + 1)) if follows(row) else None,
             opened_until=_seconds(row.opened_until),
             failing_since=_seconds(row.failing_since),

@@ -10,9 +10,10 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
-from apps.dashboard.events import replays
+from apps.dashboard.events import groups, replays
 from apps.dashboard.events.source import follows, receivers
 from apps.dashboard.judge import bus
+from apps.dashboard.judge.readings import Bus
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.queries import head
 from apps.events.subscriptions.models import Attempt, Subscription
@@ -78,21 +79,19 @@ def _rows(rows: list[Subscription]) -> list[dict[str, Any]]:
     for pk, state, count in counted.values_list("subscription", "state").annotate(Count("pk")):
         letters.setdefault(pk, {})[state] = count
     now = wall()
-    known = {one.name: one for one in receivers(head(), letters, rows)}
+    seen = Bus(receivers=receivers(head(), letters, rows))
+    reports = groups.lately() if not all(map(follows, rows)) else None
+    known = {one.name: one for one in bus.heard(seen, reports).receivers}
     return [
         {
             "row": row,
             "follows": follows(row),
             "seen": known[row.name],
             "state": bus.state(known[row.name], now),
-            "word": word(known[row.name], now),
+            "word": bus.word(known[row.name], now),
+            "silent": bus.is_silent(known[row.name], now),
             "failed": letters.get(row.pk, {}).get("failed", 0),
             "waiting": sum(letters.get(row.pk, {}).values()) - letters.get(row.pk, {}).get("failed", 0),
         }
         for row in rows
     ]
-
-
-def word(one: Any, now: float) -> str:
-    """The state of a subscription, in a word or two."""
-    return "breaker open" if one.state == "active" and bus.is_broken(one, now) else str(one.state)

@@ -6,9 +6,10 @@ paused, one that is a moment behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from apps.dashboard.judge.readings import DEGRADED, HEALTHY, Bus, Judgement, Receiver
+from apps.dashboard.judge.readings import DEGRADED, HEALTHY, UNKNOWN, Bus, Judgement, Receiver, Reports, Waiting
 from apps.dashboard.words import ago, and_list, plural
 
 BEHIND_S = 60.0
@@ -19,21 +20,54 @@ MANY = 10_000
 """Letters that wait, of all subscriptions, from which on the line itself is the news."""
 MOST = 3
 """Sentences that the verdict gets."""
+SILENT_S = 45.0
+"""Seconds after which a service's consumer that says how it is each ten seconds is silent."""
+WAITS_S = 30.0
+"""Seconds that an event may wait in a publisher's outbox."""
+CONSUMER = "consumer"
+NOTHING = Reports()
 
 
-def judge(bus: Bus, now: float) -> Judgement:
+def heard(bus: Bus, reports: Reports | None) -> Bus:
+    """``bus`` with what services' consumers said of themselves; None: nobody can know what that is."""
+    return replace(bus, receivers=tuple(_heard(one, reports) for one in bus.receivers))
+
+
+def _heard(one: Receiver, reports: Reports | None) -> Receiver:
+    if one.kind != CONSUMER:
+        return one
+    if reports is None:
+        return replace(one, lag=None, blind=True)
+    said = reports.groups.get(one.name)
+    if said is None:
+        return replace(one, lag=None)
+    return replace(
+        one,
+        lag=said.lag,
+        behind_since=said.behind_since,
+        heard_at=said.heard_at,
+        parked=said.parked,
+        missing=said.missing,
+    )
+
+
+def judge(bus: Bus, now: float, reports: Reports = NOTHING) -> Judgement:
     """DEGRADED with what is wrong in order of weight, joined; HEALTHY when nothing is."""
-    told = list(sentences(bus, now))
+    told = list(sentences(bus, now, reports.waiting))
     if not told:
         return Judgement(HEALTHY)
     since = min((at for _, at in told if at is not None), default=None)
     return Judgement(DEGRADED, " · ".join(said for said, _ in told[:MOST]), since)
 
 
-def sentences(bus: Bus, now: float) -> Iterator[tuple[str, float | None]]:
+def sentences(bus: Bus, now: float, waiting: Sequence[Waiting] = ()) -> Iterator[tuple[str, float | None]]:
     """What is wrong, and since when if that is known; the heaviest first."""
     if bus.holes:
         yield f"{plural(bus.holes, 'event')} of publishers missing in the log", None
+    for one in bus.receivers:
+        if one.missing and not is_silent(one, now):
+            yield f"{plural(one.missing, 'event')} never came to {one.name}", None
+    yield from _unsent(waiting, now)
     failed = {one.name: one.open.get("failed", 0) for one in bus.receivers if one.open.get("failed")}
     if failed:
         names = sorted(failed, key=lambda name: (-failed[name], name))
@@ -48,15 +82,38 @@ def sentences(bus: Bus, now: float) -> Iterator[tuple[str, float | None]]:
             f"{and_list(names)} {verb} to take events",
             min((s for one in broken if (s := one.failing_since)), default=None),
         )
+    silent = [one for one in bus.receivers if one.heard_at is not None and is_silent(one, now)]
+    if silent:
+        names = [one.name for one in silent]
+        verb = "has" if len(names) == 1 else "have"
+        last = max(one.heard_at or 0.0 for one in silent)
+        waits = f"{and_list(names)} {verb} been silent for {ago(now - last)}"
+        yield f"{waits}: whether events are taken is not known", last
     for one in bus.receivers:
-        if is_behind(one, now) and one not in broken and one.behind_since is not None:
+        if is_behind(one, now) and one not in broken and one.behind_since is not None and one.lag is not None:
             waits = f"{plural(one.lag, 'event')}, {ago(now - one.behind_since)}"
             yield f"{one.name} is {waits} behind", one.behind_since
-    waiting = sum(one.open.get("retrying", 0) + one.open.get("parked", 0) for one in bus.receivers)
-    if waiting >= MANY:
-        yield f"{plural(waiting, 'event')} waiting to be tried again", None
+    again = sum(one.open.get("retrying", 0) + one.open.get("parked", 0) for one in bus.receivers)
+    if again >= MANY:
+        yield f"{plural(again, 'event')} waiting to be tried again", None
     if bus.forged:
         yield f"{plural(bus.forged, 'forged entry').replace('entrys', 'entries')} refused in the last hour", None
+
+
+def _unsent(waiting: Sequence[Waiting], now: float) -> Iterator[tuple[str, float | None]]:
+    """Broker by broker, what publishers can't get rid of."""
+    stuck = [one for one in waiting if one.away or one.oldest_s > WAITS_S]
+    for broker in dict.fromkeys(one.broker for one in stuck):
+        held = [one for one in stuck if one.broker == broker]
+        names, events = and_list(sorted(one.publisher for one in held)), sum(one.events for one in held)
+        oldest = max(one.oldest_s for one in held)
+        waits = f"{plural(events, 'event')} of {names} waiting, the oldest for {ago(oldest)}"
+        if not events:
+            yield f"{broker} takes no events of {names}", None
+        elif any(one.away for one in held):
+            yield f"{broker} takes no events: {waits}", now - oldest
+        else:
+            yield f"{broker} is slow: {waits}", now - oldest
 
 
 def state(one: Receiver, now: float) -> str:
@@ -67,7 +124,27 @@ def state(one: Receiver, now: float) -> str:
         return "failing" if one.failing_since is not None else "maintenance"
     if is_broken(one, now) or one.open.get("failed"):
         return "failing" if is_broken(one, now) else DEGRADED
-    return DEGRADED if is_behind(one, now) or one.open.get("retrying") else HEALTHY
+    if one.blind or is_silent(one, now):
+        return UNKNOWN
+    return DEGRADED if is_behind(one, now) or one.missing or one.open.get("retrying") else HEALTHY
+
+
+def word(one: Receiver, now: float) -> str:
+    """The state of a subscription, in a word or two."""
+    if one.state != "active":
+        return one.state
+    if is_broken(one, now):
+        return "breaker open"
+    if one.blind:
+        return "not known"
+    return "silent" if is_silent(one, now) else "behind" if is_behind(one, now) else "active"
+
+
+def is_silent(one: Receiver, now: float) -> bool:
+    """Whether it is a service's consumer that has not said lately how it is: what it said last no longer holds."""
+    if one.kind != CONSUMER or one.blind:
+        return False
+    return one.heard_at is None or now - one.heard_at > SILENT_S
 
 
 def is_broken(one: Receiver, now: float) -> bool:
@@ -79,6 +156,6 @@ def is_broken(one: Receiver, now: float) -> bool:
 
 def is_behind(one: Receiver, now: float) -> bool:
     """Whether it is active and old events wait for it."""
-    if one.state != "active" or one.behind_since is None:
+    if one.state != "active" or one.behind_since is None or one.lag is None or is_silent(one, now):
         return False
     return one.lag >= BEHIND and now - one.behind_since > BEHIND_S

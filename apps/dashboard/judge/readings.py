@@ -282,15 +282,23 @@ class Receiver:
     state: str
     """active, paused or disabled."""
     reason: str = ""
-    lag: int = 0
-    """Events of the log that it has not read; a service's consumer reads the broker, and has none here."""
+    lag: int | None = 0
+    """Events that it has not read of the log; a service's consumer, says it of its broker. None: not known."""
     behind_since: float | None = None
-    """When the first of them was published."""
+    """When the first of them was published; of a service's, since when there are several."""
     opened_until: float | None = None
     """Its own breaker is open until then."""
     failing_since: float | None = None
     open: Mapping[str, int] = field(default_factory=dict)
     """Its letters by state: retrying, parked, failed, redriving."""
+    heard_at: float | None = None
+    """When a service's consumer last said how it is."""
+    parked: int = 0
+    """Events that it says to hold as rows."""
+    missing: int = 0
+    """Events that it says never came."""
+    blind: bool = False
+    """Nobody can know what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +316,39 @@ class Bus:
     """Entries of the bus that nobody could prove to be of their source, in the last hour."""
     holes: int = 0
     """Events that their publishers numbered and that have not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A service's consumer group, as it last said itself."""
+
+    heard_at: float
+    lag: int = 0
+    """Events that its broker holds for it, unacknowledged."""
+    parked: int = 0
+    missing: int = 0
+    behind_since: float | None = None
+    """Since when it has had several to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One publisher's events for one broker, in its outbox."""
+
+    publisher: str
+    broker: str
+    events: int
+    oldest_s: float
+    away: bool
+    """The broker takes nothing of it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What consumers and publishers, wherever they run, said of themselves by their metrics."""
+
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    waiting: Sequence[Waiting] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +379,7 @@ class Readings:
     traffic: Reading[Traffic] = field(default_factory=lambda: Reading(Traffic()))
     changes: Reading[Changes] = field(default_factory=lambda: Reading(Changes()))
     bus: Reading[Bus] = field(default_factory=lambda: Reading(Bus()))
+    reports: Reading[Reports] = field(default_factory=lambda: Reading(Reports()))
     losses: Reading[Mapping[str, Mapping[str, int]]] = field(default_factory=lambda: Reading(NO_LOSSES))
     """Process → what it dropped or refused in the last hour → how many. Nothing is judged by it."""
     processes: Reading[Mapping[str, Process]] | None = None

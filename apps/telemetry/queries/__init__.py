@@ -23,7 +23,7 @@ from apps.telemetry.queries.edge import (
     edge_series,
     edge_sparks,
 )
-from apps.telemetry.queries.gauges import Reading, newest_gauges
+from apps.telemetry.queries.gauges import Reading, Said, last_said, newest_gauges
 from apps.telemetry.queries.red import (
     OperationRed,
     Red,
@@ -59,6 +59,7 @@ __all__ = [
     "Reading",
     "Red",
     "RedPoint",
+    "Said",
     "SpanRow",
     "TelemetryAway",
     "TraceSummary",
@@ -72,6 +73,7 @@ __all__ = [
     "edge_newest",
     "edge_series",
     "edge_sparks",
+    "last_said",
     "newest_gauges",
     "recent_traces",
     "red_by_operation",

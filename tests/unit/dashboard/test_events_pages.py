@@ -328,6 +328,13 @@ def test_subscriptions_say_how_they_are(viewer: Client, hook: Subscription) -> N
     text_of(viewer, "/events/subscriptions/nobody/", 404)
 
 
+def test_how_far_a_services_consumer_is_is_not_known_while_nobody_can_say(viewer: Client) -> None:
+    Subscription.objects.create(name="mint", kind="consumer", patterns=["#"])
+    for path in ("/events/subscriptions/", "/events/subscriptions/mint/", "/events/flow/"):
+        orders(1)
+        assert "not known" in text_of(viewer, path), path
+
+
 def test_an_event_says_what_became_of_it_at_each_subscription(viewer: Client, hook: Subscription) -> None:
     (letter,) = failed(hook)
     Subscription.objects.create(name="far", patterns=["shop.*.placed"], position=10)

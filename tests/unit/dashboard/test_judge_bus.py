@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apps.dashboard import state
 from apps.dashboard.judge import bus
-from apps.dashboard.judge.readings import Bus, Reading, Receiver
+from apps.dashboard.judge.readings import Bus, Changes, Group, Reading, Receiver, Reports, Waiting
 from tests.unit.dashboard.evidence import NOW, readings, running
 
 
@@ -69,6 +69,79 @@ def test_a_failing_service_is_told_before_the_bus_and_the_bus_with_it() -> None:
     made = readings(bus=Bus(receivers=(receiver(open={"failed": 1}),)), processes=running(relay="FATAL"))
     found = state.build(made, {}, NOW)["verdict"]
     assert found["title"].startswith("Degraded: the relay") and "1 dead letter of orders" in found["detail"]
+
+
+WAITS = "12 events of covenant waiting, the oldest for 2 min"
+MINT = Receiver("mint", "consumer", "active", lag=None)
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        (Group(NOW - 5, lag=9, behind_since=NOW - 900), ""),
+        (Group(NOW - 5, lag=400, behind_since=NOW - 30), ""),
+        (Group(NOW - 5, lag=400, behind_since=NOW - 90), "mint is 400 events, 2 min behind"),
+        (Group(NOW - 5, missing=3), "3 events never came to mint"),
+        (
+            Group(NOW - 120, lag=400, behind_since=NOW - 900, missing=3),
+            "mint has been silent for 2 min: whether events are taken is not known",
+        ),
+    ],
+)
+def test_what_a_services_consumer_says_of_itself_is_judged_until_it_is_silent(said: Group, title: str) -> None:
+    made = readings(
+        bus=Bus(head=100, receivers=(MINT,)), reports=Reports({"mint": said, "other": Group(NOW, lag=10**6)})
+    )
+    document = state.build(made, {}, NOW)
+    assert document["verdict"]["title"] == (f"Degraded: {title}" if title else "Everything is healthy")
+    shown = document["events"]["subscriptions"]["mint"]
+    silent = "silent" in title
+    assert (shown["word"], shown.get("lag")) == (
+        "silent" if silent else "behind" if "behind" in title else "active",
+        None if silent else said.lag,
+    )
+    assert document["events"].get("silent") == (["mint"] if silent else None)
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [Reports(), Reading(Reports({"mint": Group(NOW, lag=7)}), NOW - 31), Reading(Reports(), 0.0, "it does not answer")],
+)
+def test_a_consumer_that_nobody_heard_is_grey_without_a_number(reports: Any) -> None:
+    shown = state.build(readings(bus=Bus(receivers=(MINT,)), reports=reports), {}, NOW)["events"]["subscriptions"][
+        "mint"
+    ]
+    assert shown["state"] == "unknown" and "lag" not in shown
+    assert shown["word"] == ("silent" if isinstance(reports, Reports) else "not known")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "title"),
+    [
+        (
+            Waiting("covenant", "kafka", 12, 90.0, True),
+            "kafka takes no events: 12 events of covenant waiting, the oldest for 2 min",
+        ),
+        (Waiting("covenant", "kafka", 0, 0.0, True), "kafka takes no events of covenant"),
+        (
+            Waiting("covenant", "redis", 12, 90.0, False),
+            f"redis is slow: {WAITS}",
+        ),
+        (Waiting("covenant", "redis", 12, 9.0, False), ""),
+    ],
+)
+def test_a_broker_that_is_away_and_an_outbox_that_grows_old_are_told(waiting: Waiting, title: str) -> None:
+    made = readings(bus=Bus(head=100), reports=Reports(waiting=(waiting,)))
+    document = state.build(made, {}, NOW)
+    assert document["verdict"]["title"] == (f"Degraded: {title}" if title else "Everything is healthy")
+    assert document["events"].get("away") == (["kafka"] if waiting.away else None)
+
+
+def test_our_own_outbox_that_grows_old_is_told_with_its_depth() -> None:
+    changes = Changes(revision=7, published_at=NOW - 600, waiting=1200, oldest_at=NOW - 90)
+    document = state.build(readings(bus=Bus(head=100), changes=changes), {}, NOW)
+    assert document["verdict"]["title"] == "Degraded: the relay is behind: 1,200 events waiting, the oldest for 2 min"
+    assert document["events"]["waiting"] == 1200
 
 
 @given(
