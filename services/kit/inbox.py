@@ -18,8 +18,8 @@ from sqlalchemy import Connection, text
 
 from .events import tracing
 from .events.cloudevent import CloudEvent, decode
-from .events.consumer import Kept
 from .events.gaps import Heard, begin
+from .events.inbox import Kept
 from .events.lanes import Key, Outcome, Park, key_of
 from .events.retry import Permanent
 from .events.transport.base import Delivery
@@ -165,12 +165,13 @@ class SqlInbox:
 
         await self._store.write(work)
 
-    async def put_aside(self, delivery: Delivery) -> bool:
-        if self.rows.known.odd + self.rows.known.forged >= MAX_ODD:
-            return False
-        await self._store.write(lambda connection: self.rows.add_odd(connection, delivery))
-        await self.rows.kept()
-        return True
+    async def put_aside(self, batch: Sequence[Delivery]) -> list[bool]:
+        room = MAX_ODD - self.rows.known.odd - self.rows.known.forged
+        some = batch[: max(room, 0)]
+        if some:
+            await self._store.write(lambda connection: self.rows.add_odd(connection, some))
+            await self.rows.kept()
+        return [True] * len(some) + [False] * (len(batch) - len(some))
 
     async def resume(self) -> float:
         now = time.time()

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, text
 
 from .events.cloudevent import CloudEvent, encode
-from .events.consumer import Kept
+from .events.inbox import Kept
 from .events.lanes import Key, key_of
 from .events.reporting import DISCARD, MAX_STACK, PARKED, REDRIVE, RESOLVED, Command, Report
 from .events.retry import Away, Backoff
@@ -60,6 +60,11 @@ CHANGED: Final = "changed = changed + CASE WHEN told < changed THEN 1 ELSE 0 END
 AGAIN: Final = Backoff(first_s=60.0, most_s=3600.0)
 """Of what is parked. A permanent failure waits for a new start, which may bring a new program."""
 
+INSERT: Final = text(
+    "INSERT INTO parked (consumer, source, key, event_id, type, body, topic, part, position, reason, kind, "
+    "stack, tries, first_at, last_at, due) VALUES (:group, :source, :key, :id, :type, :body, :topic, "
+    ":part, :position, :reason, :kind, :stack, :tries, :first_at, :now, :due) ON CONFLICT DO NOTHING"
+)
 # What is no event is nobody's: it has no source.
 ANY: Final = text("SELECT 1 FROM parked WHERE consumer = :group AND source > '' LIMIT 1")
 HOLDING: Final = Many(
@@ -101,38 +106,28 @@ class ParkedRows:
         assert event is not None  # noqa: S101 - only events are parked
         source, key = key_of(event)
         row = {"source": source, "key": key, "id": event.id, "type": event.type, "body": encode(event).decode()}
-        self._insert(connection, delivery, row | rest)
+        connection.execute(INSERT, self._row(delivery, row | rest))
 
-    def add_odd(self, connection: Connection, delivery: Delivery) -> None:
+    def add_odd(self, connection: Connection, batch: Sequence[Delivery]) -> None:
         """What is no event, or is forged."""
-        where = f"{delivery.topic}/{delivery.partition}/{delivery.position}"
-        row = {
-            "source": "",
-            "key": where,
-            "id": where,
-            "type": "",
-            "body": _clean(delivery.raw[:MAX_ODD_BYTES].decode(errors="replace")),
-        }
-        kind = FORGED if delivery.forged else ODD
-        rest = {"reason": delivery.fault, "kind": kind, "tries": 1, "first_at": time.time(), "due": None, "stack": ""}
-        self._insert(connection, delivery, row | rest)
+        rest = {"source": "", "type": "", "tries": 1, "first_at": time.time(), "due": None, "stack": ""}
+        rows = []
+        for delivery in batch:
+            where = f"{delivery.topic}/{delivery.partition}/{delivery.position}"
+            body = _clean(delivery.raw[:MAX_ODD_BYTES].decode(errors="replace"))
+            said = {"body": body, "reason": delivery.fault, "kind": FORGED if delivery.forged else ODD}
+            rows.append(self._row(delivery, rest | said | {"key": where, "id": where}))
+        connection.execute(INSERT, rows)
 
-    def _insert(self, connection: Connection, delivery: Delivery, row: dict[str, Any]) -> None:
-        connection.execute(
-            text(
-                "INSERT INTO parked (consumer, source, key, event_id, type, body, topic, part, position, reason, kind, "
-                "stack, tries, first_at, last_at, due) VALUES (:group, :source, :key, :id, :type, :body, :topic, "
-                ":part, :position, :reason, :kind, :stack, :tries, :first_at, :now, :due) ON CONFLICT DO NOTHING"
-            ),
-            {
-                **row,
-                "group": self._group,
-                "topic": delivery.topic,
-                "part": delivery.partition,
-                "position": delivery.position,
-                "now": time.time(),
-            },
-        )
+    def _row(self, delivery: Delivery, row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **row,
+            "group": self._group,
+            "topic": delivery.topic,
+            "part": delivery.partition,
+            "position": delivery.position,
+            "now": time.time(),
+        }
 
     def check_room(self) -> None:
         """``Away`` when there are as many rows as may be."""

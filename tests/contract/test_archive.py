@@ -17,7 +17,7 @@ from apps.events.archive import inbox
 from apps.events.archive.models import Aside
 from apps.events.models import Event, Stream, foreign_stream
 from services.kit.events.cloudevent import CloudEvent, decode, encode
-from services.kit.events.consumer import Kept
+from services.kit.events.inbox import Kept
 from services.kit.events.transport.base import Delivery
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -160,7 +160,7 @@ def test_what_no_database_can_hold_is_put_aside_and_holds_up_nobody() -> None:
 async def test_an_entry_that_is_no_event_is_a_row_and_the_rows_are_bounded(monkeypatch: Any) -> None:
     monkeypatch.setattr(inbox, "MAX_ASIDE", 3)
     here = inbox.ArchiveInbox()
-    kept = [await here.put_aside(Delivery("t", 0, str(n), 1, b"\0\xff" * n, None, "not JSON")) for n in range(5)]
+    kept = await here.put_aside([Delivery("t", 0, str(n), 1, b"\0\xff" * n, None, "not JSON") for n in range(5)])
     assert kept == [True, True, True, False, False]
     assert await here.kept() == Kept(odd=3)
 

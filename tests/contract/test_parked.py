@@ -11,7 +11,7 @@ from sqlalchemy import text
 from services.kit.env import ROOT
 from services.kit.events import contracts
 from services.kit.events.cloudevent import CloudEvent
-from services.kit.events.consumer import Kept
+from services.kit.events.inbox import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.reporting import DISCARD, PARKED, REDRIVE, REPLACE, RESOLVED, Command
 from services.kit.events.retry import Permanent
@@ -116,8 +116,8 @@ async def test_each_change_has_a_greater_number_than_the_one_before_and_the_end_
 
 async def test_what_is_no_event_is_told_with_its_text(store: Store) -> None:
     inbox = SqlInbox(store, "g", failing({}))
-    await inbox.put_aside(Delivery("t", 3, "7-0", 1, b"\x00\xff{", None, "not JSON"))
-    await inbox.put_aside(Delivery("t", 3, "8-0", 1, b"{}", None, "not signed", True))
+    odd = Delivery("t", 3, "7-0", 1, b"\x00\xff{", None, "not JSON")
+    await inbox.put_aside([odd, Delivery("t", 3, "8-0", 1, b"{}", None, "not signed", True)])
     (_, odd), (_, forged) = await tell(inbox)
     assert (odd["kind"], odd["event_id"], odd["source"], odd["due"]) == ("odd", "t/3/7-0", "", None)
     assert "\0" not in odd["body"] and odd["reason"] == "not JSON" and forged["kind"] == "forged"

@@ -27,7 +27,7 @@ from apps.lib import clock
 from apps.lib.aio import in_thread
 from services.kit.events import signing
 from services.kit.events.cloudevent import CloudEvent
-from services.kit.events.consumer import Kept
+from services.kit.events.inbox import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.retry import Away
 from services.kit.events.transport.base import Delivery
@@ -66,10 +66,10 @@ class ArchiveInbox:
 
     async def park(self, park: Park) -> None:
         """Nothing fails for good here: what can't be stored was put aside."""
-        await self.put_aside(park.delivery)
+        await self.put_aside([park.delivery])
 
-    async def put_aside(self, delivery: Delivery) -> bool:
-        return await ask(aside, delivery, Refused("forged" if delivery.forged else "no_event", delivery.fault[:500]))
+    async def put_aside(self, batch: Sequence[Delivery]) -> list[bool]:
+        return await ask(all_aside, batch)
 
     async def resume(self) -> float:
         return float("inf")
@@ -215,6 +215,12 @@ def _write(new: list[Event], heads: dict[str, Head]) -> None:
     told = set(EventType.objects.filter(name__in=types).values_list("name", flat=True))
     untold.add(sum(row.type not in told for row in new))
     transaction.on_commit(nudge)
+
+
+def all_aside(batch: Sequence[Delivery]) -> list[bool]:
+    """Keep entries that are no events, or are forged, in one transaction; see ``aside``."""
+    with transaction.atomic():
+        return [aside(one, Refused("forged" if one.forged else "no_event", one.fault[:500])) for one in batch]
 
 
 def aside(delivery: Delivery, refused: Refused) -> bool:

@@ -10,21 +10,20 @@ of its key are parked behind it, in order, until it is dealt with.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 import random
-import time
 from collections.abc import Collection, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 from opentelemetry import metrics
 
 from ..checks import Unwell
-from . import losses
 from . import patterns as types
 from .cloudevent import CloudEvent, EventError, encode
-from .lanes import Outcome, Park
+from .condition import Condition
+from .inbox import Inbox
 from .mending import Mender
 from .repair import TOPIC
 from .reporting import COMMANDS, Reporter, Rows, read_command
@@ -35,10 +34,7 @@ from .work import Fetched, Settles, Work, consumed
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
-behind = meter.create_gauge("mc.bus.lag", description="Events that a group has not acknowledged")
 forged = meter.create_counter("mc.bus.forged", description="Events refused, for nobody proved that they are true")
-parked = meter.create_gauge("mc.bus.parked", description="Events that a group holds as rows, failed or behind one")
-missing = meter.create_gauge("mc.bus.missing", description="Events that a group knows it did not get")
 
 LEASE_S: Final = 30.0
 IN_HAND: Final = 512
@@ -47,55 +43,11 @@ WAIT_S: Final = 2.0
 """One wait for new events."""
 LOOK_EVERY_S: Final = 5.0
 """Between two looks at how far behind the group is, and at what it has parked."""
-SILENT_S: Final = 10.0
-"""A bus that has not answered for so long is unwell."""
-LATE_S: Final = 60.0
-"""A consumer whose newest event is older than that, while more wait, is behind."""
 RESUME_EVERY_S: Final = 10.0
 """The longest time until an operator's word about a parked event is heard."""
 PAUSES: Final = Backoff(first_s=0.5, most_s=5.0)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a consumer's store holds besides its work."""
-
-    parked: int = 0
-    """Events that failed for good, and those behind them."""
-    odd: int = 0
-    """Entries that were no events."""
-    forged: int = 0
-    """Events that nobody proved to be of their source."""
-    missing: int = 0
-    """Events that are known not to have come."""
-
-
-class Inbox(Protocol):
-    """A consumer's own store. Everything raises ``Away`` while the database does not answer."""
-
-    async def begin(self) -> None:
-        """A new life: what is parked is due again, except what ended earlier lives."""
-
-    async def handle(self, batch: Sequence[Delivery], *, careful: bool) -> list[Outcome]:
-        """Handle these events in order, each with its inbox row, all in one transaction; one outcome each.
-
-        The first is always dealt with; the batch may end early. ``careful``: note first that they are about to be
-        handled, so that one that ends the process is known by it in a later life.
-        """
-
-    async def park(self, park: Park) -> None:
-        """Keep the event as a row; later ones of its key go behind it."""
-
-    async def put_aside(self, delivery: Delivery) -> bool:
-        """Keep what is no event, or a forged one, as a row; False when there are too many of those."""
-
-    async def resume(self) -> float:
-        """Try the parked events that are due, and on success those behind them; seconds until the next one is."""
-
-    async def kept(self) -> Kept:
-        """What it holds."""
 
 
 class Consumer:
@@ -135,16 +87,12 @@ class Consumer:
         self._lease_s = lease_s
         self._lanes: dict[Place, Work] = {}
         self._parts: asyncio.TaskGroup | None = None
+        self._stop: asyncio.Task[None]
         self.room = asyncio.Event()
         self.stopping = asyncio.Event()
         self.something_parked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._answered_at = -math.inf
-        self._kept = Kept()
-        self._lag = 0
-        self._lagging_since = math.inf
-        self.newest_at = time.time()
-        """When the last event happened that was handled (wall clock)."""
+        self.condition = Condition(group, transport, inbox, mender)
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -167,37 +115,16 @@ class Consumer:
             raise Unwell(f"the consumer has ended: {self._task.exception()!r}")
         if why := self._keys.usable():
             raise Unwell(why)
-        if time.monotonic() - self._answered_at > SILENT_S:
-            raise Unwell("events can't be read from the bus")
+        self.condition.reads()
 
     async def probe_whole(self) -> None:
         """Unwell when it works and is not whole: behind, with events parked, or with a hole."""
-        said = []
-        late = time.time() - self.newest_at
-        if min(late, time.monotonic() - self._lagging_since) > LATE_S:
-            said.append(f"it is {late:.0f} s behind, with {self._lag} events to go")
-        if self._kept.parked:
-            said.append(f"it holds {self._kept.parked} parked events")
-        if self._kept.odd:
-            said.append(f"it was sent {self._kept.odd} entries that are no events")
-        if self._kept.forged:
-            said.append(f"it refused {self._kept.forged} forged events")
-        # As it is now: a hole that was known a moment ago must not be passed over.
-        try:
-            self._kept = await self._inbox.kept()
-        except Away as error:
-            raise Unwell(str(error)) from None
-        if self._kept.missing:
-            said.append(f"{self._kept.missing:,} events never came")
-        if self._mender is not None:
-            self._mender.meets(self.breaks())
-            said += self._mender.said
-        if said:
-            raise Unwell("; ".join(said))
+        await self.condition.whole()
 
     async def run(self) -> None:
         """Consume until stopped."""
         async with asyncio.TaskGroup() as parts:
+            self._stop = parts.create_task(self._at_stop(), name="stop")
             subscription = await self._subscribe()
             if subscription is None:
                 return
@@ -254,12 +181,13 @@ class Consumer:
             self._reporter.bell.set()
 
     def wants(self, event: CloudEvent) -> bool:
-        """Whether its handler is to see it: commands are read beside what it asked for."""
-        return event.type not in COMMANDS or any(types.matches(one, event.type) for one in self._patterns)
+        """Whether it asked for such an event: commands are read beside what it did."""
+        return any(types.matches(one, event.type) for one in self._patterns)
 
     async def obey(self, event: CloudEvent) -> None:
-        """Do what Mission Control says, if it says it to this group. ``Away`` while the database does not answer."""
-        if self._rows is None or event.type not in COMMANDS:
+        """Do what Mission Control says by one of ``COMMANDS``, if it says it to this group. ``Away`` while the database
+        does not answer."""
+        if self._rows is None:
             return
         try:
             command = read_command(event, self.group)
@@ -286,7 +214,7 @@ class Consumer:
         while not self.stopping.is_set():
             self.room.clear()
             if self.in_hand >= IN_HAND:
-                await self._either(self.room.wait())
+                await self.room.wait()
                 continue
             try:
                 wait = min(WAIT_S, self._lease_s / 3)
@@ -297,8 +225,11 @@ class Consumer:
                 log.warning("%s waits for the bus: %s", self.group, error)
                 await self.sleep(PAUSES.pause(tries, random.random()))  # noqa: S311 - jitter
                 continue
+            places: dict[Place, list[Delivery]] = {}
             for delivery in found or []:
-                self._work_at(delivery.place, subscription, parts).add(self._proven(delivery))
+                places.setdefault(delivery.place, []).append(self._proven(delivery))
+            for place, deliveries in places.items():
+                self._work_at(place, subscription, parts).add(deliveries)
 
     def _work_at(self, place: Place, subscription: Settles, parts: asyncio.TaskGroup) -> Work:
         work = self._lanes.get(place)
@@ -311,7 +242,7 @@ class Consumer:
 
     @property
     def idle(self) -> bool:
-        return not self._lag and not self.in_hand
+        return not self.condition.lag and not self.in_hand
 
     def breaks(self) -> int:
         return self._transport.stats().breaks
@@ -319,12 +250,11 @@ class Consumer:
     async def offer(self, deliveries: Sequence[Delivery]) -> None:
         assert self._parts is not None  # noqa: S101 - the mender is a part of it
         work = self._work_at((TOPIC, 0), Fetched(), self._parts)
-        for delivery in deliveries:
-            if delivery.event is None or any(types.matches(one, delivery.event.type) for one in self._patterns):
-                work.add(self._proven(delivery))
+        wanted = [self._proven(one) for one in deliveries if one.event is None or self.wants(one.event)]
+        work.add(wanted)
         while work.held and not self.stopping.is_set():
             self.room.clear()
-            await self._either(self.room.wait())
+            await self.room.wait()
 
     async def sleep_until(self, bell: asyncio.Event, seconds: float) -> None:
         await self._either(_within(bell.wait(), max(seconds, 0.0)))
@@ -372,25 +302,10 @@ class Consumer:
                 await self._either(_within(self.something_parked.wait(), min(wait, RESUME_EVERY_S)))
 
     async def _look(self) -> None:
-        """Learn how far behind the group is, and what it keeps."""
-        where = {"group": self.group}
+        """Learn, again and again, how it does."""
         while not self.stopping.is_set():
-            try:
-                self._lag = sum((await self._transport.lag(self.group)).values())
-                self._answered_at = time.monotonic()
-                self._lagging_since = min(self._lagging_since, self._answered_at) if self._lag else math.inf
-                before, self._kept = self._kept.missing, await self._inbox.kept()
-                if self._mender is not None:
-                    self._mender.meets(self.breaks())
-                    if self._kept.missing > before:
-                        self._mender.bell.set()
-            except (Away, TransportAway):
-                await self.sleep(LOOK_EVERY_S)
-                continue
-            behind.set(self._lag, where)
-            parked.set(self._kept.parked + self._kept.odd + self._kept.forged, where)
-            missing.set(self._kept.missing, where)
-            losses.tell(self._transport)
+            with contextlib.suppress(Away, TransportAway):
+                await self.condition.look()
             await self.sleep(LOOK_EVERY_S)
 
     async def sleep(self, seconds: float) -> None:
@@ -399,14 +314,21 @@ class Consumer:
 
     async def _either(self, waiting: Coroutine[Any, Any, T]) -> T | None:
         """What is waited for, or None at a stop."""
-        task, stop = asyncio.ensure_future(waiting), asyncio.ensure_future(self.stopping.wait())
+        task = asyncio.ensure_future(waiting)
         try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, self._stop}, return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            for each in (task, stop):
-                each.cancel()
-            await asyncio.gather(task, stop, return_exceptions=True)
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _at_stop(self) -> None:
+        """Wake all that wait for something else."""
+        await self.stopping.wait()
+        self.room.set()
+        for work in self._lanes.values():
+            work.wake()
 
 
 def _whole(raw: bytes, event: CloudEvent) -> bytes:

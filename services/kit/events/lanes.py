@@ -93,17 +93,11 @@ class Lane:
             (self._ready if stuck is None else stuck.queue).append(delivery)
 
     def take(self, now: float, most: int) -> list[Delivery]:
-        """What to handle now, in order: a failed event that is due, alone, else up to ``most`` new ones, all of them
-        events or none."""
+        """What to handle now, in order: a failed event that is due, alone, else up to ``most`` new ones."""
         due = [stuck for stuck in self._stuck.values() if stuck.due <= now]
         if due:
             return [min(due, key=lambda stuck: stuck.due).queue[0]]
-        batch = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
-        # Odd entries go by themselves: they have no key, and nothing to hold.
-        odd = bool(batch) and batch[0].event is None
-        cut = next((at for at, one in enumerate(batch) if (one.event is None) is not odd), len(batch))
-        self._ready.extendleft(reversed(batch[cut:]))
-        return batch[:cut]
+        return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
 
     def careful(self, batch: Sequence[Delivery]) -> bool:
         """Whether to count, before it is handled, that it is: the first ones of a partition that was taken over may

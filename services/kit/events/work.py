@@ -7,17 +7,19 @@ import logging
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from opentelemetry import metrics
 
+from .cloudevent import CloudEvent
+from .condition import Condition
+from .inbox import Inbox
 from .lanes import Lane, Outcome, Park
+from .reporting import COMMANDS
 from .retry import Away
 from .transport.base import Delivery, TransportAway
-
-if TYPE_CHECKING:
-    from .consumer import Consumer, Inbox
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -50,10 +52,33 @@ class Fetched:
         """Nothing."""
 
 
+class Owner(Protocol):
+    """The consumer, as its partitions see it."""
+
+    group: str
+    condition: Condition
+    stopping: asyncio.Event
+    room: asyncio.Event
+    """Set when something was settled."""
+    something_parked: asyncio.Event
+
+    def wants(self, event: CloudEvent) -> bool:
+        """Whether it asked for such an event."""
+
+    async def obey(self, event: CloudEvent) -> None:
+        """Do what a command says; ``Away``."""
+
+    def rows_changed(self) -> None:
+        """Something was parked, tried or put aside."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but not past a stop."""
+
+
 class Work:
     """One partition: takes what its lane gives, has it handled, and settles it."""
 
-    def __init__(self, consumer: Consumer, inbox: Inbox, subscription: Settles) -> None:
+    def __init__(self, consumer: Owner, inbox: Inbox, subscription: Settles) -> None:
         self._consumer = consumer
         self._inbox = inbox
         self._subscription = subscription
@@ -64,15 +89,19 @@ class Work:
         self.held = 0
         self.task: asyncio.Task[None]
 
-    def add(self, delivery: Delivery) -> None:
-        """One more, after all before."""
-        self.held += 1
-        self._lane.add([delivery])
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """More of it, after all before."""
+        self.held += len(deliveries)
+        self._lane.add(deliveries)
         self._wake.set()
 
     def lose(self) -> None:
         """The partition is somebody else's: nothing of it is settled here any more."""
         self._lost = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """The consumer stops."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -90,45 +119,53 @@ class Work:
             await self._acknowledge()
 
     async def _work(self, batch: list[Delivery]) -> None:
+        odd = [delivery for delivery in batch if delivery.event is None]
+        if odd:
+            await self._put_aside(odd)
+            batch = [delivery for delivery in batch if delivery.event is not None]
+        if not batch:
+            return
         try:
-            if batch[0].event is None:
-                await self._put_all_aside(batch)
-                return
             outcomes = await self._handle(batch)
         except (Away, TransportAway) as error:
-            self._lane.put_back(batch)
-            log.warning("%s waits: %s", self._consumer.group, error)
-            await self._consumer.sleep(AWAY_S)
+            await self._again(batch, error)
             return
         verdict = self._lane.settle(batch, outcomes, time.monotonic(), random.random)
-        for delivery, outcome in zip(batch, outcomes, strict=True):
-            self._note(delivery, outcome)
+        self._note(batch, outcomes)
         self._settled += verdict.done
         for park in verdict.park:
             await self._park(park)
-        if any(outcome.what == "parked" for outcome in outcomes):
-            self._consumer.rows_changed()
+
+    async def _again(self, batch: list[Delivery], error: Exception) -> None:
+        """Nothing became of ``batch``: after a pause."""
+        self._lane.put_back(batch)
+        log.warning("%s waits: %s", self._consumer.group, error)
+        await self._consumer.sleep(AWAY_S)
 
     async def _handle(self, batch: list[Delivery]) -> list[Outcome]:
         """Obey the commands among them, and have the others handled."""
+        obeyed = set()
         for delivery in batch:
-            if delivery.event is not None:
+            if delivery.event is not None and delivery.event.type in COMMANDS:
                 await self._consumer.obey(delivery.event)
-        wanted = [delivery for delivery in batch if delivery.event is not None and self._consumer.wants(delivery.event)]
-        if len(wanted) == len(batch):
-            return await self._inbox.handle(batch, careful=self._lane.careful(batch))
+                if not self._consumer.wants(delivery.event):
+                    obeyed.add(id(delivery))
+        wanted = [delivery for delivery in batch if id(delivery) not in obeyed] if obeyed else batch
         found = iter(await self._inbox.handle(wanted, careful=self._lane.careful(wanted)) if wanted else [])
-        chosen = {id(delivery) for delivery in wanted}
-        return [next(found) if id(delivery) in chosen else Outcome("obeyed") for delivery in batch]
+        return [Outcome("obeyed") if id(delivery) in obeyed else next(found) for delivery in batch]
 
-    def _note(self, delivery: Delivery, outcome: Outcome) -> None:
-        if outcome.what in {"held", "later", "obeyed"}:
-            return
-        consumed.add(1, {"group": self._consumer.group, "outcome": outcome.what})
-        if outcome.what == "failed":
-            log.warning("event at %s failed: %s: %s", _where(delivery), outcome.kind, outcome.reason)
-        elif delivery.event is not None:
-            self._consumer.newest_at = delivery.event.time
+    def _note(self, batch: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
+        counts = Counter(outcome.what for outcome in outcomes)
+        for what, count in counts.items():
+            if what not in {"held", "later", "obeyed"}:
+                consumed.add(count, {"group": self._consumer.group, "outcome": what})
+        if counts["parked"]:
+            self._consumer.rows_changed()
+        for delivery, outcome in zip(batch, outcomes, strict=True):
+            if outcome.what == "failed":
+                log.warning("event at %s failed: %s: %s", _where(delivery), outcome.kind, outcome.reason)
+            elif outcome.what in {"handled", "duplicate", "parked"} and delivery.event is not None:
+                self._consumer.condition.newest_at = delivery.event.time
 
     async def _park(self, park: Park) -> None:
         while not self._lost and not self._consumer.stopping.is_set():
@@ -146,31 +183,35 @@ class Work:
             self._consumer.rows_changed()
             return
 
-    async def _put_all_aside(self, batch: list[Delivery]) -> None:
-        """Beside each other, so that they share commits: whoever floods a topic costs its others little."""
-        faults = await asyncio.gather(*map(self._put_aside, batch), return_exceptions=True)
-        left = [delivery for delivery, fault in zip(batch, faults, strict=True) if fault is not None]
-        for fault in faults:
-            if isinstance(fault, Away | TransportAway):
-                self._lane.put_back(left)
-                log.warning("%s can't put entries aside: %s", self._consumer.group, fault)
-                await self._consumer.sleep(AWAY_S)
-                return
-            if fault is not None:
+    async def _put_aside(self, odd: list[Delivery]) -> None:
+        """In one transaction, and with one line in the log: whoever floods a topic costs its others little."""
+        try:
+            kept = await self._inbox.put_aside(odd)
+        except Away as error:
+            await self._again(odd, error)
+            return
+        forged = sum(delivery.forged for delivery in odd)
+        for what, count in {"forged": forged, "odd": len(odd) - forged}.items():
+            if count:
+                consumed.add(count, {"group": self._consumer.group, "outcome": what})
+        told = "%s was sent %d entries that are no events and %d that are forged, the first at %s: %s"
+        log.error(told, self._consumer.group, len(odd) - forged, forged, _where(odd[0]), odd[0].fault)
+        self._settled += [delivery for delivery, is_kept in zip(odd, kept, strict=True) if is_kept]
+        self._consumer.rows_changed()
+        # There are as many as may be kept: the broker's own place for them is bounded by the broker.
+        rest = [delivery for delivery, is_kept in zip(odd, kept, strict=True) if not is_kept]
+        ends = [self._subscription.dead_letter(delivery, delivery.fault) for delivery in rest]
+        faults = await asyncio.gather(*ends, return_exceptions=True)
+        left = []
+        for delivery, fault in zip(rest, faults, strict=True):
+            if fault is None:
+                self._release(1)
+            elif isinstance(fault, TransportAway):
+                left.append(delivery)
+            else:
                 raise fault
-
-    async def _put_aside(self, delivery: Delivery) -> None:
-        log.error(
-            "entry at %s is %s: %s", _where(delivery), "forged" if delivery.forged else "no event", delivery.fault
-        )
-        if await self._inbox.put_aside(delivery):
-            self._settled.append(delivery)
-            self._consumer.rows_changed()
-        else:
-            # There are as many as may be kept: the broker's own place for them is bounded by the broker.
-            await self._subscription.dead_letter(delivery, delivery.fault)
-            self._release(1)
-        consumed.add(1, {"group": self._consumer.group, "outcome": "forged" if delivery.forged else "odd"})
+        if left:
+            await self._again(left, TransportAway("the bus does not take what is no event"))
 
     async def _acknowledge(self) -> None:
         if not self._settled or self._lost:
@@ -190,15 +231,11 @@ class Work:
 
     async def _sleep(self, seconds: float) -> None:
         """Until something wakes it, or so long."""
-        stop = asyncio.ensure_future(self._consumer.stopping.wait())
-        wake = asyncio.ensure_future(self._wake.wait())
         try:
-            timeout = None if seconds == math.inf else max(seconds, 0.0)
-            await asyncio.wait({stop, wake}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (stop, wake):
-                each.cancel()
-            await asyncio.gather(stop, wake, return_exceptions=True)
+            async with asyncio.timeout(None if seconds == math.inf else max(seconds, 0.0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
 
 
 def _where(delivery: Delivery) -> str:

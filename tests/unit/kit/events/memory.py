@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from services.kit.events.cloudevent import CloudEvent, encode
-from services.kit.events.consumer import Kept
+from services.kit.events.inbox import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.transport.base import (
     Delivery,
@@ -171,10 +171,10 @@ class Scripted:
     async def park(self, park: Park) -> None:
         self.parked.append(park)
 
-    async def put_aside(self, delivery: Delivery) -> bool:
+    async def put_aside(self, batch: Sequence[Delivery]) -> list[bool]:
         if self.room_for_odd:
-            self.odd.append(delivery)
-        return self.room_for_odd
+            self.odd += batch
+        return [self.room_for_odd] * len(batch)
 
     async def resume(self) -> float:
         return 1.0

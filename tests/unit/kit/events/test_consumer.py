@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,13 +12,14 @@ import pytest
 from msgspec.structs import replace
 
 from services.kit.checks import Unwell
+from services.kit.events import condition, lanes, work
 from services.kit.events import consumer as loop
-from services.kit.events import lanes, work
 from services.kit.events.cloudevent import CloudEvent, decode, encode
 from services.kit.events.consumer import Consumer
 from services.kit.events.lanes import Outcome
 from services.kit.events.retry import Away, Backoff
 from services.kit.events.signing import CONTROL, Ring
+from services.kit.events.transport.base import Delivery
 from tests.signed import KEYS
 from tests.unit.kit.events.memory import Memory, Scripted
 from tests.waiting import patient
@@ -122,7 +123,7 @@ async def test_what_fails_for_good_is_parked_with_what_follows_in_its_key_and_no
         bus.put(event(name))
     async with consuming(bus, inbox) as consumer:
         await soon(lambda: len(bus.acked) == 5)
-        await soon(lambda: consumer._kept.parked == 3)
+        await soon(lambda: consumer.condition.kept.parked == 3)
         await consumer.probe()
         with pytest.raises(Unwell, match="holds 3 parked events"):
             await consumer.probe_whole()
@@ -218,7 +219,7 @@ async def test_a_bus_that_is_away_is_waited_for_and_said() -> None:
 
 
 async def test_a_consumer_that_is_behind_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LATE_S", 0.05)
+    monkeypatch.setattr(condition, "LATE_S", 0.05)
     gate = asyncio.Event()
 
     async def handler(_: CloudEvent) -> None:
@@ -279,7 +280,7 @@ async def test_a_forged_event_reaches_no_handler_and_holds_up_nothing() -> None:
         assert [one.forged for one in inbox.odd] == [True] * 4 and inbox.parked == []
         # The row has all of it, whatever the binding: it can be told later what was tried.
         assert [decode(one.raw) for one in inbox.odd] == [decode(encode(one)) for one in tried]
-        await soon(lambda: consumer._kept.forged == 4)
+        await soon(lambda: consumer.condition.kept.forged == 4)
         with pytest.raises(Unwell, match="it refused 4 forged events"):
             await consumer.probe_whole()
         await consumer.probe()
@@ -293,6 +294,30 @@ async def test_forged_events_beyond_what_is_kept_are_the_brokers() -> None:
     async with consuming(bus, inbox):
         await soon(lambda: bus.acked == ["b1"])
     assert [reason for _, reason in bus.dead] == ["It says to be of tests, and is not signed."]
+
+
+async def test_a_flood_of_forged_events_does_not_tear_apart_what_is_handled_together() -> None:
+    class Flooded(Scripted):
+        """Its database is away for a while when it has to keep the first of them."""
+
+        def __init__(self) -> None:
+            super().__init__(fine)
+            self.aside: list[int] = []
+
+        async def put_aside(self, batch: Sequence[Delivery]) -> list[bool]:
+            self.aside.append(len(batch))
+            if len(self.aside) == 1:
+                raise Away("locked")
+            return await super().put_aside(batch)
+
+    bus, inbox, false = Memory(), Flooded(), forgeries()[0]
+    for number in range(100):
+        bus.put(event(f"a{number}"))
+        bus.put(false)
+    async with consuming(bus, inbox):
+        await soon(lambda: len(bus.acked) == 200)
+    assert inbox.handled == [f"a{number}" for number in range(100)] and len(inbox.odd) == 100
+    assert len(inbox.careful) <= 5 and len(inbox.aside) <= 6
 
 
 class Later:

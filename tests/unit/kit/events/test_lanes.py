@@ -92,13 +92,13 @@ def test_what_was_not_handled_at_all_is_taken_as_it_was() -> None:
     assert names(lane.take(due, 3)) == ["a1"] and len(lane) == 2
 
 
-def test_odd_entries_go_by_themselves() -> None:
+def test_odd_entries_wait_for_nobody_and_hold_up_nobody() -> None:
     lane = filled("a1")
-    odd = [Delivery("t", 0, str(number), 1, b"?", None, "not JSON") for number in range(3)]
-    lane.add([*odd, delivery("a2")])
-    assert names(lane.take(0.0, 9)) == ["a1"]
-    assert lane.take(0.0, 2) == odd[:2] and lane.take(0.0, 9) == odd[2:]
-    assert names(lane.take(0.0, 9)) == ["a2"]
+    odd = Delivery("t", 0, "1", 1, b"?", None, "not JSON")
+    lane.settle(lane.take(0.0, 1), [FAILED], 0.0, half)
+    lane.add([odd, delivery("b1"), delivery("a2")])
+    first, second = lane.take(0.0, 9)
+    assert first is odd and second.event is not None and second.event.id == "b1"
 
 
 def test_care_is_taken_of_the_first_events_and_of_what_was_delivered_before() -> None:
