@@ -249,6 +249,8 @@ STRICT_DOMAINS = frozenset(env.words("MC_STRICT_DOMAINS"))
 OUTBOX_MOST = env.integer("MC_OUTBOX_MOST", 1_000_000, low=1)
 """Events that may wait for the bus before REST takes no more of them from outside."""
 EVENT_DAYS = env.integer("MC_EVENT_DAYS", 90, low=1)
+UNREAD_DAYS = env.integer("MC_UNREAD_DAYS", 30, low=0)
+"""How much longer events are kept that a subscription has yet to read."""
 HISTORY_DAYS = env.integer("MC_HISTORY_DAYS", 90, low=1)
 """How long health and breaker transitions are kept."""
 

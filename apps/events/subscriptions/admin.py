@@ -81,7 +81,7 @@ class SubscriptionAdmin(ModelAdmin):
     list_filter = ["kind", "state"]
     search_fields = ["name", "url"]
     actions = ["pause", "resume", "rotate"]
-    said = ["kind", "state", "reason", "position", "delivered", "failed", "odd", "last_error", "allowed_at"]
+    said = ["kind", "state", "reason", "position", "delivered", "failed", "odd", "missed", "last_error", "allowed_at"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change, **kwargs) if obj else NewWebhookForm

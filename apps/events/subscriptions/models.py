@@ -90,6 +90,9 @@ class Subscription(models.Model):
     delivered = models.BigIntegerField(default=0, editable=False)
     failed = models.BigIntegerField(default=0, editable=False, help_text="Attempts that failed.")
     odd = models.BigIntegerField(default=0, editable=False, help_text="Events on which the filter failed.")
+    missed = models.BigIntegerField(
+        default=0, db_default=0, editable=False, help_text="Events that retention took before they were read."
+    )
     last_error = models.CharField(max_length=MAX_ERROR, blank=True, editable=False)
     delivered_at = models.DateTimeField(null=True, editable=False)
     pace = models.FloatField(default=0.0, editable=False, help_text="Deliveries a second around delivered_at.")

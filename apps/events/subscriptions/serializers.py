@@ -37,6 +37,7 @@ class SubscriptionSerializer(serializers.ModelSerializer):
                 "delivered",
                 "failed",
                 "odd",
+                "missed",
                 "last_error",
                 "delivered_at",
             ),
