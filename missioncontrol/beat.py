@@ -1,9 +1,10 @@
 """The scheduler of Celery beat: django-celery-beat's, with a heartbeat and without idle work.
 
-Three differences: every turn of the schedule refreshes ``mc:alive:beat``, so a beat that hangs is
+Four differences: every turn of the schedule refreshes ``mc:alive:beat``, so a beat that hangs is
 seen; a turn does only what it must (the database is asked for changed schedules every ten seconds
 and not at every turn, an interval's clock skips time zones); a broker that is away is one line in
-the log and not a stack trace a second.
+the log and not a stack trace a turn; what an earlier release scheduled, and no task carries out any
+more, is forgotten at the start.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 from celery import schedules
 from celery.beat import SchedulingError
 from django.conf import settings
+from django.db.models import F
+from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 from apps.lib import alive, clock
@@ -22,6 +25,8 @@ from apps.lib import alive, clock
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 10.0
+OURS = r"^(events|gateway|health)\."
+"""Names of tasks of ours, of any release."""
 
 
 def _now() -> datetime:
@@ -46,6 +51,12 @@ class Scheduler(DatabaseScheduler):
         self._beat_at = self._look_at = 0.0
         self._broker_away = False
         super().__init__(*args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        # Settings name a schedule as its task; those that people made in admin have names of their own.
+        ours = PeriodicTask.objects.filter(name=F("task"), task__regex=OURS)
+        ours.exclude(task__in=list(self.app.tasks)).delete()
+        super().setup_schedule()
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         now = clock.monotonic()

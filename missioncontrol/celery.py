@@ -3,8 +3,9 @@
 Tasks travel sealed (a serializer of Kombu's own kind): whoever else writes to the broker sets off nothing, with no
 argument, callback or chain of theirs. All our tasks take none.
 
-A worker shows that it lives by work: its timer hands a refresh of ``mc:alive:worker`` to the pool, so
-the key goes stale when the consumer hangs, and also when all of the pool's threads do.
+A worker holds the monitor too (missioncontrol.monitor), which needs no tasks. It shows that it lives by
+work: its timer hands a refresh of ``mc:alive:worker`` to the pool, so the key goes stale when the consumer
+hangs, when all of the pool's threads do, or when the monitor has ended.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ serialization.register("sealed", *sealed(keys.inner), content_type=CONTENT_TYPE,
 app = Celery("missioncontrol")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+# By name: it needs models, and these need Django to be set up.
+app.steps["worker"].add("missioncontrol.monitor:Step")
 
 
 @setup_logging.connect
@@ -51,7 +54,8 @@ def _show_life(sender: Any, **_: Any) -> None:
     worker = sender.controller
 
     def refresh() -> None:
-        worker.pool.apply_async(_refresh)
+        if worker.monitor.alive:
+            worker.pool.apply_async(_refresh)
 
     refresh()
     worker.timer.call_repeatedly(alive.EVERY_S, refresh)

@@ -263,7 +263,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_keepalive": True,
     "health_check_interval": 30,
-    # Tasks come again each second or each hour: one that a killed worker held is not worth a copy on Redis.
+    # Tasks come again each hour: one that a killed worker held is not worth a copy on Redis.
     "ack_emulation": False,
 }
 CELERY_TASK_SERIALIZER = "sealed"
@@ -271,7 +271,7 @@ CELERY_ACCEPT_CONTENT = ["sealed"]
 CELERY_RESULT_BACKEND = None
 CELERY_RESULT_EXPIRES = None
 CELERY_TASK_IGNORE_RESULT = True
-# A scheduled task that can't be handed over is not retried: its successor comes within seconds.
+# A scheduled task that can't be handed over is not retried: it has a successor.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # Remote control, gossip and task events are for fleets of workers that watch each other; here they are idle CPU.
@@ -281,15 +281,9 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULER = "missioncontrol.beat:Scheduler"
-# A run that waited longer than its period is worth nothing any more: expiry keeps a backlog from piling up.
+# What has to happen within seconds is the monitor's (missioncontrol.monitor): a task costs a message, and beat looks at
+# every schedule at every turn. A run that waited longer than its period is worth nothing any more.
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
-    "health.probe_due": {"task": "health.probe_due", "schedule": 1.0, "options": {"expire_seconds": 2}},
-    "health.track_breakers": {"task": "health.track_breakers", "schedule": 1.0, "options": {"expire_seconds": 2}},
-    "gateway.reconcile_config": {
-        "task": "gateway.reconcile_config",
-        "schedule": 2.0,
-        "options": {"expire_seconds": 4},
-    },
     "health.prune": {"task": "health.prune", "schedule": 3600.0, "options": {"expire_seconds": 3600}},
     "events.prune": {"task": "events.prune", "schedule": 3600.0, "options": {"expire_seconds": 3600}},
 }
@@ -306,6 +300,6 @@ LOGGING: dict[str, Any] = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": env.text("MC_LOG_LEVEL", "INFO")},
-    # At INFO these say a line or two per task, and tasks run every second.
+    # At INFO these say a line or two per task, or per probe.
     "loggers": {name: {"level": "WARNING"} for name in ("celery", "kombu", "django_celery_beat", "aiohttp")},
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import redis
 import redis.asyncio
@@ -29,18 +30,18 @@ def nudge(channel: str = OUTBOX_CHANNEL) -> None:
         log.debug("Nobody was nudged: %s", error)
 
 
-async def listen(url: str, bell: asyncio.Event, channel: str = OUTBOX_CHANNEL) -> None:
-    """Ring ``bell`` at each nudge, until cancelled."""
+async def listen(url: str, bell: asyncio.Event, *channels: str) -> None:
+    """Ring ``bell`` at each nudge on ``channels`` (without any: of the outbox), until cancelled."""
     while True:
         try:
-            await _listen_once(kv.async_client(url, socket_timeout=None), bell, channel)
+            await _listen_once(kv.async_client(url, socket_timeout=None), bell, channels or (OUTBOX_CHANNEL,))
         except (redis.RedisError, OSError):
             await asyncio.sleep(AGAIN_S)
 
 
-async def _listen_once(client: redis.asyncio.Redis, bell: asyncio.Event, channel: str) -> None:
+async def _listen_once(client: redis.asyncio.Redis, bell: asyncio.Event, channels: Sequence[str]) -> None:
     async with client, client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe(channel)
+        await heard.subscribe(*channels)
         # What was committed before somebody listened.
         bell.set()
         async for _ in heard.listen():

@@ -200,7 +200,7 @@ def _there(pipe: Any) -> tuple[float, _Head | None]:
 
 
 def reconcile() -> bool:
-    """Bring Redis up to date after it was away or emptied; called every 2 seconds. False when it is away."""
+    """Bring Redis up to date after it was away or emptied, as the monitor does every few seconds. False when away."""
     return deliver()
 
 

@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from apps.health.actions import checks_changed
 from apps.health.models import BreakerTransition, HealthCheck, HealthTransition, InstanceHealth
 from apps.registry.adminkit import ReadOnlyAdmin
 
@@ -44,6 +45,18 @@ class HealthCheckAdmin(ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return [*fields, "service"] if obj else fields
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        super().save_model(request, obj, form, change)
+        checks_changed()
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        checks_changed()
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        super().delete_queryset(request, queryset)
+        checks_changed()
 
 
 @admin.register(InstanceHealth)

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.health import queries
+from apps.health.actions import checks_changed
 from apps.health.models import BREAKER_STATES, STATES, BreakerTransition, HealthCheck, HealthTransition
 from apps.health.serializers import (
     BreakerTransitionSerializer,
@@ -51,6 +52,18 @@ class HealthCheckViewSet(AtomicWrites, viewsets.ModelViewSet):
     lookup_url_kwarg = "service"
     lookup_value_regex = NAME
     filterset_fields = ["enabled"]
+
+    def perform_create(self, serializer: Any) -> None:
+        super().perform_create(serializer)
+        checks_changed()
+
+    def perform_update(self, serializer: Any) -> None:
+        super().perform_update(serializer)
+        checks_changed()
+
+    def perform_destroy(self, instance: Any) -> None:
+        super().perform_destroy(instance)
+        checks_changed()
 
 
 class StatusQuery(serializers.Serializer):

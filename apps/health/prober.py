@@ -1,6 +1,6 @@
 """The event loop that probes, one thread per worker process, for as long as the process lives.
 
-A round hands its targets over and waits a moment; a slow instance does not hold the round up, its
+A round hands its targets over and is done; a slow instance does not hold the next one up, its
 finding is recorded when it comes. Findings are recorded in small batches, in order of arrival, on
 one thread. Everything is bounded: probes under way, and by that the findings that wait.
 """

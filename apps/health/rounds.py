@@ -23,7 +23,7 @@ from apps.lib.messages import Verdict
 from apps.registry.models import Instance
 
 SLACK_S = 0.3
-"""A probe this close to due is due: rounds come once a second and not on the dot."""
+"""A probe this close to due is due: so that what is due at about one time is one round."""
 MISSED, GRACE_S = 3, 5.0
 """So many intervals, and so many seconds more, without a check: nobody is looking."""
 CHUNK = 500
@@ -31,7 +31,7 @@ CHUNK = 500
 
 
 class Row(NamedTuple):
-    """One instance with its check and its health, in one flat row (a round reads all of them every second)."""
+    """One instance with its check and its health, in one flat row (every round reads all of them)."""
 
     pk: int
     name: str
@@ -109,7 +109,15 @@ class Target:
     claim: str
 
 
-def begin(now: float, announcer: Announcer) -> list[Target]:
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round owns. ``next_at``: when the next probe of any instance is due (wall clock); None without one."""
+
+    targets: list[Target]
+    next_at: float | None
+
+
+def begin(now: float, announcer: Announcer) -> Round:
     """Bring rows and Redis in step with the registry, then claim every probe that is due at ``now``."""
     at = datetime.fromtimestamp(now, UTC)
     rows = _rows()
@@ -120,7 +128,20 @@ def begin(now: float, announcer: Announcer) -> list[Target]:
         _forget_verdicts(switched_off, at)
         announcer.tell([], [Verdict(row.key, "unknown", now, row.version + 1) for row in switched_off if row.enabled])
     _keep_redis_in_step({row.key for row in rows if row.enabled}, announcer)
-    return _claim([row for row in rows if row.watched], at)
+    watched = [row for row in rows if row.watched]
+    targets = _claim(watched, at)
+    return Round(targets, _next_at(watched, at))
+
+
+def _next_at(rows: Sequence[Row], at: datetime) -> float | None:
+    """When the next of them is due, once those that are have been claimed (by us, or by somebody just now)."""
+    moments = [at + timedelta(seconds=row.interval_s) if _is_due(row, at) else row.next_at for row in rows]
+    return min(moments).timestamp() if moments else None
+
+
+def _is_due(row: Row, at: datetime) -> bool:
+    """Now, or soon enough; or later than its interval allows, since that was longer before."""
+    return row.next_at <= at + timedelta(seconds=SLACK_S) or row.next_at > at + timedelta(seconds=row.interval_s)
 
 
 def _rows() -> list[Row]:
@@ -202,7 +223,7 @@ def _claim(rows: Sequence[Row], at: datetime) -> list[Target]:
     """Move ``next_at`` on for what is due; whoever moved it owns the probe."""
     _hurry([row for row in rows if row.next_at > at + timedelta(seconds=row.interval_s)], at)
     cutoff = at + timedelta(seconds=SLACK_S)
-    due = [row for row in rows if row.next_at <= cutoff or row.next_at > at + timedelta(seconds=row.interval_s)]
+    due = [row for row in rows if _is_due(row, at)]
     if not due:
         return []
     claim = secrets.token_hex(8)

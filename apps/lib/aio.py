@@ -22,6 +22,16 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await sync_to_async(call, thread_sensitive=True)(*args, **kwargs)
 
 
+async def heard(bell: asyncio.Event, seconds: float) -> bool:
+    """Wait for the bell, at most so long; whether it rang."""
+    try:
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel until they have ended, however: before Python 3.12 a cancellation that meets the end of a write to Redis
     is lost (python/cpython issue 86296)."""

@@ -25,6 +25,10 @@ HEALTH_CHANNEL: Final = "mc:health"
 """Pub/sub. One ``Verdict``."""
 HEALTH_STATE: Final = "mc:health:state"
 """Hash, "<service>/<name>" → the ``Verdict`` last published, with what the last check found."""
+CHECKS_CHANNEL: Final = "mc:checks"
+"""Pub/sub. A nudge, empty: somebody changed how instances are checked. The monitor looks every 5 s too."""
+MONITOR_LEASE: Final = "mc:health:lease"
+"""String with expiry: the worker that holds rounds of health checks."""
 
 # -- breakers: gateway workers → each other, monitor, live feed ----------------------------------
 BREAKER_STATE: Final = "mc:breaker:state"
@@ -72,6 +76,7 @@ TYPES: Final = {
     ROUTES_CURRENT: "string",
     GATEWAY_WORKERS: "hash",
     HEALTH_STATE: "hash",
+    MONITOR_LEASE: "string",
     BREAKER_STATE: "hash",
     BREAKER_TRANSITIONS: "stream",
     LIVE_LEADER: "string",

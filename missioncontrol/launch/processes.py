@@ -83,10 +83,10 @@ def table(settings: Settings, redis_binary: str) -> list[Process]:
     # An empty pid file: beat would else leave one in the checkout.
     beat = ("beat", "--pidfile=", "--loglevel", "WARNING")
     rows += [
-        Process("worker", (*celery, *worker, *lean), WORK, Heartbeat("worker")),
-        # Beat sets off the health checks: begun earlier, they would find services that aren't up yet and
+        # The worker holds the health checks: begun earlier, they would find services that aren't up yet and
         # take them out of rotation, and the first request after a start would be refused.
-        Process("beat", (*celery, *beat), WORK, Heartbeat("beat"), after=SERVICE_NAMES),
+        Process("worker", (*celery, *worker, *lean), WORK, Heartbeat("worker"), after=SERVICE_NAMES),
+        Process("beat", (*celery, *beat), WORK, Heartbeat("beat")),
         Process("relay", (python, "manage.py", "relay"), WORK, Heartbeat("relay")),
     ]
     for name in SERVICE_NAMES:

@@ -212,7 +212,7 @@ class Run:
 
     def _serving(self) -> None:
         """Wait until no service is out of the gateway's rotation, as one may be that came up late."""
-        if not {"beat", "worker"} <= self._names:
+        if "worker" not in self._names:
             return
         deadline = time.monotonic() + SETTLE
         while out := ready.out_of_rotation(self.settings.redis_url):

@@ -269,7 +269,7 @@ PARTS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("redis", "hang", "unknown", "^Not known: Redis has not answered", (*SERVICES, "gateway")),
     ("worker", "stop", "unknown", "^Not known: the monitor is stopped", SERVICES),
     ("worker", "hang", "unknown", "^Not known: the monitor runs but has been silent", SERVICES),
-    ("beat", "stop", "unknown", "^Not known: the monitor's clock is stopped", SERVICES),
+    ("beat", "stop", "degraded", "^Degraded: the scheduler is stopped", ()),
 ]
 
 

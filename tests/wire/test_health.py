@@ -20,7 +20,15 @@ import requests
 
 from apps.lib.border import Border
 from apps.lib.messages import BreakerTransition
-from apps.lib.wire import BREAKER_STATE, BREAKER_TRANSITIONS, HEALTH_CHANNEL, HEALTH_STATE, HEARTBEAT_PREFIX, MONITOR
+from apps.lib.wire import (
+    BREAKER_STATE,
+    BREAKER_TRANSITIONS,
+    HEALTH_CHANNEL,
+    HEALTH_STATE,
+    HEARTBEAT_PREFIX,
+    MONITOR,
+    MONITOR_LEASE,
+)
 from missioncontrol import keys
 from missioncontrol.launch.engines import redis_server
 from tests.fleet import Fleet
@@ -35,6 +43,19 @@ from apps.health.models import HealthCheck
 s = Service.objects.create(name="covenant")
 HealthCheck.objects.create(service=s, interval_s=1, timeout_s=1, rise=2, fall=2)
 Instance.objects.create(service=s, name="covenant-1", url="http://127.0.0.1:%d")
+"""
+SLOWLY = """
+from apps.health.models import HealthCheck
+HealthCheck.objects.update(interval_s=60)
+"""
+QUICKLY = """
+from django.contrib.auth.models import User
+from rest_framework.test import APIClient
+user, _ = User.objects.get_or_create(username="root", is_superuser=True, is_staff=True)
+client = APIClient(SERVER_NAME="localhost")
+client.force_authenticate(user)
+answer = client.patch("/api/v1/health-checks/covenant/", {"interval_s": 1}, format="json")
+assert answer.status_code == 200, answer.content
 """
 ASK = """
 import json
@@ -100,6 +121,7 @@ class Monitoring:
         argv = {
             "redis": [redis_server(Path(sys.prefix)).path, str(self.redis.config)],
             "worker": [*celery, "worker", "--pool", "threads", "--concurrency", "4", *lean],
+            "second worker": [*celery, "worker", "-n", "second@%h", "--pool", "threads", "--concurrency", "1", *lean],
             "beat": [*celery, "beat", "--pidfile="],
         }[name]
         with (self.home / f"{name}.log").open("ab") as log:
@@ -212,8 +234,52 @@ def test_the_monitors_sign_of_life_comes_from_its_rounds(monitoring: Monitoring)
     name = HEARTBEAT_PREFIX + MONITOR
     first = until(lambda: monitoring.client.get(name), 10, what="a sign of life")
     until(lambda: monitoring.client.get(name) != first, 10, what="another one")
-    monitoring.kill("beat")  # the worker lives on, and looks at nothing
+    monitoring.kill("worker")
     until(lambda: monitoring.client.get(name) is None, 15, what="silence")
+
+
+def test_health_checks_need_no_beat_and_one_worker_of_two_holds_them(monitoring: Monitoring) -> None:
+    """And when it is killed, the other goes on before anybody has reason to doubt a verdict (15 s)."""
+    monitoring.kill("beat")
+    monitoring.start("second worker")
+    until(lambda: monitoring.client.exists(MONITOR_LEASE), 10, what="a lease")
+    monitoring.kill("worker")
+    killed = time.time()
+    until(lambda: monitoring.checked_since(killed), 10, what="the other's rounds")
+    started = time.time()
+    monitoring.start("worker")
+    # A worker that asks to stop gives its lease back: the next round is no later than it would have been.
+    until(lambda: monitoring.client.get(HEARTBEAT_PREFIX + "worker"), 20, what="the first one again")
+    assert monitoring.kill("second worker", signal.SIGTERM) == 0
+    ended = time.time()
+    until(lambda: monitoring.checked_since(ended), 4, what="rounds go on at once")
+    assert ended - started < patient(40)
+
+
+def test_a_check_that_is_changed_holds_at_once(monitoring: Monitoring) -> None:
+    """Though the monitor would sleep for seconds yet: whoever changes it wakes it."""
+    monitoring.django(SLOWLY)
+    until(lambda: time.time() - monitoring.verdict()["checked_at"] > 2.0, 10, what="a pause")
+    began = time.time()
+    monitoring.django(QUICKLY)
+    changed = time.time()
+    until(lambda: monitoring.checked_since(began), 2, what="a check")
+    until(lambda: monitoring.checked_since(changed + 1.5), 4, what="a check each second again")
+
+
+def test_health_checks_send_no_tasks(monitoring: Monitoring) -> None:
+    def tasks() -> int:
+        return int(monitoring.client.info("commandstats").get("cmdstat_lpush", {}).get("calls", 0))
+
+    def sign_of_beat() -> str | None:
+        return monitoring.client.get(HEARTBEAT_PREFIX + "beat")
+
+    before = tasks()
+    for _ in range(3):
+        sign, began = sign_of_beat(), time.time()
+        until(lambda sign=sign: sign_of_beat() not in (sign, None), 20, what="a turn of the schedule")
+        until(lambda began=began: monitoring.checked_since(began), 10, what="a check")
+    assert tasks() == before
 
 
 def test_worker_and_beat_outlive_redis(monitoring: Monitoring) -> None:

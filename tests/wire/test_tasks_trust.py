@@ -54,7 +54,7 @@ def message(task: str, body: Any, content_type: str = "application/json") -> str
 NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 FORGED = {
     "a task of ours": message("health.prune", [[], {}, NOTHING]),
-    "a chain": message("health.probe_due", [[], {}, NOTHING | {"chain": [{"task": "health.prune", "args": []}]}]),
+    "a chain": message("events.prune", [[], {}, NOTHING | {"chain": [{"task": "health.prune", "args": []}]}]),
     "one that claims to be sealed": message(
         "health.prune", b"mc1:" + b"A" * 43 + b":1.0:[[],{},{}]", "application/x-mc-sealed"
     ),
@@ -110,7 +110,7 @@ def test_odd_headers_around_a_true_body_stop_no_worker(monitoring: Monitoring) -
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3), st.dictionaries(st.text(max_size=3), VALUES))
     def odd(headers: dict[str, Any], properties: dict[str, Any]) -> None:
-        told = json.loads(message("health.track_breakers", body, CONTENT_TYPE))
+        told = json.loads(message("health.prune", body, CONTENT_TYPE))
         told["headers"] |= headers
         told["properties"] |= properties
         monitoring.client.lpush("celery", json.dumps(told))

@@ -28,6 +28,7 @@ HIDES = {
     "telemetry": "rates, errors and who is affected",
     "traffic": "rates, errors and who is affected",
     "relay": "whether events are delivered",
+    "beat": "whether old history is cleared away",
     "events": "what changed",
     "bus": "whether events are taken",
     "processes": "whether Mission Control's own processes run",
@@ -36,11 +37,12 @@ HIDES = {
 BEHIND = {
     "workers": ("redis", "gateway"),
     "breakers": ("redis", "gateway"),
-    "monitor": ("worker", "beat"),
-    "verdicts": ("worker", "beat"),
+    "monitor": ("worker",),
+    "verdicts": ("worker",),
     "telemetry": ("clickhouse",),
     "traffic": ("clickhouse", "collector"),
     "relay": ("relay",),
+    "beat": ("beat",),
 }
 """Source → the parts that it comes from: when one of them is down, that is why."""
 
@@ -82,6 +84,7 @@ def _heard(readings: Readings, now: float) -> dict[str, tuple[float | None, floa
         "telemetry": (traffic.at, SILENT["clickhouse"], traffic.error),
         "traffic": (traffic.value.reported_at or None, SILENT["collector"], ""),
         "relay": (readings.signs.value.get("relay"), SILENT["relay"], readings.signs.error),
+        "beat": (readings.signs.value.get("beat"), SILENT["beat"], readings.signs.error),
         "events": (readings.changes.at, CHANGES, readings.changes.error),
         "bus": (readings.bus.at, CHANGES, readings.bus.error),
     }
@@ -113,6 +116,7 @@ SAYS = {
     "telemetry": "ClickHouse has not answered",
     "traffic": "no report of the gateway has been stored",
     "relay": "the relay has been silent",
+    "beat": "the scheduler has been silent",
     "events": "the database has not answered",
     "bus": "the database has not answered",
     "processes": "the supervisor has not answered",

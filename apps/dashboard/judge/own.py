@@ -18,7 +18,7 @@ TITLES = {
     "clickhouse": "ClickHouse",
     "collector": "the collector",
     "worker": "the monitor",
-    "beat": "the monitor's clock",
+    "beat": "the scheduler",
     "relay": "the relay",
     "gateway": "the gateway",
     "control": "control",

@@ -14,7 +14,7 @@ from apps.dashboard.judge.own import TITLES, Part
 from apps.dashboard.judge.readings import DEGRADED, FAILING, HEALTHY, MAINTENANCE, REPORTS, SETUP, UNKNOWN, Judgement
 from apps.dashboard.words import and_list, plural
 
-KNOWN_DOWN = frozenset({"relay"})
+KNOWN_DOWN = frozenset({"relay", "beat"})
 """Sources that hide nothing else: that they are down is itself all there is to know."""
 
 

@@ -123,7 +123,7 @@ def test_nothing_read_yet_is_unknown_everywhere() -> None:
     ("process", "expected", "title"),
     [
         ("worker", "unknown", "Not known: the monitor is stopped"),
-        ("beat", "unknown", "Not known: the monitor's clock is stopped"),
+        ("beat", "degraded", "Degraded: the scheduler is stopped"),
         ("clickhouse", "unknown", "Not known: ClickHouse is stopped"),
         ("collector", "unknown", "Not known: the collector is stopped"),
         ("redis", "unknown", "Not known: Redis is stopped"),

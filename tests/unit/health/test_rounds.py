@@ -39,7 +39,7 @@ class Monitor:
 
     def begin(self, after: float = 0.0) -> list[Target]:
         self.now += after
-        return begin(self.now, self.announcer)
+        return begin(self.now, self.announcer).targets
 
     def record(self, targets: list[Target], finding: Finding) -> None:
         at = Finding(finding.passed, self.now, finding.latency_ms, finding.detail)
@@ -75,6 +75,21 @@ def covenant() -> Instance:
 
 def state() -> str:
     return InstanceHealth.objects.get().state
+
+
+def test_a_round_says_when_the_next_is_due(monitor: Monitor, covenant: Instance) -> None:
+    now = monitor.now
+    assert begin(now, monitor.announcer).next_at == pytest.approx(now + 2.0, abs=0.001), "all were due, and are claimed"
+    assert begin(now + 0.5, monitor.announcer).next_at == pytest.approx(now + 2.0, abs=0.001)
+    HealthCheck.objects.update(interval_s=60)
+    later = begin(now + 2.0, monitor.announcer)
+    assert later.next_at == pytest.approx(now + 62.0, abs=0.001)
+    HealthCheck.objects.update(interval_s=1, timeout_s=1)
+    hurried = begin(now + 10.0, monitor.announcer)
+    assert len(hurried.targets) == 1
+    assert hurried.next_at == pytest.approx(now + 11.0, abs=0.001)
+    HealthCheck.objects.update(enabled=False)
+    assert begin(now + 12.0, monitor.announcer).next_at is None
 
 
 def test_a_new_service_gets_a_check_and_its_instances_are_probed_at_once(monitor: Monitor) -> None:
