@@ -18,6 +18,7 @@ import django
 from sqlalchemy import Connection
 
 from benchmarks.bus_peers import PEERS
+from services.kit import garbage
 from services.kit.events.cloudevent import CloudEvent
 from services.kit.events.consumer import Consumer
 from services.kit.events.signing import CONTROL, Ring
@@ -49,6 +50,7 @@ async def told(each: Callable[[int], None]) -> None:
     """Say that it is ready, and do what it is told until standard input ends."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    garbage.settle()
     print("ready", flush=True)
     before = 0.0
     async for line in reader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 
@@ -15,7 +14,7 @@ from apps.telemetry.collector.asgi import Collector, Limits
 from apps.telemetry.collector.buffer import PATIENCE
 from apps.telemetry.collector.store import Store, Target
 from missioncontrol import VERSION, keys
-from services.kit import env
+from services.kit import env, garbage
 
 KEEP_DAYS = 7
 """The TTL of the schema: older spans are refused, as ClickHouse would drop them at its next merge."""
@@ -24,11 +23,8 @@ DRAIN = 12
 
 def build() -> Collector:
     """The app, its settings read from the environment."""
-    # Decoding makes tens of thousands of tuples a request and no cycles; at the default threshold (700) the
-    # collector would spend a fifth of its time looking for them.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 20)
+    # Decoding makes tens of thousands of tuples a request.
+    garbage.settle(200_000)
     target = Target(env.clickhouse_url(), env.text("CLICKHOUSE_DATABASE", "mission"))
     body = env.integer("MC_OTLP_MAX_BODY", 16 * 1024 * 1024, low=1024)
     limits = Limits(

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Scope
 
-from . import env, errors, logs, telemetry
+from . import env, errors, garbage, logs, telemetry
 from .auth import FleetOnly
 from .checks import Check
 from .edge import Limits
@@ -119,6 +119,7 @@ def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> N
         limit_concurrency=MAX_CONNECTIONS,
     )
     server = _Server(config, app.state.health)
+    garbage.settle()
     server.run()
     if not server.force_exit:
         flush()

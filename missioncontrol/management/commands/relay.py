@@ -22,6 +22,7 @@ from apps.events.sequencer import Sequencer
 from apps.events.subscriptions.engine import Engine
 from apps.lib import aio
 from missioncontrol import observe, publishers
+from services.kit import garbage
 from services.kit.broker import follow
 from services.kit.events import keys
 from services.kit.events.consumer import Consumer
@@ -51,6 +52,7 @@ class Command(BaseCommand):
         relay, projector = Relay(transport, own, settings.REDIS_URL), Projector()
         engine = Engine(settings.REDIS_URL, settings.ADDRESS_GUARD, settings.VERSION, settings.WEBHOOK_ORIGIN)
         jobs = Jobs(settings.REDIS_URL)
+        garbage.settle()
 
         def grown() -> None:
             projector.bell.set()

@@ -113,7 +113,7 @@ class RedisStreams:
                         outcomes[at] = too_large(len(body))
                         continue
                     place = (out.goes_to, partition_of(out))
-                    pipe.xadd(stream_of(place), {b"e": body, b"t": out.event.type})
+                    pipe.execute_command("XADD", stream_of(place), "*", "e", body, "t", out.event.type)
                     sent.append((at, place))
                 answers = (await pipe.execute(raise_on_error=False))[bool(new) :]
                 self._scheme = ""
