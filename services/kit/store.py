@@ -9,6 +9,7 @@ their own. Work runs inside the caller's context, so spans keep their parents.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import logging
 import queue
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -62,7 +63,11 @@ class _Job:
 
 
 class Store:
-    """The database at ``url``, brought up to the last of ``migrations`` at start."""
+    """The database at ``url``, brought up to the last of ``migrations`` at start.
+
+    ``async with store:`` starts and stops it. A program that ends without ``stop`` has the writes under way finished,
+    and is told.
+    """
 
     def __init__(self, url: str, migrations: Sequence[Migration]) -> None:
         self._url = make_url(url)
@@ -79,12 +84,15 @@ class Store:
     async def start(self) -> None:
         """Open, migrate and begin to take work."""
         await asyncio.to_thread(self._open)
-        self._thread = threading.Thread(target=self._run, name="store-write")
+        # Python waits for a thread that is no daemon before it lets anybody end it: for ever, where nobody stops us.
+        self._thread = threading.Thread(target=self._run, name="store-write", daemon=True)
         self._thread.start()
+        atexit.register(self._finish)
 
     async def stop(self) -> None:
         """Finish what waits and close; later work is refused."""
         self._closed = True
+        atexit.unregister(self._finish)
         if self._thread is not None:
             await asyncio.to_thread(self._jobs.put, None)
             await asyncio.to_thread(self._thread.join)
@@ -93,6 +101,21 @@ class Store:
         for engine in (self._writer, self._reader):
             if engine is not None:
                 engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _finish(self) -> None:
+        """The program ends and did not stop us: what is under way is finished all the same."""
+        self._closed = True
+        _log.warning("A store was not stopped before its program ended: use 'async with store:', or await its stop().")
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` atomically; returns once its commit is durable. What ``work`` raises undoes it and is raised."""

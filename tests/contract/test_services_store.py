@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from services.kit.events.cloudevent import CloudEvent
 from services.kit.store import Migration, Store, StoreAway
 from services.mint import store as balances
 from services.mint.accounts import BadTransaction
+from tests.fleet import ROOT
 from tests.stores import postgres, url
+from tests.waiting import patient
 
 __all__ = ["postgres", "url"]
 
@@ -51,6 +55,35 @@ async def test_what_is_written_is_read_and_survives_a_restart(store: Store, url:
     await again.start()
     assert await bodies(again) == ["one"]
     await again.stop()
+
+
+FORGETFUL = """
+import asyncio, sys
+from sqlalchemy import text
+from services.kit.store import Migration, Store
+
+async def main(url):
+    store = Store(url, [Migration(("CREATE TABLE notes (id {serial}, body TEXT NOT NULL UNIQUE)",))])
+    await store.start()
+    await store.write(lambda connection: connection.execute(text("INSERT INTO notes (body) VALUES ('kept')")))
+    if sys.argv[2] == "raises":
+        raise SystemExit(3)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("returns", 0), ("raises", 3)])
+async def test_a_program_that_forgets_to_stop_its_store_ends_and_is_told(url: str, how: str, code: int) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", FORGETFUL, url, how], cwd=ROOT, capture_output=True, timeout=patient(20)
+    )
+    assert done.returncode == code, done.stderr
+    assert b"async with store" in done.stderr
+    async with Store(url, [NOTES]) as store:
+        assert await bodies(store) == ["kept"]
+    with pytest.raises(StoreAway):
+        await bodies(store)
 
 
 async def test_every_commit_of_sqlite_reaches_the_disk(tmp_path: Path) -> None:
