@@ -6,6 +6,7 @@ What only a test does to a broker, past the Transport seam, is here too: put odd
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ class Broker(Protocol):
 
     def kill(self) -> None:
         """SIGKILL, and wait for it."""
+
+    def wipe(self) -> None:
+        """Kill it, and have it begin on an empty disk at its next start."""
 
     def end(self) -> None:
         """Kill it, and take its data away."""
@@ -69,6 +73,11 @@ class Redis(RedisServer):
 
     def __init__(self, folder: Path, binary: str = "") -> None:
         super().__init__(folder, durable=True, binary=binary)
+
+    def wipe(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder / "appendonlydir", ignore_errors=True)
+        (self.folder / "dump.rdb").unlink(missing_ok=True)
 
     def end(self) -> None:
         self.kill()

@@ -78,10 +78,23 @@ class KafkaServer:
         for name, value in (more or {}).items():
             settings[name] = str(value).replace("{plain}", str(settings.get(name, "")))
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self._formatting = formatting
+        self._format()
+
+    def _format(self) -> None:
         # A first letter that can't be "-", which would be an option.
         identity = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         done = subprocess.run(
-            [*self._argv, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._config), *formatting],
+            [
+                *self._argv,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                identity,
+                "-c",
+                str(self._config),
+                *self._formatting,
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -109,6 +122,12 @@ class KafkaServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
+
+    def wipe(self) -> None:
+        """Kill it, and have it begin as another cluster on an empty disk at its next start."""
+        self.kill()
+        shutil.rmtree(self.folder / "data")
+        self._format()
 
     def end(self) -> None:
         """Kill it and take its data away."""

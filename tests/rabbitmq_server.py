@@ -95,6 +95,11 @@ class RabbitServer:
         self._processes.clear()
         until(lambda: not listening(self.port), 10, what="RabbitMQ gone")
 
+    def wipe(self) -> None:
+        """Kill it, and have it begin on an empty disk at its next start."""
+        self.kill()
+        shutil.rmtree(self.folder / "data")
+
     def end(self) -> None:
         """Kill it and take its data away."""
         self.kill()

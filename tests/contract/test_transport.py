@@ -7,6 +7,7 @@ import asyncio
 import time
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from services.kit.events.patterns import PatternError
@@ -23,10 +24,12 @@ from tests.waiting import patient
 
 
 async def test_an_event_arrives_whole(lane: Lane) -> None:
-    sent = replace(lane.event(text="é ☃", deep={"list": [1, 2.5, None, True]}), extensions={"region": "nörd"})
+    sent = msgspec.structs.replace(
+        lane.event(text="é ☃", deep={"list": [1, 2.5, None, True]}), extensions={"region": "nörd"}
+    )
     await send(lane.connect(), [sent])
     (got,) = await take(await lane.join(), 1)
-    assert got.event and got.event == replace(sent, time=got.event.time)
+    assert got.event and got.event == msgspec.structs.replace(sent, time=got.event.time)
     assert got.event.time == pytest.approx(sent.time, abs=1e-5)
     assert (got.attempt, got.fault) == (1, "")
 

@@ -131,7 +131,8 @@ class Stats:
     late: int = 0
     """Deliveries that were settled after their partition had been lost."""
     breaks: int = 0
-    """How often reading was cut off, or the broker had forgotten a group: it may have lost what nobody had read."""
+    """How often reading was cut off, or the broker showed that it had forgotten something (a group, a topic, a queue,
+    the end of a log): it may have lost what nobody had read."""
 
 
 class Subscription(Protocol):

@@ -7,6 +7,7 @@ Published by an idempotent producer and confirmed by all replicas in step. The a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
@@ -17,8 +18,11 @@ from aiokafka.errors import InvalidTopicError, KafkaConnectionError, MessageSize
 
 from .base import Outgoing, Rejected, Start, Stats, TransportAway, Wanted
 from .bindings import CONTENT_TYPE, binary
+from .kafka_group import Log, broken
 from .kafka_reading import Reading
 from .kafka_wire import ANSWER_MS, DEAD_PREFIX, MESSAGE_BYTES, TOPIC_PREFIX, Place, ask, away, make_topics
+
+log = logging.getLogger(__name__)
 
 BATCH_BYTES = 128 * 1024
 
@@ -37,6 +41,8 @@ class Kafka:
         self._connecting = asyncio.Lock()
         self._topics: set[str] = set()
         self._readings: set[Reading] = set()
+        self._seen: dict[str, dict[TopicPartition, Log]] = {}
+        """By group: what its partitions were like at the last look."""
         self._stats = Stats()
 
     def stats(self) -> Stats:
@@ -130,7 +136,11 @@ class Kafka:
         return self._admin
 
     async def _put_aside(self, group: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
-        await ask(self._produce_dead(DEAD_PREFIX + group, value, headers))
+        try:
+            await ask(self._produce_dead(DEAD_PREFIX + group, value, headers))
+        except TransportAway:
+            await self._drop()
+            raise
 
     async def _produce_dead(self, topic: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
         producer = await self._ready({topic})
@@ -186,7 +196,13 @@ class Kafka:
         # A group of this name may read topics of others as well.
         committed = {one: at for one, at in committed.items() if one.topic.startswith(TOPIC_PREFIX)}
         partitions: list[TopicPartition] = list(committed)
+        firsts = await self._looker.beginning_offsets(partitions) if partitions else {}
         ends = await self._looker.end_offsets(partitions) if partitions else {}
+        now = {one: Log(firsts[one], at.offset, ends[one]) for one, at in committed.items()}
+        before, self._seen[group] = self._seen.get(group, {}), now
+        if broken(before, now):
+            log.warning("Kafka lost something that group %s may not have read.", group)
+            self._met(Stats(breaks=1))
         return {
             f"{partition.topic.removeprefix(TOPIC_PREFIX)}/{partition.partition}": max(ends[partition] - at.offset, 0)
             for partition, at in committed.items()

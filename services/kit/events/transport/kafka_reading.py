@@ -16,24 +16,16 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import (
-    CommitFailedError,
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
-    IllegalStateError,
-    KafkaError,
-    NotCoordinatorForGroupError,
-    UnknownMemberIdError,
-)
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from ..retry import Backoff
 from .base import ANSWER_S, Delivery, Start, Stats, TransportAway, TransportError, Wanted
 from .base import Place as Partition
 from .bindings import unbound
 from .hands import Hands
-from .kafka_wire import ANSWER_MS, TOPIC_PREFIX, Place, ask, away, make_topics
+from .kafka_group import end, note_start, offsets_at
+from .kafka_wire import TOPIC_PREFIX, Place, ask, away
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +82,12 @@ class Reading:
         self._sharing = 0
         """Counts how often the group was shared out."""
         self._giving_up = False
-        self._begun = False
+        self._begun = self._noted = False
+        """Whether it was ever noted where the group begins, and whether that is so since Kafka was last away."""
+        self._topics: set[str] = set()
+        """Those that were there at the last look."""
+        self._reached: dict[Partition, int] = {}
+        """What was committed of each, whoever has it now."""
         self._renewed = time.monotonic()
         self._commit_at = 0.0
         self._tries = 0
@@ -102,7 +99,7 @@ class Reading:
         """Note where the group begins, so that what is published from now on is its; if Kafka is away, ``fetch`` does
         it."""
         try:
-            await ask(self._note_start(), 2 * ANSWER_S)
+            await self._note_start()
             await self._join()
         except TransportAway as error:
             await self._says_away(error)
@@ -151,14 +148,18 @@ class Reading:
     async def _says_away(self, error: Exception) -> None:
         if not self._tries:
             log.warning("Group %s waits for Kafka: %s", self._group, error)
+            self._met(Stats(breaks=1))
         self._tries += 1
+        # What Kafka forgets meanwhile has to be made anew.
+        self._noted = False
+        self._reached.clear()
         await self._drop()
 
     async def _round(self, most: int, deadline: float) -> list[Delivery]:
         """One step: have a consumer, hold what it is assigned, give out what is there, or read for a while."""
         if self._consumer is None and not self._hands.untold:
-            if not self._begun:
-                await ask(self._note_start(), 2 * ANSWER_S)
+            if not self._noted:
+                await self._note_start()
             await self._join()
         consumer = self._consumer
         now = time.monotonic()
@@ -168,6 +169,7 @@ class Reading:
         await self._hold_new(consumer)
         if now >= self._commit_at:
             self._commit_at = now + COMMIT_S
+            self._look_for_topics(consumer)
             await self._commit({})
         if found := self._hands.take(most, now):
             return found
@@ -194,6 +196,8 @@ class Reading:
 
     def _put(self, place: Partition, record: ConsumerRecord) -> None:
         """Make a delivery of it, unless this subscription has no use for it."""
+        if record.offset < self._next[place]:
+            raise TransportAway(f"{record.topic} begins anew: it lost what it had.")
         self._next[place] = record.offset + 1
         headers = [(name, _text(value)) for name, value in record.headers]
         content_type = next((value for name, value in headers if name.lower() == "content-type"), "")
@@ -235,49 +239,19 @@ class Reading:
         )
 
     async def _note_start(self) -> None:
-        """Commit where the group begins, for all partitions of which it knows nothing yet."""
-        admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **self._place.options)
-        try:
-            await self._place.start(admin)
-            if self._wanted.topics is not None:
-                await make_topics(admin, {TOPIC_PREFIX + topic for topic in self._wanted.topics})
-            known = await _group_offsets(admin, self._group)
-            described = await self._described(admin)
-        finally:
-            await admin.close()
         # What a group that began earlier meets later it reads from its beginning.
-        start: Start = "earliest" if known or self._begun else self._start
-        partitions = [
-            TopicPartition(topic["topic"], one["partition"]) for topic in described for one in topic["partitions"]
-        ]
-        new = [partition for partition in partitions if partition not in known]
-        if new:
-            consumer = self._new_consumer(request_timeout_ms=ANSWER_MS)
-            try:
-                await self._place.start(consumer)
-                consumer.assign(new)
-                await consumer.commit(await _offsets(consumer, new, start))
-            except (UnknownMemberIdError, CommitFailedError):
-                pass  # Others of the group are there: then the beginning it is.
-            finally:
-                await _end(consumer)
-        self._begun = True
+        start: Start = "earliest" if self._begun else self._start
+        work = note_start(self._place, self._group, self._wanted.topics, start, self._new_consumer)
+        await ask(work, 2 * ANSWER_S)
+        self._begun = self._noted = True
 
-    async def _described(self, admin: AIOKafkaAdminClient) -> list[dict[str, Any]]:
-        """The topics to read. Those that were just made a broker knows a moment later: it is waited for."""
-        made = {TOPIC_PREFIX + topic for topic in self._wanted.topics or ()}
-        while True:
-            topics = [name for name in await admin.list_topics() if self._reads(name)]
-            described = await admin.describe_topics(topics) if topics else []
-            whole = [topic for topic in described if topic["partitions"]]
-            if made <= {topic["topic"] for topic in whole}:
-                return whole
-            await asyncio.sleep(0.1)
-
-    def _reads(self, topic: str) -> bool:
-        if not topic.startswith(TOPIC_PREFIX):
-            return False
-        return self._wanted.topics is None or topic.removeprefix(TOPIC_PREFIX) in self._wanted.topics
+    def _look_for_topics(self, consumer: AIOKafkaConsumer) -> None:
+        """TransportAway when one is gone that was there: then it is made again, and the group's beginning in it. Left
+        to itself the driver would look for it once a minute."""
+        there = {topic for topic in consumer.subscription() or () if consumer.partitions_for_topic(topic)}
+        gone, self._topics = self._topics - there, there
+        if gone:
+            raise TransportAway(f"{', '.join(sorted(gone))} was deleted, with all that was in it.")
 
     async def _join(self) -> None:
         # A group waits for its busy members; so does the answer to whoever wants to join it.
@@ -285,13 +259,16 @@ class Reading:
         try:
             await ask(self._place.start(consumer))
         except BaseException:
-            await _end(consumer)
+            await end(consumer)
             raise
         listener = _Listener(self._revoked, self._assigned)
         if self._wanted.topics is None:
             consumer.subscribe(pattern=f"^{re.escape(TOPIC_PREFIX)}.*", listener=listener)
         else:
             consumer.subscribe([TOPIC_PREFIX + topic for topic in sorted(self._wanted.topics)], listener=listener)
+        self._topics = set(consumer.subscription() or ())
+        # Until then the driver has heard of them.
+        self._commit_at = time.monotonic() + 2 * COMMIT_S
         self._giving_up = False
         self._consumer = consumer
         if self._closed.is_set():
@@ -335,16 +312,25 @@ class Reading:
         if not new:
             return
         first = await ask(consumer.beginning_offsets(list(new.values())))
+        ends = await ask(consumer.end_offsets(list(new.values())))
+        told = False
         for place, partition in new.items():
             committed = await ask(consumer.committed(partition))
-            if sharing != self._sharing:
-                return
-            if committed is not None and committed < first[partition]:
-                self._met(Stats(lost=first[partition] - committed))
-            offset = max(committed or 0, first[partition])
+            if sharing != self._sharing or partition not in consumer.assignment():
+                return  # It is, or is about to be, shared out anew.
+            offset = first[partition]
+            if committed is not None and committed < offset:
+                self._met(Stats(lost=offset - committed, breaks=1))
+            elif (committed or 0) > ends[partition] or (committed is None and place in self._reached):
+                if not told:
+                    log.warning("Group %s had read more than there is of %s: it begins anew.", self._group, place[0])
+                    self._met(Stats(breaks=1))
+                told = True
+            else:
+                offset = max(committed or 0, offset)
             consumer.seek(partition, offset)
             self._hands.hold(place)
-            self._next[place] = self._committed[place] = offset
+            self._next[place] = self._committed[place] = self._reached[place] = offset
 
     async def _drop(self) -> None:
         """Leave the group, and let go of everything."""
@@ -352,7 +338,7 @@ class Reading:
         self._giving_up = False
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _end(consumer)
+            await end(consumer)
 
     async def _watch(self) -> None:
         """Leave when nobody has fetched or extended for the time of the lease."""
@@ -398,6 +384,7 @@ class Reading:
             return
         await ask(self._consumer.commit({_partition(place): offset for place, offset in offsets.items()}))
         self._committed |= offsets
+        self._reached |= offsets
 
     async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0) -> None:
         for place, some in self._mine(deliveries).items():
@@ -433,7 +420,7 @@ class Reading:
             await self.fetch(0, SLICE_S)
         consumer = self._consumer
         partitions = list(map(_partition, self._hands.places))
-        offsets = await ask(_offsets(consumer, partitions, start))
+        offsets = await ask(offsets_at(consumer, partitions, start))
         try:
             await ask(consumer.commit(offsets))
         except IllegalStateError as error:
@@ -444,40 +431,6 @@ class Reading:
             consumer.seek(partition, offset)
             self._next[_place(partition)] = self._committed[_place(partition)] = offset
         self._changed.set()
-
-
-async def _group_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Any]:
-    """What the group has committed. A cluster's first group has to wait until there is a place for it."""
-    while True:
-        try:
-            return dict(await admin.list_consumer_group_offsets(group))
-        except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
-            await asyncio.sleep(0.1)
-
-
-async def _offsets(
-    consumer: AIOKafkaConsumer, partitions: list[TopicPartition], start: Start
-) -> dict[TopicPartition, int]:
-    """Where ``start`` is in each."""
-    if start == "earliest":
-        return dict(await consumer.beginning_offsets(partitions))
-    ends: dict[TopicPartition, int] = dict(await consumer.end_offsets(partitions))
-    if not isinstance(start, str):
-        times = await consumer.offsets_for_times(dict.fromkeys(partitions, int(start * 1000)))
-        ends |= {partition: found.offset for partition, found in times.items() if found is not None}
-    return ends
-
-
-async def _end(consumer: AIOKafkaConsumer) -> None:
-    """Leave the group and close what is open, whatever of it still answers."""
-    try:
-        await ask(consumer.stop(), 1.0)
-    except (TransportAway, asyncio.CancelledError):
-        # It waits for the group, which may wait for long: then its connections go, and the group misses it soon.
-        await consumer._client.close()
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
 
 
 def _partition(place: Partition) -> TopicPartition:

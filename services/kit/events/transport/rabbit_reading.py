@@ -39,6 +39,7 @@ from .rabbit_wire import (
     connect,
     declare,
     declare_dead,
+    declare_dead_count,
     queue_of,
 )
 
@@ -164,6 +165,7 @@ class Reading:
     async def _says_away(self, error: Exception) -> None:
         if not self._tries:
             log.warning("Group %s waits for RabbitMQ: %s", self.group, error)
+            self._met(Stats(breaks=1))
         self._tries += 1
         await self._drop()
 
@@ -492,9 +494,3 @@ class Reading:
                 await ask(order(control, self.group, number, secrets.token_hex(8), None))
         self._hands.clear()
         self._changed.set()
-
-
-async def declare_dead_count(channel: AbstractChannel, group: str) -> int:
-    """How much the group's dead queue holds."""
-    declared = await channel.queue_declare(f"mc.{group}.dead", passive=True)
-    return declared.message_count or 0

@@ -171,6 +171,12 @@ async def declare_dead(channel: AbstractChannel, group: str) -> str:
     return name
 
 
+async def declare_dead_count(channel: AbstractChannel, group: str) -> int:
+    """How much the group's dead queue holds."""
+    declared = await channel.queue_declare(f"mc.{group}.dead", passive=True)
+    return declared.message_count or 0
+
+
 async def declare_queue(channel: AbstractChannel, group: str, number: int) -> None:
     """The group's queue of a partition, bound for what only it is told."""
     arguments: dict[str, Any] = {
