@@ -7,23 +7,28 @@ give up, a stop that does not wait for them, and a log that hears of an absent c
 from __future__ import annotations
 
 import logging
+import math
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Mapping
-from threading import Thread
+from threading import Event, Thread
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics import MeterProvider, MetricsTimeoutError
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from .logs import Sparing
+from .together import seconds_until
+
+log = logging.getLogger(__name__)
 
 EXPORT_TIMEOUT_S = 10.0
 """For one export, retries included; the collector answers when it has stored, which takes its time under load."""
@@ -31,7 +36,8 @@ FLUSH_S = 2.0
 """The most that a stop waits for the last exports."""
 SPANS_EVERY_MS = 1000
 SPANS_QUEUED = 4096
-METRICS_EVERY_MS = 10_000
+METRICS_EVERY_S = 10.0
+"""All processes at about the same moment: what an export costs the store does not grow with what is in it."""
 
 COMPLAIN = (
     OTLPSpanExporter.__module__,
@@ -74,7 +80,8 @@ def start(
     how = {"headers": dict(headers or {}), "timeout": EXPORT_TIMEOUT_S, "compression": Compression.Gzip}
     reader = PeriodicExportingMetricReader(
         OTLPMetricExporter(f"{endpoint}/v1/metrics", **how),
-        export_interval_millis=METRICS_EVERY_MS,
+        # Its own clock begins at the process's start: another for each process.
+        export_interval_millis=math.inf,
         export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
     )
     measuring = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
@@ -90,10 +97,18 @@ def start(
         )
     )
     trace.set_tracer_provider(tracing)
+    ended = Event()
+    collecting = Thread(target=_collect, args=(reader, ended), name="metrics", daemon=True)
+    collecting.start()
+
+    def end_measuring() -> None:
+        ended.set()
+        collecting.join()
+        measuring.shutdown()
 
     def stop() -> None:
         # Beside each other, and not waited for any longer: with the collector away, each would take its whole timeout.
-        flushing = [Thread(target=provider.shutdown, daemon=True) for provider in (tracing, measuring)]
+        flushing = [Thread(target=end, daemon=True) for end in (tracing.shutdown, end_measuring)]
         for thread in flushing:
             thread.start()
         until = time.monotonic() + FLUSH_S
@@ -101,3 +116,14 @@ def start(
             thread.join(max(0.0, until - time.monotonic()))
 
     return stop
+
+
+def _collect(reader: MetricReader, ended: Event) -> None:
+    """Export the metrics at every moment that all processes have in common, and once more at the end."""
+    place, over = random.random(), False  # noqa: S311 - a place in a queue, not a secret
+    while not over:
+        over = ended.wait(seconds_until(time.time(), METRICS_EVERY_S, place))
+        try:
+            reader.collect(timeout_millis=EXPORT_TIMEOUT_S * 1000)
+        except MetricsTimeoutError as error:
+            log.warning("Metrics were not collected this time: %s", error)

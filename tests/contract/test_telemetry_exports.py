@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from tests.waiting import patient
+from services.kit.together import SPREAD_S
+from tests.waiting import patient, until
 
 REPORTING = """
 import json, sys, time
@@ -30,10 +31,21 @@ print(json.dumps(time.monotonic() - began))
 """
 
 
+TOGETHER = """
+import sys, time
+from services.kit import telemetry
+
+telemetry.METRICS_EVERY_S = 3.0
+time.sleep(float(sys.argv[2]))
+stop = telemetry.start("tests", endpoint=sys.argv[1], version="1")
+sys.stdin.read()
+"""
+
+
 @contextmanager
-def collector(seconds: float) -> Iterator[tuple[str, list[str]]]:
-    """A collector that takes ``seconds`` to store; its address, and the paths of what it has answered."""
-    stored: list[str] = []
+def collector(seconds: float) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """A collector that takes ``seconds`` to store; its address, and what it has answered: path → when."""
+    stored: dict[str, list[float]] = {}
 
     class Slow(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -45,7 +57,7 @@ def collector(seconds: float) -> Iterator[tuple[str, list[str]]]:
                 self.end_headers()
             except OSError:
                 return
-            stored.append(self.path)
+            stored.setdefault(self.path, []).append(time.time())
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -78,3 +90,17 @@ def test_a_stop_waits_two_seconds_for_a_collector_that_is_silent() -> None:
     with collector(30) as (url, _):
         took, _ = report(url, "stop")
     assert took < patient(3.5)  # one export after the other, it would be four and more
+
+
+def test_processes_that_began_at_different_times_report_at_one_moment() -> None:
+    every = 3.0
+    with collector(0) as (url, stored):
+        command = [sys.executable, "-c", TOGETHER, url]
+        both = [subprocess.Popen([*command, late], stdin=subprocess.PIPE) for late in ("0", "1.3")]
+        try:
+            until(lambda: len(stored.get("/v1/metrics", ())) >= 6, 60, what="three reports of each")
+        finally:
+            for process in both:
+                process.communicate(timeout=20)
+    moments = [at % every for at in stored["/v1/metrics"][:6]]
+    assert max(moments) < SPREAD_S + patient(0.5), "on multiples of the clock, not of their starts"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from binascii import unhexlify
 from collections import deque
 
@@ -19,7 +20,8 @@ from apps.gateway.plane.fetch import FetchError, endpoint
 from apps.gateway.plane.ledger import Ledger
 from apps.gateway.plane.metrics import encode
 from apps.gateway.plane.worker import Worker
-from apps.lib.clock import monotonic
+from apps.lib.clock import monotonic, wall
+from services.kit.together import seconds_until
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +168,8 @@ class Reporter:
 
     async def run(self) -> None:
         """Send counts every two seconds, spans every second or half megabyte, metrics every five seconds."""
-        metrics_due = monotonic() + METRIC_SECONDS
+        place = random.random()  # noqa: S311 - a place in a queue, not a secret
+        metrics_due = monotonic() + seconds_until(wall(), METRIC_SECONDS, place)
         while True:
             try:
                 async with asyncio.timeout(SPAN_SECONDS):
@@ -177,7 +180,7 @@ class Reporter:
             await self._send_counts()
             await self._send_spans()
             if monotonic() >= metrics_due:
-                metrics_due = monotonic() + METRIC_SECONDS
+                metrics_due = monotonic() + seconds_until(wall(), METRIC_SECONDS, place)
                 await self._send_metrics()
 
     async def _send_counts(self) -> None:
