@@ -161,6 +161,11 @@ function drawPlane(gateway) {
 }
 
 function drawBus(events = {}) {
+  // What is wrong with the bus is mended on one of its pages.
+  const act = field(verdict, "bus");
+  act.hidden = events.state !== "degraded";
+  attribute(act, "href", events.failed ? "/events/dead-letters/" : "/events/subscriptions/");
+  text(act, events.failed ? "Dead letters" : "Subscriptions");
   for (const name of ["failed", "keys", "waiting", "lag"]) text(field(bus, name), events[name]?.toLocaleString("en") ?? "–");
 }
 

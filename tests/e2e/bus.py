@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -43,13 +44,17 @@ class Endpoint:
     def __init__(self) -> None:
         self.mended = False
         self.taken: list[dict[str, Any]] = []
+        self.refused_at = 0.0
+        """When it last said no, by the monotonic clock."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 bad = event["data"].get("poison") and not outer.mended
-                if not bad:
+                if bad:
+                    outer.refused_at = time.monotonic()
+                else:
                     outer.taken.append(event)
                 self.send_response(500 if bad else 204)
                 self.send_header("Content-Length", "0")

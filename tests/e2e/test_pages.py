@@ -25,6 +25,8 @@ PAGES = [
     "/events/",
     "/events/catalogue/",
     "/events/subscriptions/",
+    "/events/subscriptions/mint/",
+    "/events/catalogue/business.transaction.recorded/",
     "/events/dead-letters/",
     "/events/flow/",
     "/events/tester/",

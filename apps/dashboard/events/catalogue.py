@@ -9,6 +9,7 @@ from django.views.decorators.cache import never_cache
 from apps.dashboard.access import page
 from apps.dashboard.events import document, kinds, replays
 from apps.events.models import EventType, SchemaReader
+from apps.events.schemas.queries import consumers
 from apps.lib import roles
 
 EXAMPLES = 5
@@ -62,6 +63,7 @@ def kind(request: HttpRequest, name: str) -> HttpResponse:
             "before": before,
             "schema_lines": document.lines(chosen.document) if chosen else [],
             "changes": document.diff(before.document, chosen.document) if chosen and before else [],
+            "consumers": consumers([name]).get(name, []),
             "readers": [(one, document.lines(one.needs)) for one in readers],
             "examples": examples,
             "example_lines": document.lines(examples[0].data) if examples else [],

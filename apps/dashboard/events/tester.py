@@ -66,6 +66,7 @@ def tester(request: HttpRequest) -> HttpResponse:
             context["problem"] = str(error)
         else:
             held = schemas(event)
+            registered = EventType.objects.filter(name=event.type).first()
             telling = next((one for one in held if one.named), held[0] if held else None)
             context |= {
                 "event": event,
@@ -73,7 +74,7 @@ def tester(request: HttpRequest) -> HttpResponse:
                 "going": routing.explain(event),
                 "held": held,
                 "lines": document.lines(event.data, telling.faults if telling else ()),
-                "registered": EventType.objects.filter(name=event.type).first(),
+                "mode": registered.mode.replace("_", " ") if registered else "",
                 "readers": list(SchemaReader.objects.filter(event_type=event.type).order_by("consumer")),
                 "asked": subscriptions(event, addressee),
             }
