@@ -36,6 +36,7 @@ SLUGS = {
 DEEPEST = 20
 """Levels of a JSON body."""
 TOO_DEEP = "The JSON is nested too deeply."
+TOO_LONG = "A number in the JSON has thousands of digits."
 NO_TEXT = re.compile("[\\x00\ud800-\udfff]")
 
 
@@ -51,6 +52,16 @@ class Session(SessionAuthentication):
             ) from None
 
 
+class OnlyKnown:
+    """Mixin of serializers: a member that is not known is refused, for it is most likely a misspelt one, and without it
+    the request asks for something else."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := [name for name in data if name not in self.fields]):  # type: ignore[attr-defined]
+            raise exceptions.ValidationError({str(name): ["There is no such field."] for name in unknown[:20]})
+        return super().to_internal_value(data)  # type: ignore[misc]
+
+
 class Json(JSONParser):
     """JSON bodies, read no further than the limit however they are framed."""
 
@@ -58,11 +69,20 @@ class Json(JSONParser):
     """Bytes; the setting's when there is none."""
 
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        request = (parser_context or {}).get("request")
+        coding = "" if request is None else request.headers.get("Content-Encoding", "").strip().lower()
+        if coding not in {"", "identity"}:
+            # RFC 9110 section 8.4: what is coded so is not what it says it is.
+            raise exceptions.UnsupportedMediaType(coding, f"Bodies are read as they are, not as {coding[:40]}.")
         try:
             limited: Any = _Limited(stream, self.limit or settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
             found = super().parse(limited, media_type, parser_context)
         except RecursionError:
             raise exceptions.ParseError(TOO_DEEP) from None
+        except exceptions.ParseError as error:
+            if "int_max_str_digits" in str(error.detail):
+                raise exceptions.ParseError(TOO_LONG) from None
+            raise
         if odd := _odd(found):
             raise exceptions.ParseError(odd)
         return found

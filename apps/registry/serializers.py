@@ -8,6 +8,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models
 from rest_framework import serializers
 
+from apps.lib.rest import OnlyKnown
 from apps.registry.fields import MOST
 from apps.registry.models import Instance, Service
 
@@ -39,16 +40,10 @@ class StrictFloat(serializers.FloatField):
         return float(super().to_internal_value(data))
 
 
-class Validated(serializers.ModelSerializer):
+class Validated(OnlyKnown, serializers.ModelSerializer):
     """Checks a row exactly as admin does: the model's own field and whole-row rules."""
 
     serializer_field_mapping = {**serializers.ModelSerializer.serializer_field_mapping, models.FloatField: StrictFloat}
-
-    def to_internal_value(self, data: Any) -> Any:
-        """A member that is not known is refused: it is most likely a misspelt one."""
-        if isinstance(data, dict) and (unknown := [name for name in data if name not in self.fields]):
-            raise serializers.ValidationError({str(name): ["There is no such field."] for name in unknown[:20]})
-        return super().to_internal_value(data)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         model = self.Meta.model  # type: ignore[attr-defined]

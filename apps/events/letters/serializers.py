@@ -10,6 +10,7 @@ from apps.events.letters.actions import MAX_RATE
 from apps.events.letters.choice import MAX_IDS
 from apps.events.letters.models import MAX_KEY, DeadLetter, RedriveJob
 from apps.events.models import Subscription
+from apps.lib.rest import OnlyKnown
 from services.kit.events import patterns
 from services.kit.events.cloudevent import MAX_TYPE
 
@@ -74,13 +75,13 @@ class GroupSerializer(serializers.Serializer):
     sample = LetterSerializer(allow_null=True)
 
 
-class NoteSerializer(serializers.Serializer):
+class NoteSerializer(OnlyKnown, serializers.Serializer):
     """A word about what is done."""
 
     note = serializers.CharField(max_length=500, allow_blank=True, default="")
 
 
-class LeaveNoteSerializer(serializers.Serializer):
+class LeaveNoteSerializer(OnlyKnown, serializers.Serializer):
     """A note to leave."""
 
     note = serializers.CharField(max_length=500, allow_blank=True)
@@ -92,7 +93,7 @@ class EditSerializer(NoteSerializer):
     data = serializers.JSONField(help_text="The event's data, whole.")
 
 
-class FilterSerializer(serializers.Serializer):
+class FilterSerializer(OnlyKnown, serializers.Serializer):
     """Which letters; all that is left out narrows nothing."""
 
     fingerprint = serializers.RegexField("^[0-9a-f]{16}$", required=False)
@@ -109,7 +110,7 @@ class FilterSerializer(serializers.Serializer):
     )
 
 
-class RangeSerializer(serializers.Serializer):
+class RangeSerializer(OnlyKnown, serializers.Serializer):
     """Which events of the log; all that is left out narrows nothing."""
 
     types = serializers.ListField(
@@ -131,7 +132,7 @@ def plain(said: dict[str, Any]) -> dict[str, Any]:
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in said.items()}
 
 
-class NewJobSerializer(serializers.Serializer):
+class NewJobSerializer(OnlyKnown, serializers.Serializer):
     """A job to begin, or, with ``dry_run``, to look at."""
 
     subscription = serializers.SlugRelatedField("name", queryset=Subscription.objects.all())
@@ -195,7 +196,7 @@ class DiscardedSerializer(serializers.Serializer):
     discarded = serializers.IntegerField()
 
 
-class DiscardSerializer(serializers.Serializer):
+class DiscardSerializer(OnlyKnown, serializers.Serializer):
     """Which letters nobody wants any more."""
 
     subscription = serializers.SlugRelatedField("name", queryset=Subscription.objects.all())

@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.events.schemas.models import EventType, SchemaVersion
+from apps.lib.rest import OnlyKnown
 
 
 class EventTypeSerializer(serializers.ModelSerializer):
@@ -34,7 +35,7 @@ class SchemaVersionSerializer(serializers.ModelSerializer):
         fields = ["type", "version", "dataschema", "document", "author", "reason", "forced", "created_at"]
 
 
-class RegistrationSerializer(serializers.Serializer[Any]):
+class RegistrationSerializer(OnlyKnown, serializers.Serializer[Any]):
     """A version to be registered."""
 
     schema = serializers.DictField(help_text="The JSON Schema, draft 2020-12, as docs/events-schemas.md bounds it.")

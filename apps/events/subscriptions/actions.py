@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+from auditlog.models import LogEntry
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -101,7 +102,7 @@ def seek(subscription: Subscription, start: str) -> Subscription:
         return _save(row, "position", "holder", "until")
 
 
-def rotate(subscription: Subscription, overlap_s: int = OVERLAP_S) -> str:
+def rotate(subscription: Subscription, overlap_s: int = OVERLAP_S, reason: str = "") -> str:
     """A new secret, which is shown this once; for ``overlap_s`` seconds the old one signs beside it."""
     with transaction.atomic():
         row = webhook(subscription.pk)
@@ -109,6 +110,9 @@ def rotate(subscription: Subscription, overlap_s: int = OVERLAP_S) -> str:
         row.previous_secret, row.secret = row.secret, locked.lock(secret, row.name)
         row.previous_until = datetime.fromtimestamp(clock.wall(), UTC) + timedelta(seconds=overlap_s)
         _save(row, "secret", "previous_secret", "previous_until")
+        if reason:
+            said = {"rotated": ["", reason]}
+            LogEntry.objects.log_create(row, force_log=True, action=LogEntry.Action.UPDATE, changes=said)
     return secret
 
 

@@ -154,7 +154,8 @@ class SubscriptionViewSet(
         """The answer holds the new one, this one time. For `overlap_s` seconds the old one signs beside it."""
         row, wanted = self.get_object(), RotationSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
-        return Response({"secret": actions.rotate(row, wanted.validated_data["overlap_s"])})
+        said = wanted.validated_data
+        return Response({"secret": actions.rotate(row, said["overlap_s"], said["reason"])})
 
 
 class SubscriptionTestView(APIView):

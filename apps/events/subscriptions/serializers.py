@@ -10,13 +10,14 @@ from rest_framework import serializers
 from apps.events.subscriptions import queries, rules
 from apps.events.subscriptions.actions import OVERLAP_S
 from apps.events.subscriptions.models import Attempt, Subscription
+from apps.lib.rest import OnlyKnown
 from services.kit.events.cloudevent import MAX_TEXT
 
 WRITABLE = ("patterns", "source", "filter", "url", "mode", "handshake", "concurrency", "rate")
 WRITABLE += ("max_attempts", "max_age_s", "timeout_s")
 
 
-class SubscriptionSerializer(serializers.ModelSerializer):
+class SubscriptionSerializer(OnlyKnown, serializers.ModelSerializer):
     patterns = serializers.ListField(
         child=serializers.CharField(max_length=128),
         help_text=f"Types of events, 1 to {rules.MOST_PATTERNS}: * is one segment, # any number.",
@@ -51,12 +52,6 @@ class SubscriptionSerializer(serializers.ModelSerializer):
             self.fields["name"].read_only = True
         self.fields["url"].required = self.instance is None
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        unknown = sorted(set(self.initial_data) - {*self.fields, "start"})[:20]
-        if unknown:
-            raise serializers.ValidationError({str(name): ["There is no such field."] for name in unknown})
-        return attrs
-
     @extend_schema_field({"type": "integer", "nullable": True})
     def get_behind(self, row: Subscription) -> int | None:
         return queries.behind(row, self.context["head"])
@@ -87,13 +82,16 @@ class IssuedSubscriptionSerializer(SubscriptionSerializer):
         fields = [*SubscriptionSerializer.Meta.fields, "secret"]
 
 
-class StartSerializer(serializers.Serializer[Any]):
+class StartSerializer(OnlyKnown, serializers.Serializer[Any]):
     start = serializers.CharField(max_length=64, help_text="now, beginning, a position, or an RFC 3339 time.")
 
 
-class RotationSerializer(serializers.Serializer[Any]):
+class RotationSerializer(OnlyKnown, serializers.Serializer[Any]):
     overlap_s = serializers.IntegerField(
         default=OVERLAP_S, min_value=0, max_value=30 * 86400, help_text="For so long the old secret signs too."
+    )
+    reason = serializers.CharField(
+        max_length=500, required=False, default="", allow_blank=True, help_text="Why: it is in the audit trail."
     )
 
 
