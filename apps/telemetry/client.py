@@ -17,6 +17,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from django.conf import settings
 from urllib3.exceptions import HTTPError
 
+from apps.telemetry.faults import code_of
+
 WAIT = 2
 """Seconds to connect, and for an answer."""
 SETTINGS = {"max_execution_time": WAIT}
@@ -43,7 +45,7 @@ def rows(sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[An
     try:
         result = _client().query(sql, parameters=dict(parameters or {}), settings=SETTINGS)
     except DatabaseError as error:
-        code = _code(str(error))
+        code = code_of(error)
         if code == 0:  # Not the server's word but the connection's.
             raise TelemetryAway("ClickHouse did not answer within two seconds.") from error
         if code in NOT_NOW:
@@ -80,9 +82,3 @@ def _open() -> Client:
     # Set after opening: the database may not exist yet, and then the first queries say so.
     client.database = settings.CLICKHOUSE_DATABASE
     return client
-
-
-def _code(message: str) -> int:
-    """The server's error code in clickhouse-connect's message; 0 when the server said nothing."""
-    digits = message.partition("code: ")[2].partition(",")[0].strip()
-    return int(digits) if digits.isdigit() else 0

@@ -47,6 +47,7 @@ PURE = (
     "apps/gateway/core",
     "apps/health/core.py",
     "apps/telemetry/collector/decode.py",
+    "apps/telemetry/faults.py",
     "apps/dashboard/frames.py",
     "apps/dashboard/state.py",
     "apps/dashboard/judge",

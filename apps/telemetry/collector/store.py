@@ -13,6 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from apps.telemetry.collector.buffer import Doubtful, Refused, Rejected, Unsent
+from apps.telemetry.faults import code_of
 from apps.telemetry.schema import runner
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Store:
 
 def _outcome(error: Exception) -> Refused:
     """What an insert that failed so has left behind."""
-    code = _code(error) if isinstance(error, DatabaseError) else 0
+    code = code_of(error) if isinstance(error, DatabaseError) else 0
     if code == 0:  # Not the server's word but the connection's.
         return Unsent(_short(error)) if _never_connected(error) else Doubtful(_short(error))
     if code in NEVER:
@@ -130,11 +131,6 @@ def _never_connected(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
-
-
-def _code(error: Exception) -> int:
-    digits = str(error).partition("code: ")[2].partition(",")[0].strip()
-    return int(digits) if digits.isdigit() else 0
 
 
 def _short(error: Exception) -> str:
