@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from apps.gateway.core.edge import METRIC
+from apps.gateway.plane.report import METRIC_SECONDS
+from services.kit.together import SPREAD_S
 from tests.serving import serving
-from tests.waiting import until
+from tests.waiting import patient, until
 from tests.wire.gateway import KEY, Gateway, running
 
 
@@ -30,6 +33,8 @@ class Collector(ThreadingHTTPServer):
         self.metrics: dict[str, int] = {}
         self.counts: list[bytes] = []
         """Bodies that hold the edge's counts, as often as they came."""
+        self.measured_at: list[float] = []
+        """When metrics and counts came."""
         self.status = 200
         self.silent = False
 
@@ -59,6 +64,7 @@ class Collector(ThreadingHTTPServer):
                 for scope in resource.scope_spans:
                     self.spans += scope.spans
         else:
+            self.measured_at.append(time.time())
             if METRIC.encode() in body:
                 self.counts.append(body)
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
@@ -205,3 +211,12 @@ def test_every_request_of_a_burst_leaves_one_span(gateway: Gateway, collector: C
         assert connection.read().status == 200
     connection.close()
     until(lambda: len(collector.spans) == 500, 5, what="500 spans")
+
+
+def test_an_idle_gateway_reports_at_one_moment_whatever_it_has_to_say(gateway: Gateway, collector: Collector) -> None:
+    """What the store has to do is done once then for the metrics and the empty counts of all workers."""
+    # What came before the test is counted yet.
+    until(lambda: time.time() % METRIC_SECONDS > METRIC_SECONDS - 2, 6, what="the quiet end of an interval")
+    collector.measured_at.clear()
+    until(lambda: len(collector.measured_at) >= 4, 30, what="two reports of metrics and counts")
+    assert all(at % METRIC_SECONDS < SPREAD_S + patient(0.5) for at in collector.measured_at[:4]), collector.measured_at

@@ -19,8 +19,6 @@ from apps.lib.clock import monotonic
 
 SECONDS = 2.0
 """Between two bodies while requests come."""
-BEAT_SECONDS = 5.0
-"""Between two when none come: readers tell "no traffic" from "no telemetry" by it."""
 WAIT_SECONDS = 10.0
 """Between two while earlier ones wait: the grain of the rollup that they end in."""
 MOST_WAITING = 150
@@ -43,9 +41,12 @@ class Ledger:
         self._taken_at = monotonic()
         self._taken_ns = time_ns()
 
-    async def send(self) -> str:
-        """Hand over what is due; why it could not be, or nothing."""
-        if self._due(monotonic() - self._taken_at):
+    async def send(self, *, beat: bool = False) -> str:
+        """Hand over what is due; why it could not be, or nothing.
+
+        ``beat``: also when no requests came, for readers tell "no traffic" from "no telemetry" by it.
+        """
+        if self._due(monotonic() - self._taken_at, beat):
             self._take()
         return await self._deliver()
 
@@ -55,11 +56,11 @@ class Ledger:
             self._take()
         return await self._deliver()
 
-    def _due(self, passed: float) -> bool:
+    def _due(self, passed: float, beat: bool) -> bool:
         if self._waiting:
             room = len(self._waiting) < MOST_WAITING and self._waiting_bytes < MOST_BYTES
             return passed >= WAIT_SECONDS and room and bool(self.edge)
-        return passed >= (SECONDS if self.edge else BEAT_SECONDS)
+        return passed >= SECONDS if self.edge else beat
 
     def _take(self) -> None:
         now_ns = time_ns()

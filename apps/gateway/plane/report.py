@@ -167,24 +167,31 @@ class Reporter:
     # -- sending --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send counts every two seconds, spans every second or half megabyte, metrics every five seconds."""
+        """Send counts every two seconds, spans every second or half megabyte, metrics every five seconds.
+
+        Counts of no requests go with the metrics, as the other workers' do: what the store has to do for them is done
+        once for all.
+        """
         place = random.random()  # noqa: S311 - a place in a queue, not a secret
         metrics_due = monotonic() + seconds_until(wall(), METRIC_SECONDS, place)
         while True:
             try:
-                async with asyncio.timeout(SPAN_SECONDS):
+                async with asyncio.timeout(max(min(SPAN_SECONDS, metrics_due - monotonic()), 0.0)):
                     await self._wake.wait()
             except TimeoutError:
                 self._close_batch()
             self._wake.clear()
-            await self._send_counts()
+            beat = monotonic() >= metrics_due
+            # Beside each other: the collector answers when it has stored.
+            async with asyncio.TaskGroup() as sending:
+                if beat:
+                    metrics_due = monotonic() + seconds_until(wall(), METRIC_SECONDS, place)
+                    sending.create_task(self._send_metrics(), name="metrics")
+                await self._send_counts(beat=beat)
             await self._send_spans()
-            if monotonic() >= metrics_due:
-                metrics_due = monotonic() + seconds_until(wall(), METRIC_SECONDS, place)
-                await self._send_metrics()
 
-    async def _send_counts(self) -> None:
-        if why := await self.ledger.send():
+    async def _send_counts(self, *, beat: bool = False) -> None:
+        if why := await self.ledger.send(beat=beat):
             self._note_away(why)
 
     async def _send_spans(self) -> None:
