@@ -136,7 +136,8 @@ def test(subscription: Subscription) -> Outcome:
     except locked.Unreadable as error:
         raise refuse(409, "secret_unreadable", str(error)) from None
     structured = subscription.mode == Subscription.Mode.STRUCTURED
-    endpoint = sending.Endpoint(subscription.url, keys, structured, min(subscription.timeout_s, TEST_S))
+    within = min(subscription.timeout_s, TEST_S)
+    endpoint = sending.Endpoint(subscription.url, keys, structured, within, subscription.name)
     event = sending.sample(now)
     outcome = aio.run(_send(event, endpoint))
     Attempt.objects.create(

@@ -266,7 +266,7 @@ class Follower:
 
     def _endpoint(self, now: float) -> sending.Endpoint:
         structured = self.row.mode == Subscription.Mode.STRUCTURED
-        return sending.Endpoint(self.row.url, keys_of(self.row, now), structured, self.row.timeout_s)
+        return sending.Endpoint(self.row.url, keys_of(self.row, now), structured, self.row.timeout_s, self.row.name)
 
     def _fly(self, work: Coroutine[Any, Any, Outcome | sending.Permission], item: Item | None) -> None:
         task = asyncio.create_task(work, name=f"deliver to {self.row.name}")

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from apps.events.subscriptions import signature
+from apps.events.subscriptions import signature, tracing
 from apps.events.subscriptions.core import Outcome, Verdict, judged
 from apps.events.subscriptions.models import MAX_ANSWER, MAX_ERROR
 from apps.lib import clock
@@ -42,6 +42,8 @@ class Endpoint:
     """They sign; the newest first."""
     structured: bool = True
     timeout_s: float = 10.0
+    name: str = ""
+    """The subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,16 @@ def session(version: str, guard: Guard, connections: int = 0) -> aiohttp.ClientS
     )
 
 
-def request(event: CloudEvent, endpoint: Endpoint, now: float) -> tuple[dict[str, str], bytes]:
-    """Headers and body of a delivery at wall-clock ``now``."""
+def request(event: CloudEvent, endpoint: Endpoint, now: float, traceparent: str = "") -> tuple[dict[str, str], bytes]:
+    """Headers and body of a delivery at wall-clock ``now``, which the endpoint sees as part of ``traceparent``."""
     if endpoint.structured:
         headers, body = {"Content-Type": STRUCTURED}, encode(event)
     else:
         named, body = attributes(event), encode_data(event)
         headers = {"Content-Type": named.pop("datacontenttype")}
         headers |= {f"ce-{name}": quote(value, safe=PLAIN) for name, value in named.items()}
-    if event.traceparent:
-        headers["traceparent"] = event.traceparent
+    if traceparent or event.traceparent:
+        headers["traceparent"] = traceparent or event.traceparent
     proof = signature.headers(signature.message_id(event.source, event.id), now, body, endpoint.keys)
     return headers | proof, body
 
@@ -85,8 +87,13 @@ def request(event: CloudEvent, endpoint: Endpoint, now: float) -> tuple[dict[str
 async def deliver(http: aiohttp.ClientSession, event: CloudEvent, endpoint: Endpoint) -> Outcome:
     """Send ``event`` once."""
     at = clock.wall()
-    headers, body = request(event, endpoint, at)
-    outcome, _ = await _ask(http, "POST", endpoint.url, headers, body, endpoint.timeout_s, at)
+    span = tracing.delivering(event, endpoint.name, endpoint.url)
+    outcome = Outcome(Verdict.AGAIN, "cut", "the delivery was cut off", at)
+    try:
+        headers, body = request(event, endpoint, at, tracing.traceparent(span))
+        outcome, _ = await _ask(http, "POST", endpoint.url, headers, body, endpoint.timeout_s, at)
+    finally:
+        tracing.ended(span, outcome)
     return outcome
 
 

@@ -72,12 +72,12 @@ def processing(delivery: Delivery, system: str, group: str) -> Processing:
         "messaging.message.id": event.id,
         "cloudevents.event_type": event.type,
     }
-    parent = _recorded_in(event.traceparent)
+    parent = recorded_in(event.traceparent)
     return Processing(_tracer.start_span(f"process {event.type}", parent, SpanKind.CONSUMER, attributes))
 
 
-def _recorded_in(traceparent: str) -> Context:
-    """Nothing but the event's span, whatever is going on here."""
+def recorded_in(traceparent: str) -> Context:
+    """Nothing but the event's span, by its ``traceparent``, whatever is going on here."""
     found = _USUAL.fullmatch(traceparent)
     if found is None:
         return _PROPAGATOR.extract({"traceparent": traceparent}, Context())
