@@ -231,3 +231,48 @@ async def test_nothing_counts_as_taken_that_the_servers_log_does_not_have_yet(
     assert told == [(0, 0)], "it waits for its own, and not for what others write meanwhile"
     await transport.publish([Outgoing(event())])
     assert told == []
+
+
+async def test_whoever_waits_while_others_are_acknowledged_keeps_its_connection(make: Make, redis_url: str) -> None:
+    transport = make()
+    reader = await transport.subscribe(["business.#"], "g", "one")
+    assert await reader.fetch(500, 0.1) == []
+
+    def connections() -> int:
+        with redis.Redis.from_url(admin_url(redis_url)) as admin:
+            return int(admin.info("stats")["total_connections_received"])
+
+    before, waiting = await asyncio.to_thread(connections), 0
+    for count in range(30):
+        await transport.publish(outgoing(1))
+        [found] = await take(reader, 1)
+        fetching = asyncio.create_task(reader.fetch(500, 0.05))
+        await asyncio.sleep(0)
+        await reader.ack([found])
+        waiting += 1
+        assert await fetching == [], count
+    assert await asyncio.to_thread(connections) - before < waiting / 2
+    assert await transport.lag("g") == {f"business/{number}": 0 for number in range(8)}
+
+
+async def test_what_comes_while_it_waits_for_something_else_is_not_missed(make: Make) -> None:
+    transport = make()
+    reader = await transport.subscribe(["business.#", "system.#"], "g", "one")
+    held: list[Delivery] = []
+    # Given back, wanted later, of one topic and of the other: each finds the question to Redis that is open.
+    for number in range(10):
+        kind = ("business.transaction.recorded", "system.thing.done")[number % 2]
+        fetching = asyncio.create_task(take(reader, 1))
+        await asyncio.sleep(0)
+        await transport.publish([Outgoing(event(kind, key=str(number), n=number))])
+        [one] = await fetching
+        assert one.event and one.event.data == {"n": number}
+        if number % 3:
+            await reader.ack([one])
+        else:
+            await reader.nack([one], 0.01)
+            [again] = await take(reader, 1)
+            assert again.event == one.event and again.attempt == 2
+            held.append(again)
+        await reader.ack(held)
+        held.clear()

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import redis.asyncio
@@ -48,6 +48,8 @@ LOOK_S: Final = 1.0
 """The longest between two looks at the group's members and at new topics."""
 ACKS: Final = 500
 """Entries of a partition that one command acknowledges."""
+BLOCK_S: Final = 2.0
+"""How long Redis is asked to wait for an entry."""
 PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
 
 
@@ -81,6 +83,11 @@ class Reading:
         self._look_at = 0.0
         self._tries = 0
         self._changed = asyncio.Event()
+        """Set when there may be something to do before the time for it."""
+        self._coming: asyncio.Future[Any] | None = None
+        """Waits for an entry after those that ``_awaited`` names, by stream."""
+        self._awaited: dict[str, str] = {}
+        self._silent_at = 0.0
         self._closed = asyncio.Event()
         script = client.register_script
         self._join, self._meet, self._acquire = script(scripts.JOIN), script(scripts.MEET), script(scripts.ACQUIRE)
@@ -100,6 +107,7 @@ class Reading:
             return
         self._closed.set()
         self._changed.set()
+        await self._await_nothing()
         leases = [self._lease_of(place) for place in self._hands.places]
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -122,6 +130,7 @@ class Reading:
                 if self._closed.is_set():
                     break
                 self._says_away(error)
+                await self._await_nothing()
                 pause = PAUSES.pause(self._tries, random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 found = []
                 await self._sleep_until(min(time.monotonic() + pause, deadline))
@@ -149,7 +158,7 @@ class Reading:
             return found
         room = most - self._hands.in_hand
         places = [place for place in self._hands.places if not self._hands.waiting(place)]
-        if room > 0 and places:
+        if room > 0 and places and not self._awaits(places):
             async with asyncio.timeout(ANSWER_S):
                 more = await self._read_some(places, room)
             if more:
@@ -243,21 +252,39 @@ class Reading:
         # Nothing to wait for; it is tried again with the next reading.
         self._tails[place] = ""
 
+    def _awaits(self, places: list[Place]) -> bool:
+        """Whether there is nothing in these that was not read: Redis would have said so."""
+        if self._coming is None or self._coming.done():
+            return False
+        return all(self._cursors[place] == ">" and stream_of(place) in self._awaited for place in places)
+
     async def _wait_for_more(self, tails: dict[str, str], until: float) -> None:
-        """Until an entry comes, the time is up, or something was given back or settled."""
-        block = max(int((until - time.monotonic()) * 1000), 1)
-        coming = asyncio.ensure_future(self._client.xread(tails, count=1, block=block))  # type: ignore[arg-type]
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait({coming, changed}, timeout=block / 1000 + ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                coming.result()
-            elif not changed.done():
-                raise RedisSilent("it does not answer")
-        finally:
-            for task in (coming, changed):
-                task.cancel()
-            await asyncio.gather(coming, changed, return_exceptions=True)
+        """Until an entry comes, the time is up, or something was given back or settled.
+
+        One question to Redis outlives many of these waits: to end it would be to end its connection.
+        """
+        if self._coming is not None and not self._coming.done() and not tails.keys() <= self._awaited.keys():
+            await self._await_nothing()
+        if self._coming is None:
+            self._awaited = tails
+            self._silent_at = time.monotonic() + BLOCK_S + ANSWER_S
+            asked = self._client.xread(tails, count=1, block=int(BLOCK_S * 1000))  # type: ignore[arg-type]
+            self._coming = asyncio.ensure_future(asked)
+            self._coming.add_done_callback(lambda _: self._changed.set())
+        coming = self._coming
+        if not coming.done():
+            await self._sleep_until(min(until, self._silent_at))
+        if coming.done():
+            self._coming = None
+            coming.result()
+        elif time.monotonic() >= self._silent_at:
+            raise RedisSilent("it does not answer")
+
+    async def _await_nothing(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
     async def _sleep_until(self, until: float) -> None:
         try:
@@ -361,9 +388,7 @@ class Reading:
         while mine:
             # One answer for several partitions, and no command longer than a server takes.
             some = {place: mine[place][:ACKS] for place in list(mine)[:PARTITIONS]}
-            args: list[str | int] = []
-            for deliveries_of in some.values():
-                args += [len(deliveries_of), *(one.position for one in deliveries_of)]
+            args = [" ".join(one.position for one in deliveries_of) for deliveries_of in some.values()]
             keys = [key for place in some for key in (stream_of(place), self._lease_of(place))]
             try:
                 async with asyncio.timeout(ANSWER_S):

@@ -114,17 +114,17 @@ return answer
 """
 
 ACK: Final = """
--- KEYS: stream and lease of each partition. ARGV: me, the group, then for each how many entries, and the entries.
+-- KEYS: stream and lease of each partition. ARGV: me, the group, then for each its entries, joined by spaces.
 -- Answers for each how many were acknowledged; -1 when the lease is lost.
-local answer, from = {}, 3
+local answer = {}
 for at = 1, #KEYS, 2 do
-  local count = tonumber(ARGV[from])
   if redis.call('GET', KEYS[at + 1]) ~= ARGV[1] then
     answer[#answer + 1] = -1
   else
-    answer[#answer + 1] = redis.call('XACK', KEYS[at], ARGV[2], unpack(ARGV, from + 1, from + count))
+    local entries = {}
+    for entry in string.gmatch(ARGV[2 + (at + 1) / 2], '%S+') do entries[#entries + 1] = entry end
+    answer[#answer + 1] = redis.call('XACK', KEYS[at], ARGV[2], unpack(entries))
   end
-  from = from + count + 1
 end
 return answer
 """
