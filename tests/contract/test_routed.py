@@ -21,13 +21,14 @@ from services.kit.events.transport import moves
 from services.kit.events.transport.routed import Routed
 from services.kit.inbox import INBOX, PARKED, SqlInbox
 from services.kit.outbox import NUMBERED, OUTBOX, SENT, Outbox
+from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration, Store
 from tests.brokers import KINDS, Broker
 from tests.signed import KEYS
 from tests.waiting import patient
 
 SEEN = Migration(("CREATE TABLE seen (id {serial}, key TEXT NOT NULL, number INTEGER NOT NULL, member TEXT NOT NULL)",))
-MIGRATIONS = (INBOX, PARKED, OUTBOX, SENT, NUMBERED, SEEN)
+MIGRATIONS = (INBOX, PARKED, REPORTED, ORDERED, OUTBOX, SENT, NUMBERED, SEEN)
 KEYS_COUNT = 40
 
 

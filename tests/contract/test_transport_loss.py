@@ -31,7 +31,7 @@ from services.kit.events.transport import kafka_wire, rabbit_wire
 from services.kit.events.transport.connect import connect
 from services.kit.inbox import INBOX, PARKED, SqlInbox
 from services.kit.outbox import NUMBERED, OUTBOX, SENT, Outbox
-from services.kit.parked import REPORTED
+from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration, Store
 from tests.brokers import Broker
 from tests.contract.test_transport_hostile import kind_of, on_kafka, on_rabbitmq
@@ -53,7 +53,7 @@ class Shop:
         self.group = f"{self.domain}-g"
         self.sends, self.reads = connect(broker.url), connect(broker.url)
         self.mine = Store(f"sqlite:///{folder / 'publisher.sqlite3'}", [OUTBOX, SENT, NUMBERED])
-        self.theirs = Store(f"sqlite:///{folder / 'consumer.sqlite3'}", [INBOX, PARKED, REPORTED, SEEN])
+        self.theirs = Store(f"sqlite:///{folder / 'consumer.sqlite3'}", [INBOX, PARKED, REPORTED, ORDERED, SEEN])
         self.outbox = Outbox(self.mine, self.sends, "tests", keys=KEYS)
         self.app = FastAPI()
         self.app.include_router(published.router(self.mine, KEYS, "tests"))
@@ -203,7 +203,7 @@ async def is_whole_again(shop: Shop, lose: Callable[[Shop], Any], caplog: pytest
         return len(await shop.seen()) >= len(shop.sent)
 
     async def looked() -> bool:
-        return bool(shop.consumer._lag)
+        return bool(shop.consumer.condition.lag)
 
     await shop.until(all_sent, "the broker took everything")
     await shop.until(looked, "the consumer knows how far behind it is")
