@@ -69,6 +69,7 @@ def test_a_gauge_is_what_it_said_last_and_nothing_that_is_old(clickhouse: Client
     found = queries.newest_gauges([backlogs.WAITING], "broker", now - 120)
     assert [(one.service, one.of, one.value) for one in found] == [("covenant", "kafka", 7), ("covenant", "redis", 0)]
     [row] = backlogs.waiting()
+    assert [row] == list(groups.reports().waiting)
     assert (row.publisher, row.broker, row.events, row.away) == ("covenant", "kafka", 7, False)
 
 
@@ -96,7 +97,7 @@ def test_a_group_is_what_its_newest_member_said_and_since_when_it_is_behind(clic
     say("r", "mc.bus.lag", "long ago", 4000, 80)
     say("r", "mc.bus.lag", "", 5, 80)
     say("r", "mc.bus.lag", "tomorrow", -80_000, 1)
-    found = groups.groups()
+    found = groups.reports().groups
     mint, always = found["mint"], found["always"]
     assert found.keys() == {"mint", "always"}
     assert (mint.lag, mint.parked, mint.missing) == (40, 3, 0)

@@ -32,7 +32,7 @@ def endpoint(fleet: Fleet) -> Iterator[Endpoint]:
     django(
         fleet,
         "from apps.events.models import Subscription\n"
-        "Subscription.objects.filter(name__in=['parcels', 'e2e-hook', 'e2e-still']).delete()",
+        "Subscription.objects.filter(name__in=['parcels', 'e2e-hook', 'e2e-still', 'e2e-ghost']).delete()",
     )
     found.close()
 
@@ -109,6 +109,41 @@ def test_an_edited_letter_is_retried_and_names_its_original_as_its_cause(
     expect(tree.nth(1)).to_contain_text("this one")
     until(lambda: endpoint.taken[-1]["data"] == {"subject": "parcel/9", "poison": False}, 10)
     assert endpoint.taken[-1]["causationid"] == original
+
+
+def test_the_overview_says_whose_dead_letters_there_are_and_leads_to_them(
+    fleet: Fleet, page: Page, endpoint: Endpoint
+) -> None:
+    endpoint.mended = False
+    page.goto(fleet.pages)
+    expect(page.locator("#live-word")).to_have_text("Live")
+    publish(fleet, {"subject": "parcel/overview", "poison": True})
+    expect(page.locator("#verdict")).to_contain_text(re.compile(r"\d+ dead letters? of .*parcels"), timeout=20_000)
+    assert page.locator("#verdict").get_attribute("data-state") != "healthy"
+    page.locator("#verdict").get_by_role("link", name="Dead letters").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Dead letters")
+    expect(page.locator("#letters")).to_contain_text("parcels")
+
+
+def test_a_services_consumer_says_how_far_it_is_and_one_that_is_not_heard_has_no_number(
+    fleet: Fleet, page: Page
+) -> None:
+    django(
+        fleet,
+        "from apps.events.models import Subscription\n"
+        "Subscription.objects.get_or_create(name='e2e-ghost', defaults=dict(kind='consumer', patterns=['e2e.#']))",
+    )
+    page.goto(f"{fleet.pages}/events/subscriptions/")
+    # It says so within ten seconds of its start, and the page is drawn anew when the feed hears of it.
+    mint = page.locator('tr[data-subscription="mint"]')
+    expect(mint.locator("td[data-label=lag]")).to_have_text(re.compile(r"^[\d,]+$"), timeout=60_000)
+    expect(mint.locator(".state")).to_have_text("active")
+    ghost = page.locator('tr[data-subscription="e2e-ghost"]')
+    expect(ghost.locator("td[data-label=lag]")).to_have_text("not heard")
+    expect(ghost.locator(".state")).to_have_text("silent")
+    page.goto(f"{fleet.pages}/events/flow/")
+    expect(page.locator(".flow-list")).to_contain_text("e2e-ghost, never heard")
+    expect(page.locator(".flow-list").get_by_role("link", name=re.compile("^mint")).first).to_be_visible()
 
 
 def test_a_letter_that_was_taken_while_its_page_was_on_its_way_is_shown_as_taken(

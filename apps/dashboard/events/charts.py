@@ -39,6 +39,7 @@ def flow(request: HttpRequest) -> HttpResponse:
             "picture": lay_out(types, takers),
             "types": sorted(types, key=lambda one: (-one.rate, one.name)),
             "takers": takers,
+            "idle": sorted(takers.keys() - {name for one in types for name in one.takers}),
             "seconds": rates.seconds,
             "rules": newest().rules,
         },

@@ -5,7 +5,7 @@ A group says it each ten seconds. One that has said nothing lately has no figure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from apps.dashboard import backlogs
 from apps.dashboard.judge.bus import BEHIND
@@ -18,35 +18,49 @@ LOOKBACK_S = 3600.0
 """Seconds for which it is known when a group was heard last."""
 AHEAD_S = 60.0
 """Seconds that its clock may be ahead."""
-EVERY_S = 9.0
+EVERY_S = 14.0
 """A metric is reported each ten seconds."""
 
 
-def groups() -> dict[str, Group]:
-    """Every group that was heard in the last hour; TelemetryAway when nobody can say."""
+def reports() -> Reports:
+    """Every group that was heard in the last hour, and what waits; TelemetryAway when nobody can say."""
     now = wall()
-    found: dict[str, dict[str, telemetry.Said]] = {}
-    for said in telemetry.last_said([LAG, PARKED, MISSING], "group", now - LOOKBACK_S, now + AHEAD_S, BEHIND):
-        found.setdefault(said.of, {})[said.metric] = said
-    return {name: _group(said) for name, said in found.items()}
+    metrics = [LAG, PARKED, MISSING, backlogs.WAITING, backlogs.OLDEST, backlogs.AWAY]
+    said = telemetry.last_said(metrics, ["group", "broker"], now - LOOKBACK_S, now + AHEAD_S, BEHIND)
+    found: dict[str, list[telemetry.Said]] = {}
+    for one in said:
+        if one.metric in (LAG, PARKED, MISSING):
+            found.setdefault(one.of, []).append(one)
+    outboxes = [one for one in said if one.metric in metrics[3:] and one.at >= now - backlogs.LATELY_S]
+    waiting = backlogs.told((one.service, one.of, one.metric, one.value) for one in outboxes)
+    return Reports({name: _group(words) for name, words in found.items()}, tuple(waiting))
 
 
-def _group(said: Mapping[str, telemetry.Said]) -> Group:
-    figures = {metric: int(one.value) for metric, one in said.items()}
-    lag = said.get(LAG)
+def _group(said: Sequence[telemetry.Said]) -> Group:
+    """What its members said, the newest first: they all measure the same."""
+    newest: dict[str, int] = {}
+    for one in said:
+        newest.setdefault(one.metric, int(one.value))
+    lag = newest.get(LAG, 0)
     return Group(
-        heard_at=max(one.at for one in said.values()),
-        lag=figures.get(LAG, 0),
-        parked=figures.get(PARKED, 0),
-        missing=figures.get(MISSING, 0),
-        behind_since=lag.below_at if lag is not None and lag.value >= BEHIND else None,
+        heard_at=said[0].at,
+        lag=lag,
+        parked=newest.get(PARKED, 0),
+        missing=newest.get(MISSING, 0),
+        behind_since=_behind_since([one for one in said if one.metric == LAG]) if lag >= BEHIND else None,
     )
 
 
+def _behind_since(lags: Sequence[telemetry.Said]) -> float:
+    """When any member last found the group to be well; if none did, when the first began to look."""
+    well = [one.below_at for one in lags if one.below_at is not None]
+    return max(well) if well else min(one.first_at for one in lags)
+
+
 def lately() -> Reports | None:
-    """The groups, for a page; None when nobody can say."""
+    """The same for a page; None when nobody can say."""
     try:
-        return Reports(groups())
+        return reports()
     except telemetry.TelemetryAway:
         return None
 
@@ -61,6 +75,6 @@ class ReportSource:
     def read(self) -> Reports:
         """TelemetryAway when ClickHouse does not answer."""
         if monotonic() >= self._due_at:
-            self._said = Reports(groups(), tuple(backlogs.waiting()))
+            self._said = reports()
             self._due_at = monotonic() + EVERY_S
         return self._said

@@ -42,42 +42,48 @@ def newest_gauges(metrics: Sequence[str], attribute: str, since: float) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a gauge says of something that several processes measure alike: the newest word on it, whoever had it.
+    """What one process last said by a gauge, at ``at``; it first spoke at ``first_at``.
 
-    ``below_at``: when it was last below the bound that was asked for, else the first word there is.
+    ``below_at``: when it last was below the bound that was asked for; None: never.
     """
 
+    service: str
     metric: str
     of: str
     value: float
     at: float
-    below_at: float
+    first_at: float
+    below_at: float | None
 
 
-def last_said(metrics: Sequence[str], attribute: str, since: float, until: float, bound: float) -> list[Said]:
-    """The newest word of each of ``metrics`` from ``since`` to ``until``, by value of ``attribute``."""
+def last_said(
+    metrics: Sequence[str], attributes: Sequence[str], since: float, until: float, bound: float
+) -> list[Said]:
+    """The newest word of each process on each of ``metrics`` between two times, by the first of ``attributes``
+    that it has; the newest first, at most 3,000."""
     found = rows(
         """
-        SELECT MetricName, Attributes[{attribute:String}] AS Of, argMax(Value, TimeUnix),
-            toUnixTimestamp64Milli(max(TimeUnix)), toUnixTimestamp64Milli(min(TimeUnix)),
-            toUnixTimestamp64Milli(maxIf(TimeUnix, Value < {bound:Float64}))
+        SELECT ServiceName, MetricName,
+            arrayFirst(one -> one != '', arrayMap(name -> Attributes[name], {attributes:Array(String)})) AS Of,
+            argMax(Value, TimeUnix), toUnixTimestamp64Milli(max(TimeUnix)) AS At,
+            toUnixTimestamp64Milli(min(TimeUnix)), toUnixTimestamp64Milli(maxIf(TimeUnix, Value < {bound:Float64}))
         FROM otel_metrics_gauge
         WHERE MetricName IN {metrics:Array(String)} AND Of != ''
             AND TimeUnix BETWEEN fromUnixTimestamp64Nano({since:Int64}) AND fromUnixTimestamp64Nano({until:Int64})
             AND Value BETWEEN 0 AND 1e15
-        GROUP BY MetricName, Of
-        ORDER BY Of, MetricName
+        GROUP BY ServiceName, MetricName, Of, ResourceAttributes['service.instance.id']
+        ORDER BY At DESC
         LIMIT 3000
         """,
         {
             "metrics": list(metrics),
-            "attribute": attribute,
+            "attributes": list(attributes),
             "since": int(since * 1e9),
             "until": int(until * 1e9),
             "bound": bound,
         },
     )
     return [
-        Said(metric, of, float(value), at / 1000, max(first, below) / 1000)
-        for metric, of, value, at, first, below in found
+        Said(service, metric, of, float(value), at / 1000, first / 1000, below / 1000 if below else None)
+        for service, metric, of, value, at, first, below in found
     ]

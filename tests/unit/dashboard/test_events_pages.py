@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -286,6 +287,15 @@ def test_a_replay_begins_with_the_part_of_the_log_that_is_looked_at(viewer: Clie
     assert "data-replay=" not in text_of(viewer, "/events/subscriptions/mint/")
     Subscription.objects.all().delete()
     assert "data-replay=" not in text_of(viewer, "/events/"), "there is nobody to replay into"
+
+
+def test_a_streams_name_stays_text_in_the_replays_button(viewer: Client, hook: Subscription) -> None:
+    name = """'"><script>alert(1)</script>"""
+    orders(1, stream=name)
+    User.objects.get(username="ann").groups.set([Group.objects.get_or_create(name=roles.OPERATOR)[0]])
+    answer = viewer.get(f"/events/streams/{quote(name, safe='')}/")
+    assert json.loads(answer.context["replay_part"])["stream"] == name
+    assert "<script>alert" not in answer.content.decode()
 
 
 def test_a_dry_run_of_a_replay_needs_nobody_to_replay_into(viewer: Client, hook: Subscription) -> None:
