@@ -45,9 +45,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         broker.end()
 
 
-@pytest.fixture(
-    params=[pytest.param(kind, marks=getattr(pytest.mark, MARKERS[kind]) if kind in MARKERS else ()) for kind in KINDS]
-)
+def param(kind: str) -> Any:
+    """A kind of broker, marked by what the machine must have for it."""
+    return pytest.param(kind, marks=getattr(pytest.mark, MARKERS[kind]) if kind in MARKERS else ())
+
+
+@pytest.fixture(params=[param(kind) for kind in KINDS])
 def broker(request: pytest.FixtureRequest, started: Callable[[str], Broker]) -> Broker:
     return started(request.param)
 

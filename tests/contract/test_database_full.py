@@ -48,3 +48,7 @@ def test_the_control_database_syncs_each_commit() -> None:
         with connection.cursor() as cursor:
             found = [cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
         assert found == ["wal", 2], "2 is FULL"
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            assert cursor.fetchone() == ("on",)

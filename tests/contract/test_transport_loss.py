@@ -34,7 +34,7 @@ from services.kit.outbox import NUMBERED, OUTBOX, SENT, Outbox
 from services.kit.parked import ORDERED, REPORTED
 from services.kit.store import Migration, Store
 from tests.brokers import Broker
-from tests.contract.test_transport_hostile import kind_of, on_kafka, on_rabbitmq
+from tests.contract.test_transport_hostile import KAFKA, kind_of, on_kafka, on_rabbitmq
 from tests.redis_server import admin_url
 from tests.signed import KEYS
 from tests.waiting import patient
@@ -184,8 +184,7 @@ async def test_what_a_broker_loses_unread_is_noticed_and_comes_once_and_in_order
     await is_whole_again(shop, lose, caplog)
 
 
-@pytest.mark.kafka
-@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+@KAFKA
 async def test_what_leaves_a_log_unread_is_noticed_and_comes_once_and_in_order(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:

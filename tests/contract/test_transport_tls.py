@@ -221,10 +221,9 @@ async def test_plain_text_to_a_tls_port_and_tls_to_a_plain_one_are_told_apart(br
     assert "speaks no TLS at this port" in said, said
 
 
+@pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_kafka_takes_a_login_by_each_mechanism(broker: Secured, files: Files, mechanism: str) -> None:
-    if broker.scheme != "kafkas":
-        return
     await carries(broker.url(files.authority.file, more=f"sasl={mechanism}"))
     said = await refusal(broker.url(files.authority.file, login="ann:wrong", more=f"sasl={mechanism}"))
     assert "does not take this user and password" in said, said
