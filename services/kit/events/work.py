@@ -86,6 +86,8 @@ class Work:
         self._wake = asyncio.Event()
         self._lost = False
         self._settled: list[Delivery] = []
+        self._refused = False
+        """The bus took no acknowledgement the last time; said once."""
         self.held = 0
         self.task: asyncio.Task[None]
 
@@ -220,9 +222,12 @@ class Work:
         try:
             await self._subscription.ack(settled)
         except TransportAway as error:
-            log.warning("%s can't acknowledge: %s", self._consumer.group, error)
+            if not self._refused:
+                log.warning("%s can't acknowledge: %s", self._consumer.group, error)
+            self._refused = True
             self._settled = settled + self._settled
             return
+        self._refused = False
         self._release(len(settled))
 
     def _release(self, count: int) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import msgspec
 import redis.asyncio
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisSilent
 
 from ..retry import Backoff
@@ -26,9 +25,8 @@ from . import redis_scripts as scripts
 from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, TransportError, Wanted, read
 from .hands import Hands
 from .redis_wire import (
-    AWAY,
+    ANY,
     DEAD_PREFIX,
-    GONE,
     GROUPS,
     LEASE_PREFIX,
     MEMBERS_PREFIX,
@@ -99,7 +97,7 @@ class Reading:
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._join_topics()
-        except AWAY as error:
+        except ANY as error:
             self._says_away(error)
 
     async def close(self) -> None:
@@ -113,7 +111,7 @@ class Reading:
             async with asyncio.timeout(ANSWER_S):
                 await self._release(keys=leases, args=[self._me])
                 await self._client.zrem(MEMBERS_PREFIX + self._group, self._me)
-        except (RedisError, *GONE) as error:
+        except ANY as error:
             log.warning("Group %s: leases are not given back but run out: %s", self._group, error)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -126,7 +124,7 @@ class Reading:
                 if self._tries:
                     log.warning("Group %s reads again.", self._group)
                 self._tries = 0
-            except (RedisError, *GONE) as error:
+            except ANY as error:
                 if self._closed.is_set():
                     break
                 self._says_away(error)
@@ -371,7 +369,7 @@ class Reading:
                     keys=[MEMBERS_PREFIX + self._group, *map(self._lease_of, places)],
                     args=[self._me, self._lease_ms, ""],
                 )
-        except AWAY as error:
+        except ANY as error:
             raise away(error) from None
         for place, still in zip(places, mine, strict=True):
             if not still:
@@ -393,7 +391,7 @@ class Reading:
             try:
                 async with asyncio.timeout(ANSWER_S):
                     answers = await self._ack(keys=keys, args=[self._me, self._group, *args])
-            except AWAY as error:
+            except ANY as error:
                 raise away(error) from None
             for (place, acked), answer in zip(some.items(), answers, strict=True):
                 self._settled(place, acked, answer)
@@ -434,7 +432,7 @@ class Reading:
                     keys=[stream_of(place), self._lease_of(place), DEAD_PREFIX + self._group],
                     args=[self._me, self._group, delivery.position, DEAD_KEEP, *chain(*fields.items())],
                 )
-        except AWAY as error:
+        except ANY as error:
             raise away(error) from None
         self._counts.lost += max(int(answer), 0)
         self._settled(place, [delivery], int(answer))
@@ -447,7 +445,7 @@ class Reading:
                 await self._join_topics()
                 streams = [stream_of(place) for topic in self._joined for place in places_of(topic)]
                 await self._seek(keys=streams, args=[self._group, after(start)])
-        except AWAY as error:
+        except ANY as error:
             raise away(error) from None
         self._hands.clear()
         for place in self._hands.places:

@@ -38,6 +38,7 @@ from .base import (
 )
 from .redis_reading import Reading
 from .redis_wire import (
+    ANY,
     AWAY,
     AWAY_WORDS,
     GONE,
@@ -193,7 +194,7 @@ class RedisStreams:
         try:
             async with asyncio.timeout(ANSWER_S):
                 names: Any = await self._client.hkeys(GROUPS)
-        except AWAY as error:
+        except ANY as error:
             raise away(error) from None
         return {name.decode() for name in names}
 
@@ -210,7 +211,7 @@ class RedisStreams:
                         unread = row["lag"] if row["lag"] is not None else await self._unread(place, row)
                         found[f"{place[0]}/{place[1]}"] = int(row["pending"]) + unread
                 return found
-        except AWAY as error:
+        except ANY as error:
             raise away(error) from None
 
     async def _unread(self, place: Place, row: dict[str, Any]) -> int:

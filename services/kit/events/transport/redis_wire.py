@@ -10,8 +10,10 @@ import redis.asyncio
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisGone
@@ -38,9 +40,19 @@ FALSE: Final = frozenset({"0", "f", "false", "n", "no"})
 
 GONE = (RedisGone, RedisSilent, TimeoutError, OSError)
 """Redis does not answer."""
-AWAY = (*GONE, OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
-"""Errors of the server as a whole, not of one command: gone, full, read-only, failing over."""
-AWAY_WORDS = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING")
+AWAY = (
+    *GONE,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ClusterDownError,
+    MasterDownError,
+    TryAgainError,
+    NoPermissionError,
+)
+"""Errors of the server as a whole, not of one command: gone, full, read-only, failing over, with no rights for us."""
+AWAY_WORDS = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ", "NOPERM", "NOAUTH")
+ANY = (RedisError, TimeoutError, OSError)
+"""Of a command of ours about the group: whatever its error is, it may be asked again."""
 
 
 @dataclass(slots=True)
