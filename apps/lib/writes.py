@@ -23,6 +23,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
+from apps.lib.conditional import Conditional
 from apps.lib.models import IdempotentWrite
 from apps.lib.rest import name_the_actor
 from services.kit.problem import Problem, Refused
@@ -39,11 +40,12 @@ class ChangeRefused(Exception):
         self.message, self.field = message, field
 
 
-class AtomicWrites:
+class AtomicWrites(Conditional):
     """Mixin of API views: every unsafe request is one transaction, and ``Idempotency-Key`` makes a repeat harmless.
 
     The same key with the same body gives the first answer again for a day; with another body it is
     refused (422). Only what succeeded is remembered: a refused write changed nothing and may be tried again.
+    ``If-Match`` is honoured, as Conditional says.
     """
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:

@@ -21,6 +21,7 @@ from apps.events.schemas.serializers import (
     SchemaVersionSerializer,
 )
 from apps.lib.rest import Pages, name_the_actor
+from apps.lib.writes import AtomicWrites
 from services.kit.events.schema import SchemaError, uri
 from services.kit.problem import Problem, Refused
 
@@ -41,7 +42,9 @@ class Newest(Pages):
     retrieve=extend_schema(summary="Get a type of events", tags=["events"], parameters=[NAME]),
     partial_update=extend_schema(summary="Set what new versions must keep to", tags=["events"], parameters=[NAME]),
 )
-class EventTypeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[EventType]):
+class EventTypeViewSet(
+    AtomicWrites, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[EventType]
+):
     """Types of events, who publishes and who consumes them."""
 
     queryset = EventType.objects.all()
@@ -58,7 +61,6 @@ class EventTypeViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
 
     def partial_update(self, request: Any, name: str) -> Response:
         """Admins may do this."""
-        name_the_actor(request.user)
         asked = self.get_serializer(self.get_object(), data=request.data, partial=True)
         asked.is_valid(raise_exception=True)
         row = asked.instance
