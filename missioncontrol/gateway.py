@@ -1,8 +1,9 @@
 """The gateway process: ``python -m missioncontrol.gateway`` reads the environment and starts the workers.
 
 No Django here. Variables: MC_HOST, MC_GATEWAY_PORT, MC_GATEWAY_WORKERS, MC_TRUSTED_PROXIES (addresses or
-CIDR blocks whose forwarding fields are believed), MC_GATEWAY_CONNECTIONS (per worker), MC_GATEWAY_TLS_CERT,
-MC_GATEWAY_TLS_KEY, MC_GATEWAY_TLS_CLIENT_CA, REDIS_URL, OTEL_EXPORTER_OTLP_ENDPOINT and ..._HEADERS.
+CIDR blocks whose forwarding fields are believed), MC_GATEWAY_CONNECTIONS (per worker),
+MC_GATEWAY_HANG_SECONDS, MC_GATEWAY_TLS_CERT, MC_GATEWAY_TLS_KEY,
+MC_GATEWAY_TLS_CLIENT_CA, REDIS_URL, OTEL_EXPORTER_OTLP_ENDPOINT and ..._HEADERS.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def main() -> int:
     try:
         chosen = settings()
         port = env.port("MC_GATEWAY_PORT", 8080)
+        hang_s = env.integer("MC_GATEWAY_HANG_SECONDS", 30, low=2)
         if "--check" in sys.argv[1:]:
             return 0
         lock = chosen.home / f"parent-{port}.lock"
@@ -102,10 +104,14 @@ def main() -> int:
         return 2
 
     async def serve(socket_: socket.socket, stop: asyncio.Event, serving: Callable[[], object]) -> None:
-        await Gateway(chosen).serve(socket_, stop, serving)
+        gateway = Gateway(chosen)
+        if parent.after_hang:
+            gateway.worker.metrics.count("mc.gateway.workers.hung")
+        await gateway.serve(socket_, stop, serving)
 
     argv = [sys.executable, "-m", "missioncontrol.gateway"]
-    return Parent(listener, chosen.workers, serve, reign, argv, kept=given is not None).run()
+    parent = Parent(listener, chosen.workers, serve, reign, argv, kept=given is not None, hang_s=hang_s)
+    return parent.run()
 
 
 if __name__ == "__main__":

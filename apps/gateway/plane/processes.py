@@ -3,6 +3,8 @@
 The socket outlives any worker: one that dies takes with it only what it had in flight, the connections still in
 the queue go to the others. Workers are forks, so they share the memory of what was imported before.
 
+A worker that hangs is ended, and another takes its place (pulse.py).
+
 SIGTERM and SIGINT drain. SIGUSR2 begins anew, with the code and the settings of now: the parent becomes its next image
 in place, and the old workers serve until the new ones do (handover.py).
 """
@@ -27,6 +29,7 @@ from typing import Any
 import uvloop
 
 from apps.gateway.plane.handover import Reign, become
+from apps.gateway.plane.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +64,28 @@ class Parent:
     """Starts, watches, replaces and stops workers.
 
     ``kept``: the socket was handed to us and is there for the next parent too, so workers that lose this one serve on.
-    ``argv`` is what the parent becomes on SIGUSR2; with ``--check`` behind it, it must end with 0 first.
+    ``argv`` is what the parent becomes on SIGUSR2; with ``--check`` behind it, it must end with 0 first. A worker that
+    gives no sign of life for ``hang_s`` seconds is killed.
     """
 
     def __init__(
-        self, listener: socket.socket, workers: int, serve: Serve, reign: Reign, argv: list[str], *, kept: bool
+        self,
+        listener: socket.socket,
+        workers: int,
+        serve: Serve,
+        reign: Reign,
+        argv: list[str],
+        *,
+        kept: bool,
+        hang_s: float,
     ) -> None:
         self._listener = listener
         self._count = workers
+        self._pulse = Pulse(workers, hang_s)
+        self._places: dict[int, int] = {}
+        self._hung: set[int] = set()
+        self.after_hang = False
+        """In a worker: it takes the place of one that hung."""
         self._serve = serve
         self._reign = reign
         self._argv = argv
@@ -93,7 +110,8 @@ class Parent:
         for _ in range(self._count):
             self._spawn()
         while not self._signals:
-            self._wait(None if self._reign.held or self._serving < self._count else 0.05)
+            self._wait(self._pulse.every_s if self._reign.held or self._serving < self._count else 0.05)
+            self._end_hung()
             self._reap(replace=True)
             if self._serving >= self._count:
                 self._reign.take()
@@ -128,22 +146,33 @@ class Parent:
         signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPS, signal.SIGUSR2))
         become(self._argv, self._listener)
 
-    def _spawn(self) -> None:
+    def _end_hung(self) -> None:
+        for pid, seconds in self._pulse.silent(self._places).items():
+            if pid not in self._hung:
+                self._hung.add(pid)
+                log.error("Gateway worker %d has given no sign of life for %.0f s and is killed", pid, seconds)
+            os.kill(pid, signal.SIGKILL)  # not reaped yet, so it is nobody else's number
+
+    def _spawn(self, *, after_hang: bool = False) -> None:
+        place = min(set(range(self._count)) - set(self._places.values()))
+        self._pulse.beat(place)
         pid = os.fork()
         if pid == 0:
-            self._become_worker()
+            self.after_hang = after_hang
+            self._become_worker(place)
         self._born[pid] = time.monotonic()
+        self._places[pid] = place
 
-    def _become_worker(self) -> None:
+    def _become_worker(self, place: int) -> None:
         """The child's whole life; never returns. A fault unwinds to the interpreter, which shows it and exits 1."""
         os.close(self._watch)
         self._reign.forget()
         for number in (*STOPS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        uvloop.run(self._work())
+        uvloop.run(self._work(place))
         sys.exit(0)
 
-    async def _work(self) -> None:
+    async def _work(self, place: int) -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in STOPS:
@@ -154,8 +183,15 @@ class Parent:
         # Exchanges are freed by reference counts; the collector is for the rest, and may come seldom.
         gc.set_threshold(50_000, 20, 50)
         alone = loop.create_task(self._outlive(orphaned, stop), name="outlive")
+        beating = loop.create_task(self._beat(place), name="pulse")
         await self._serve(self._listener, stop, lambda: os.write(self._tell, b"."))
         alone.cancel()
+        beating.cancel()
+
+    async def _beat(self, place: int) -> None:
+        while True:
+            self._pulse.beat(place)
+            await asyncio.sleep(self._pulse.every_s)
 
     def _stay(self) -> None:
         self._kept = True
@@ -182,13 +218,16 @@ class Parent:
             if pid == 0:
                 return
             born = self._born.pop(pid, None)
+            self._places.pop(pid, None)
+            hung = pid in self._hung
+            self._hung.discard(pid)
             # Those whom we don't know are a former image's, and have given way.
             if born is None or not replace or self._signals:
                 continue
             log.error("Gateway worker %d ended (%s); another takes its place", pid, os.waitstatus_to_exitcode(status))
             if time.monotonic() - born < QUICK_DEATH:
                 time.sleep(QUICK_DEATH)
-            self._spawn()
+            self._spawn(after_hang=hung)
 
     def _stop(self) -> int:
         heard = self._signals
