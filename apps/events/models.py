@@ -359,7 +359,9 @@ class OutboxMessage(models.Model):
     shard = models.PositiveSmallIntegerField()
     partition_key = models.CharField(max_length=MAX_EVENT_STREAM)
     attempts = models.PositiveIntegerField(default=0)
-    next_at = models.DateTimeField()
+    next_at = models.DateTimeField(
+        null=True, blank=True, help_text="Of one that the bus did not take: not before then again."
+    )
     sent_at = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=500, blank=True)
 
@@ -367,6 +369,11 @@ class OutboxMessage(models.Model):
         ordering = ["event_id"]
         indexes = [
             models.Index(fields=["event"], name="outbox_waiting", condition=models.Q(sent_at__isnull=True)),
+            models.Index(
+                fields=["next_at"],
+                name="outbox_put_off",
+                condition=models.Q(sent_at__isnull=True, next_at__isnull=False),
+            ),
             models.Index(fields=["sent_at"], name="outbox_sent", condition=models.Q(sent_at__isnull=False)),
         ]
 

@@ -21,8 +21,6 @@ from services.kit.events.outbox import MAX_TYPES, Backlog, Row, Settlement, Wait
 
 LEASE_S = 30.0
 """Longer than a batch can take with a broker that answers late: publishing gives up after 5 s."""
-LOOK_AHEAD = 2000
-"""How far into the backlog a claim looks for shards with work."""
 
 DATA, EXTENSIONS = CARRIED.index("data"), CARRIED.index("extensions")
 # What is JSON is left as text: msgspec reads it in a tenth of the time.
@@ -42,15 +40,11 @@ def prepare() -> None:
 def claim(holder: str, now: float, limit: int) -> list[Row]:
     """Lease what shards have events due and send nobody else's; up to ``limit`` events, in order."""
     at = datetime.fromtimestamp(now, UTC)
-    rows = waiting()
-    if not rows.filter(next_at__lte=at).exists():
+    due = waiting().filter(Q(next_at=None) | Q(next_at__lte=at))
+    if not due.exists():
         return []
     free = OutboxShard.objects.filter(Q(holder="") | Q(until__lt=at) | Q(holder=holder))
-    ahead = (
-        rows.filter(next_at__lte=at, shard__in=free.values("shard"))
-        .order_by("event_id")
-        .values_list("shard", flat=True)[:LOOK_AHEAD]
-    )
+    ahead = due.filter(shard__in=free.values("shard")).order_by("event_id").values_list("shard", flat=True)[:limit]
     shards = set(ahead)
     if not shards:
         return []
@@ -58,8 +52,8 @@ def claim(holder: str, now: float, limit: int) -> list[Row]:
     held = OutboxShard.objects.filter(holder=holder, until__gt=at).values("shard")
     # A key whose earlier event waits for its next try holds back the later ones: order before speed.
     # There may be as many as there are keys: the database keeps them to itself.
-    blocked = rows.filter(shard__in=held, next_at__gt=at).values("partition_key")
-    ready = rows.filter(shard__in=held, next_at__lte=at).exclude(partition_key__in=blocked)
+    blocked = waiting().filter(shard__in=held, next_at__gt=at).values("partition_key")
+    ready = due.filter(shard__in=held).exclude(partition_key__in=blocked)
     claimed = [_row(*columns) for columns in ready.order_by("event_id").values_list("pk", "attempts", *COLUMNS)[:limit]]
     if not claimed:
         release(holder)

@@ -136,7 +136,7 @@ def _write(events: Sequence[tuple[Any, ...]], data: Sequence[bytes], at: datetim
         cursor.executemany(
             INSERT_WAITING,
             [
-                (row[0], row[TYPE].partition(".")[0], shards[row[STREAM]], row[STREAM], 0, due, None, "")
+                (row[0], row[TYPE].partition(".")[0], shards[row[STREAM]], row[STREAM], 0, None, None, "")
                 for row in events
             ],
         )

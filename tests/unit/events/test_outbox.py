@@ -79,6 +79,11 @@ def test_a_refused_event_waits_and_holds_back_its_key_but_no_other() -> None:
     assert [row.position for row in outbox.claim("one", now() + 400, 100)] == [first, later, newest]
 
 
+def test_a_publisher_whose_clock_is_ahead_is_not_waited_for() -> None:
+    ahead = publish(TYPE, {}, stream="k").pk
+    assert [row.position for row in outbox.claim("one", now() - 3600, 100)] == [ahead]
+
+
 def test_an_overtaken_relay_does_not_unsend() -> None:
     event = publish(TYPE, {}, stream="k").pk
     outbox.claim("slow", now(), 100)
