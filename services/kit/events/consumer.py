@@ -14,13 +14,14 @@ import contextlib
 import logging
 import random
 from collections.abc import Collection, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from msgspec.structs import replace
 from opentelemetry import metrics
 
 from ..checks import Unwell
 from . import patterns as types
+from .acks import Settles, Together
 from .cloudevent import CloudEvent, EventError, encode
 from .condition import Condition
 from .inbox import Inbox
@@ -30,7 +31,7 @@ from .reporting import COMMANDS, Reporter, Rows, read_command
 from .retry import Away, Backoff
 from .signing import Keys
 from .transport.base import Delivery, Place, Start, Subscription, Transport, TransportAway, read
-from .work import Fetched, Settles, Work, consumed
+from .work import Fetched, Work, consumed
 
 log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
@@ -210,7 +211,7 @@ class Consumer:
     # -- reading -----------------------------------------------------------------------------------
 
     async def _read(self, subscription: Subscription, parts: asyncio.TaskGroup) -> None:
-        tries = 0
+        tries, settles = 0, Together(subscription)
         while not self.stopping.is_set():
             self.room.clear()
             if self.in_hand >= IN_HAND:
@@ -229,7 +230,7 @@ class Consumer:
             for delivery in found or []:
                 places.setdefault(delivery.place, []).append(self._proven(delivery))
             for place, deliveries in places.items():
-                self._work_at(place, subscription, parts).add(deliveries)
+                self._work_at(place, settles, parts).add(deliveries)
 
     def _work_at(self, place: Place, subscription: Settles, parts: asyncio.TaskGroup) -> Work:
         work = self._lanes.get(place)

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from opentelemetry import metrics
 
+from .acks import Settles
 from .cloudevent import CloudEvent
 from .condition import Condition
 from .inbox import Inbox
@@ -30,16 +31,6 @@ BATCH: Final = 64
 AWAY_S: Final = 0.5
 """Before a partition is tried again whose database or bus did not answer."""
 ACK_AGAIN_S: Final = 0.5
-
-
-class Settles(Protocol):
-    """Where deliveries came from, and are given an end: a Subscription, or who fetched them."""
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """They are dealt with."""
-
-    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        """It is not to be kept here."""
 
 
 class Fetched:

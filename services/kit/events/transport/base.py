@@ -32,6 +32,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+import msgspec
+
 from .. import patterns as types
 from ..cloudevent import MAX_DATA, CloudEvent, EventError, decode
 
@@ -89,8 +91,7 @@ class Outgoing:
         return self.key or self.event.partition_key
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One entry in the hands of one member."""
 
     topic: str

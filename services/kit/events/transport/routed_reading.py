@@ -11,8 +11,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from ..routing import Routes
 from .base import Delivery, Place, Start, Subscription, Transport, TransportAway
