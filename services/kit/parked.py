@@ -55,6 +55,10 @@ FORGED: Final = "forged"
 """Kinds of rows that no handler ever sees: an entry that is no event, and an event that is not of whom it says."""
 DIED: Final = "ProcessDied"
 BEHIND: Final = "Behind"
+FREED: Final = text(
+    "INSERT INTO freed (consumer, source, event_id, how, at, parked_id, changed, first_at) "
+    "VALUES (:group, :source, :id, :how, :now, :row, :changed, :first_at)"
+)
 CHANGED: Final = "changed = changed + CASE WHEN told < changed THEN 1 ELSE 0 END"
 """It need not be told; but what is told anyway is another thing now, and has another number."""
 AGAIN: Final = Backoff(first_s=60.0, most_s=3600.0)
@@ -168,10 +172,7 @@ class ParkedRows:
 
     def _freed(self, connection: Connection, row: Row[Any], how: str) -> None:
         connection.execute(
-            text(
-                "INSERT INTO freed (consumer, source, event_id, how, at, parked_id, changed, first_at) "
-                "VALUES (:group, :source, :id, :how, :now, :row, :changed, :first_at)"
-            ),
+            FREED,
             {
                 "group": self._group,
                 "source": row.source,
@@ -271,9 +272,10 @@ class ParkedRows:
             "at": row.at,
             "row": row.parked_id,
             "changed": row.changed,
-            "first_at": row.first_at,
+            # One that is not known, or ended before rows were counted, is the newest by when it ended.
+            "first_at": row.first_at or row.at,
         }
-        name = f"{row.source}\x1f{row.event_id}\x1f{row.parked_id}\x1f{row.first_at}"
+        name = f"{row.source}\x1f{row.event_id}\x1f{row.parked_id}\x1f{row.first_at or row.at}"
         return Report(RESOLVED, name, row.at, data, row.id, row.changed)
 
     async def told(self, reports: Sequence[Report]) -> None:
@@ -302,6 +304,7 @@ class ParkedRows:
                 {"group": self._group, "source": source, "id": event_id},
             ).first()
             if row is None:
+                self._has_not(connection, source, event_id)
                 continue
             count += 1
             if command.type == REDRIVE:
@@ -312,6 +315,13 @@ class ParkedRows:
             elif command.replacement is not None:
                 self._replace(connection, row, command.replacement)
         return count
+
+    def _has_not(self, connection: Connection, source: str, event_id: str) -> None:
+        """Whoever asks takes it for parked: what was told of its end is lost, or the row is. So it is told again."""
+        what = {"group": self._group, "source": source, "id": event_id}
+        had = text("SELECT 1 FROM inbox WHERE consumer = :group AND source = :source AND event_id = :id")
+        how = "unknown" if connection.execute(had, what).first() is None else "handled"
+        connection.execute(FREED, what | {"how": how, "now": time.time(), "row": 0, "changed": 0, "first_at": 0.0})
 
     def _retry(self, connection: Connection, row: Row[Any]) -> None:
         """Tried at once, when it is the head of its key; what ended processes may do so again."""

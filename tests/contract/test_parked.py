@@ -114,6 +114,24 @@ async def test_each_change_has_a_greater_number_than_the_one_before_and_the_end_
     assert numbers == sorted(set(numbers)) and len({number[:2] for number in numbers}) == 1
 
 
+async def test_a_word_about_what_is_not_there_is_answered(store: Store) -> None:
+    failures: dict[str, Exception] = {"a1": ValueError("no")}
+    inbox = SqlInbox(store, "g", failing(failures))
+    await inbox.handle(deliveries("b1"), careful=False)
+    assert await inbox.rows.obey(Command(REDRIVE, of("b1", "never"))) == 0
+    await inbox.park(park(delivery("a1")))
+    first = await inbox.rows.untold(9)
+    assert [(one.data["event_id"], one.data.get("how")) for one in first] == [
+        ("a1", None),
+        ("b1", "handled"),
+        ("never", "unknown"),
+    ]
+    assert await inbox.rows.obey(Command(DISCARD, of("never"))) == 0
+    said = await tell(inbox)
+    assert [data["event_id"] for _, data in said] == ["a1", "b1", "never", "never"]
+    assert len({(data["event_id"], data["first_at"]) for _, data in said}) == 4, "another answer has another name"
+
+
 async def test_what_is_no_event_is_told_with_its_text(store: Store) -> None:
     inbox = SqlInbox(store, "g", failing({}))
     odd = Delivery("t", 3, "7-0", 1, b"\x00\xff{", None, "not JSON")

@@ -6,6 +6,7 @@ once, in the transaction of the row that says so (apps.events.subscriptions.hand
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,8 +24,9 @@ from services.kit.events import patterns
 from services.kit.events.reporting import PARKED, RESOLVED, STARTED
 from services.kit.events.retry import Permanent
 
+log = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
-refused = meter.create_counter("mc.letters.refused", description="Reports of groups that there was no room for")
+refused = meter.create_counter("mc.letters.refused", description="Reports of parked events refused, by reason")
 
 TYPES: Final = (STARTED, PARKED, RESOLVED)
 GROUP: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -32,29 +34,38 @@ MOST_GROUPS: Final = 1000
 """Subscriptions that are services' at most; each key of a service may name but its own group."""
 MAX_PATTERNS: Final = 100
 MAX_BODY: Final = 64 * 1024
+NOTES: Final = {"unknown": "The service has no such row (any more), and did not handle it."}
 REASONS: Final = {"ProcessDied": "process_died", "odd": "odd", "forged": "forged", "Unfit": "schema", "Behind": ""}
 """Classes by the kind that a service names; whatever else a handler raised is ``handler``."""
 
 State = DeadLetter.State
 
 
-class TooMany(Exception):
+class TooMany(Permanent):
     """One more group than there may be."""
 
 
 def handle(event: Event) -> None:
-    """Take one report; Permanent for one that nobody could have meant."""
+    """Take one report. One that nobody could have meant is counted and shown: a letter for it would hold up what its
+    service reports after it, and there may be any number of them."""
+    try:
+        _take(event)
+    except Permanent as error:
+        why = "no_room" if isinstance(error, TooMany) else "unclear"
+        refused.add(1, {"reason": why})
+        log.debug("A report of %s (event %s) was refused: %s", event.source, event.event_id, error)
+        rows = Subscription.objects.filter(name=HANDLER.name)
+        rows.update(failed=F("failed") + 1, last_error=bounded(f"{event.event_id}: {error}", MAX_ERROR))
+
+
+def _take(event: Event) -> None:
     data = event.data if isinstance(event.data, dict) else {}
     group = data.get("group")
     if not isinstance(group, str) or not GROUP.fullmatch(group):
         raise Permanent("The report names no group that could be a subscription's.")
     if event.source != group:
         raise Permanent(f"{event.source} reports about {group}: a group is believed about itself alone.")
-    try:
-        subscription = _subscription(group)
-    except TooMany as error:
-        _refused(str(error))
-        return
+    subscription = _subscription(group)
     with transaction.atomic():
         queue.hold(subscription.pk)
         if event.type == STARTED:
@@ -74,13 +85,6 @@ def _subscription(group: str) -> Subscription:
     if found.kind != Subscription.Kind.CONSUMER:
         raise Permanent(f"There is a subscription {group} that is no service's.")
     return found
-
-
-def _refused(why: str) -> None:
-    """No letter for each: a group that there is no room for may go on and on."""
-    refused.add(1)
-    rows = Subscription.objects.filter(name=HANDLER.name)
-    rows.update(odd=F("odd") + 1, last_error=bounded(why, MAX_ERROR))
 
 
 def _started(subscription: Subscription, data: dict[str, Any], at: datetime) -> None:
@@ -190,7 +194,8 @@ def _moment(value: Any) -> datetime:
 
 
 def _resolved(subscription: Subscription, data: dict[str, Any], report: Event) -> None:
-    state = State.DISCARDED if data.get("how") == "discarded" else State.RESOLVED
+    how = data.get("how")
+    state = State.DISCARDED if how in {"discarded", "unknown"} else State.RESOLVED
     try:
         at, stamp = _moment(data["at"]), _stamp(data, "at")
         source, event_id = _text(data, "source", MAX_IDENTITY), _text(data, "event_id", MAX_IDENTITY, needed=True)
@@ -216,7 +221,7 @@ def _resolved(subscription: Subscription, data: dict[str, Any], report: Event) -
             closed_at=at,
             **told,
         )
-    elif not queue.close(letter, state, at.timestamp(), **told):
+    elif not queue.close(letter, state, at.timestamp(), **told, note=letter.note or NOTES.get(str(how), "")):
         # Somebody ended it here, before the service had its way.
         DeadLetter.objects.filter(pk=letter.pk).update(state=state, closed_at=at, **told)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 REDRIVING = "redriving"
+ENDS = {"resolved", "discarded"}
 
 
 class Stamp(NamedTuple):
@@ -59,8 +60,9 @@ def parked(known: Known | None, stamp: Stamp, state: str, attempts: int, *, died
 
 
 def ended(known: Known | None, stamp: Stamp, state: str) -> Change | None:
-    """The service has dealt with the event (``resolved`` or ``discarded``); None when that is nothing new."""
-    if known is not None and not _newer(stamp, known.stamp):
+    """The service has dealt with the event (``resolved`` or ``discarded``); None when that is nothing new. Without a
+    row it only says that it has none."""
+    if known is not None and (not _newer(stamp, known.stamp) or (not stamp.row and known.state in ENDS)):
         return None
     return Change(state)
 

@@ -10,9 +10,9 @@ from apps.events.actions import publish
 from apps.events.letters import actions, editing, mirror, queries
 from apps.events.letters.models import DeadLetter
 from apps.events.models import Event, Subscription
+from apps.events.subscriptions import handlers, store
 from services.kit.events.cloudevent import decode
 from services.kit.events.reporting import DISCARD, PARKED, REDRIVE, REPLACE, RESOLVED, STARTED
-from services.kit.events.retry import Permanent
 from services.kit.problem import Refused
 from tests.unit.events.letters.delivery import numbered, published, work
 
@@ -36,7 +36,11 @@ def report(kind: str, data: dict[str, Any]) -> None:
 
 
 def parked(event: Event, **changes: Any) -> None:
-    said = {
+    report(PARKED, facts(event) | changes)
+
+
+def facts(event: Event) -> dict[str, Any]:
+    return {
         "source": event.source,
         "event_id": event.event_id,
         "type": event.type,
@@ -54,7 +58,6 @@ def parked(event: Event, **changes: Any) -> None:
         "state": "failed",
         "body": "",
     }
-    report(PARKED, said | changes)
 
 
 def said(type: str) -> list[dict[str, Any]]:
@@ -113,17 +116,60 @@ def test_odd_entries_and_what_ended_the_process_are_letters_too() -> None:
         ("mint", {"group": "mint", "event_id": "1", "partition": 1, "tries": 1, "state": "failed", "first_at": 1e300}),
     ],
 )
-def test_a_report_that_nobody_could_mean_is_refused_for_good(source: str, data: dict[str, Any]) -> None:
+def test_a_report_that_nobody_could_mean_is_counted_and_shown_and_makes_no_letter(
+    source: str, data: dict[str, Any]
+) -> None:
+    ours = Subscription.objects.create(name="letters", kind="internal")
     event = publish(PARKED, data, source=source)
-    with pytest.raises(Permanent):
-        mirror.handle(event)
+    mirror.handle(event)
+    ours.refresh_from_db()
     assert not DeadLetter.objects.exists()
+    assert ours.failed == 1 and ours.last_error.startswith(event.event_id)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_report_that_nobody_could_mean_holds_up_none_that_follows_it() -> None:
+    handlers.ensure()
+    parked_one = published("a")
+    publish(PARKED, {"group": "mint", "state": "failed"}, source="mint", stream="mint")
+    data = {"group": "mint", **facts(parked_one)}
+    publish(PARKED, data, source="mint", stream="mint")
+    numbered()
+    row = Subscription.objects.get(name="letters")
+    Subscription.objects.filter(pk=row.pk).update(holder="test")
+    step = handlers.step(row, "test", mirror.HANDLER, store.Tail(), row.position)
+    assert step.failed == 0
+    [letter] = DeadLetter.objects.all()
+    assert (letter.subscription.name, letter.event_id) == ("mint", parked_one.event_id)
 
 
 def test_a_service_can_not_take_the_name_of_a_webhook() -> None:
-    Subscription.objects.create(name="mint", kind="webhook")
-    with pytest.raises(Permanent, match="no service's"):
-        report(STARTED, {"patterns": ["#"]})
+    ours = Subscription.objects.create(name="letters", kind="internal")
+    hook = Subscription.objects.create(name="mint", kind="webhook")
+    report(STARTED, {"patterns": ["#"]})
+    ours.refresh_from_db()
+    hook.refresh_from_db()
+    assert "no service's" in ours.last_error and (hook.kind, hook.patterns) == ("webhook", [])
+
+
+@pytest.mark.parametrize(("how", "state", "succeeded"), [("handled", "resolved", 1), ("unknown", "discarded", 0)])
+def test_a_letter_whose_end_was_lost_ends_when_the_service_says_that_it_has_it_not(
+    how: str, state: str, succeeded: int
+) -> None:
+    event = published("a")
+    parked(event, row=7, changed=2)
+    job = actions.redrive(Subscription.objects.get(name="mint"), {}, actor="ann")
+    work()
+    said = {"source": event.source, "event_id": event.event_id, "row": 0, "changed": 0}
+    report(RESOLVED, said | {"how": how, "at": AT + 99, "first_at": AT + 99})
+    letter = DeadLetter.objects.get()
+    assert letter.state == state and ("no such row" in letter.note) == (how == "unknown")
+    work()
+    job.refresh_from_db()
+    assert (job.state, job.succeeded) == ("done", succeeded)
+    # Said of one that is closed it changes nothing: somebody may have asked twice.
+    report(RESOLVED, said | {"how": "unknown", "at": AT + 120, "first_at": AT + 120})
+    assert DeadLetter.objects.get().state == state
 
 
 def test_a_redrive_is_a_word_to_the_service_and_ends_with_its_report() -> None:

@@ -181,4 +181,4 @@ def test_groups_without_end_are_bounded_counted_and_shown(monkeypatch: pytest.Mo
         mirror.handle(Event(type=STARTED, source=f"g{number}", data=data, time=mirror._moment(AT), position=1))
     assert Subscription.objects.filter(kind="consumer").count() == 3
     ours = Subscription.objects.get(name="letters")
-    assert ours.odd == 3 and "no room for 'g4'" in ours.last_error
+    assert ours.failed == 3 and "no room for 'g4'" in ours.last_error
