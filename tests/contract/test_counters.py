@@ -69,6 +69,7 @@ def test_a_gauge_is_what_it_said_last_and_nothing_that_is_old(clickhouse: Client
     found = queries.newest_gauges([backlogs.WAITING], "broker", now - 120)
     assert [(one.service, one.of, one.value) for one in found] == [("covenant", "kafka", 7), ("covenant", "redis", 0)]
     [row] = backlogs.waiting()
+    say("s" * 200, "one", "buy now at example.org", now - 5, 7)
     assert [row] == list(groups.reports().waiting)
     assert (row.publisher, row.broker, row.events, row.away) == ("covenant", "kafka", 7, False)
 

@@ -12,12 +12,15 @@ from apps.dashboard.judge.bus import BEHIND
 from apps.dashboard.judge.readings import Group, Reports
 from apps.lib.clock import monotonic, wall
 from apps.telemetry import queries as telemetry
+from services.kit.env import BROKERS
 
 LAG, PARKED, MISSING = "mc.bus.lag", "mc.bus.parked", "mc.bus.missing"
 LOOKBACK_S = 3600.0
 """Seconds for which it is known when a group was heard last."""
 AHEAD_S = 60.0
 """Seconds that its clock may be ahead."""
+LONGEST = 64
+"""Characters of a publisher's name."""
 EVERY_S = 14.0
 """A metric is reported each ten seconds."""
 
@@ -32,7 +35,9 @@ def reports() -> Reports:
         if one.metric in (LAG, PARKED, MISSING):
             found.setdefault(one.of, []).append(one)
     outboxes = [one for one in said if one.metric in metrics[3:] and one.at >= now - backlogs.LATELY_S]
-    waiting = backlogs.told((one.service, one.of, one.metric, one.value) for one in outboxes)
+    # Whoever sends metrics chooses names, and these come into the verdict.
+    known = (one for one in outboxes if one.of in BROKERS)
+    waiting = backlogs.told((one.service[:LONGEST], one.of, one.metric, one.value) for one in known)
     return Reports({name: _group(words) for name, words in found.items()}, tuple(waiting))
 
 
