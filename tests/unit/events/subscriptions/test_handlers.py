@@ -135,7 +135,8 @@ def test_without_the_lease_nothing_is_handled() -> None:
 def test_what_was_handled_is_forgotten_with_the_events(settings: Any) -> None:
     row = Subscription.objects.create(name="inner", kind="internal")
     now = datetime.now(UTC)
-    for n, days in enumerate((settings.EVENT_DAYS + 1, settings.EVENT_DAYS - 1)):
+    longest = settings.EVENT_DAYS + settings.UNREAD_DAYS
+    for n, days in enumerate((longest + 1, longest - 1)):
         Handled.objects.create(subscription=row, source="s", event_id=str(n), at=now - timedelta(days=days))
     prune()
     assert list(Handled.objects.values_list("event_id", flat=True)) == ["1"]
