@@ -5,6 +5,7 @@ Speaks HTTP and three words of Redis's protocol with the standard library alone.
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import ssl
@@ -58,6 +59,31 @@ def ask(process: Process, redis_url: str, since: float) -> Answer:
     except (OSError, ValueError, KeyError) as error:
         cause = getattr(error, "reason", error)
         return Answer(process, False, str(getattr(cause, "strerror", None) or cause).lower())
+
+
+def lives(process: Process, redis_url: str) -> bool | None:
+    """Whether it answers at all, or has given its sign of life; None when Redis, through which we'd see it, is away."""
+    try:
+        match process.ready:
+            case Http(url):
+                with _DIRECT.open(url, timeout=3):
+                    return True
+            case Ping():
+                redis_command(redis_url, "PING")
+                return True
+            case Heartbeat(name):
+                # The key expires by itself when it is not refreshed.
+                return bool(_said(f"mc:alive:{name}", redis_command(redis_url, "GET", f"mc:alive:{name}")))
+    except urllib.error.HTTPError as error:
+        error.close()
+        return True
+    except http.client.HTTPException:
+        return True
+    except OSError as error:
+        if isinstance(process.ready, Heartbeat):
+            return None
+        # Redis's own word ("LOADING …") is an answer too, and has no number of the system's.
+        return isinstance(process.ready, Ping) and error.errno is None and not isinstance(error, TimeoutError)
 
 
 def wait_for(

@@ -17,6 +17,7 @@ from types import FrameType
 
 from missioncontrol.launch import engines, layout, ready, redisconf, redisdata, stamp, venv
 from missioncontrol.launch import settings as environment
+from missioncontrol.launch.hangs import MOST, Hangs
 from missioncontrol.launch.processes import SERVICES, STATE, Process, table
 from missioncontrol.launch.report import Report, Stop
 from missioncontrol.launch.settings import Settings
@@ -278,6 +279,7 @@ class Run:
         assert self.supervisor is not None  # noqa: S101 - booted before
         known = self.supervisor.statuses()
         given_up: dict[str, float] = {}
+        hangs = Hangs(self.processes, self.settings.hang_s, self.settings.patience, LOOK)
         while not self.signals.wait(LOOK):
             if not self.supervisor.alive():
                 raise Stop(
@@ -296,7 +298,19 @@ class Run:
                 elif time.monotonic() - given_up.setdefault(name, time.monotonic()) > REVIVE:
                     del given_up[name]
                     self.supervisor.start(name)
+            self._end_hung(hangs, known)
         return self._drain()
+
+    def _end_hung(self, hangs: Hangs, known: dict[str, Status]) -> None:
+        assert self.supervisor is not None  # noqa: S101 - booted before
+        running = {name: status.pid for name, status in known.items() if status.state == "RUNNING"}
+        url = self.settings.redis_url
+        for name, seconds in hangs.look(time.monotonic, running, lambda process: ready.lives(process, url)).items():
+            if hangs.killed(name, time.monotonic()):
+                self.report.done(f"{name} has given no sign of life for {seconds:.0f} s and is killed")
+                self.supervisor.kill_one(name, running[name])
+            else:
+                self.report.done(f"{name} hangs again; it was killed {MOST} times within an hour and is left as it is")
 
     def _drain(self) -> int:
         """Stop rank by rank, what faces clients first; a second signal ends it at once."""

@@ -53,6 +53,8 @@ class Settings:
     """Seconds for every process to be ready (``MC_START_SECONDS``, else in proportion to the machine's load)."""
     only: frozenset[str]
     """The processes that run on this machine (``MC_PROCESSES``); empty means all."""
+    hang_s: float = 60.0
+    """A process that runs and shows no life for so long is killed and started again; 0: none is."""
 
     @property
     def python(self) -> str:
@@ -111,6 +113,7 @@ def read() -> Settings:
             host=env.text("MC_HOST", LOOPBACK),
             ports=ports,
             patience=env.number("MC_START_SECONDS", PATIENCE * _busy()),
+            hang_s=env.number("MC_HANG_SECONDS", 60.0),
             only=frozenset(env.words("MC_PROCESSES")),
         )
     except env.EnvError as error:

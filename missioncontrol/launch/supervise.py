@@ -141,6 +141,16 @@ class Supervisor:
             _signal(pid, signal.SIGKILL)
         self._tidy()
 
+    def kill_one(self, name: str, pid: int) -> None:
+        """Kill a process with its own workers, if it still has this number; the supervisor starts another."""
+        status = self.statuses().get(name)
+        if status is not None and status.pid == pid:
+            try:
+                # Each is the head of a group of its own (supervisord calls setpgrp).
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
     def session(self) -> list[int]:
         """The processes of the supervisor's session that still live, itself excepted."""
         return [pid for pid in session_members(self.pid) if pid != self.pid] if self.pid else []
