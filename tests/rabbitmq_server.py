@@ -84,6 +84,12 @@ class RabbitServer:
         assert node.poll() is None, self.log.read_text()[-2000:]
         return listening(self.port)
 
+    def ctl(self, *arguments: str) -> None:
+        """rabbitmqctl, with these arguments."""
+        program = Path(machine.rabbitmq() or "").with_name("rabbitmqctl")
+        done = subprocess.run([program, *arguments], env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def kill(self) -> None:
         """SIGKILL to the node and its epmd, and wait for them."""
         for process in reversed(self._processes):

@@ -155,7 +155,8 @@ class Outbox:
             raise Unwell("the outbox pump has ended")
         oldest = self._pump.oldest
         if oldest is not None and (late := time.time() - oldest) > LATE_S:
-            raise Unwell(f"events have waited for the bus for {late:.0f} s")
+            why = f": {self._pump.why}" if self._pump.why else ""
+            raise Unwell(f"events have waited for the bus for {late:.0f} s{why}")
 
 
 class SqlOutbox:

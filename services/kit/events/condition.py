@@ -13,7 +13,7 @@ from . import losses
 from .inbox import Inbox, Kept
 from .mending import Mender
 from .retry import Away
-from .transport.base import Transport
+from .transport.base import Transport, TransportAway
 
 meter = metrics.get_meter(__name__)
 behind = meter.create_gauge("mc.bus.lag", description="Events that a group has not acknowledged")
@@ -32,6 +32,8 @@ class Condition:
     def __init__(self, group: str, transport: Transport, inbox: Inbox, mender: Mender | None) -> None:
         self._group, self._transport, self._inbox, self._mender = group, transport, inbox, mender
         self._answered_at = -math.inf
+        self._why = ""
+        """It did not answer the last time."""
         self._lagging_since = math.inf
         self.kept = Kept()
         self.lag = 0
@@ -40,7 +42,11 @@ class Condition:
 
     async def look(self) -> None:
         """Learn how far behind the group is, and what it keeps; ``Away`` and ``TransportAway``."""
-        self.lag = sum((await self._transport.lag(self._group)).values())
+        try:
+            self.lag = sum((await self._transport.lag(self._group)).values())
+        except TransportAway as error:
+            self._why = str(error)
+            raise
         self._answered_at = time.monotonic()
         self._lagging_since = min(self._lagging_since, self._answered_at) if self.lag else math.inf
         before, self.kept = self.kept.missing, await self._inbox.kept()
@@ -57,7 +63,7 @@ class Condition:
     def reads(self) -> None:
         """Unwell when reading does not work: what is kept by it grows stale."""
         if time.monotonic() - self._answered_at > SILENT_S:
-            raise Unwell("events can't be read from the bus")
+            raise Unwell(f"events can't be read from the bus{': ' * bool(self._why)}{self._why}")
 
     async def whole(self) -> None:
         """Unwell when it works and is not whole: behind, with events parked, or with a hole."""

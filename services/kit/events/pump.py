@@ -48,19 +48,22 @@ class Trouble:
     def __init__(self, what: str, then: str) -> None:
         self._what, self._then = what, then
         self.tries = 0
+        self.why = ""
+        """What it said last; "" while it answers."""
 
     def begins(self, error: Exception) -> float:
         """Seconds to wait now."""
         if not self.tries:
             log.warning("%s is away (%s): %s.", self._what, error, self._then)
         self.tries += 1
+        self.why = str(error)
         return PAUSES.pause(self.tries, random.random())  # noqa: S311 - jitter, not a secret
 
     def is_over(self) -> None:
         """It answers again."""
         if self.tries:
             log.warning("%s is back.", self._what)
-        self.tries = 0
+        self.tries, self.why = 0, ""
 
 
 class Pump:
@@ -102,6 +105,11 @@ class Pump:
         """Something may wait for its time, though there is nothing to claim."""
         self.oldest: float | None = None
         """When the oldest event was written that waited at the last look (wall clock)."""
+
+    @property
+    def why(self) -> str:
+        """Why the bus takes nothing; "" while it does."""
+        return self._bus.why
 
     def stop(self) -> None:
         """End after the batch in hand."""

@@ -54,12 +54,10 @@ async def note_start(
         await place.start(admin)
         await make_topics(admin, made or ())
         known = await _group_offsets(admin, group)
-        described = await _described(admin, made)
+        there = await described(admin, made)
     finally:
         await admin.close()
-    partitions = [
-        TopicPartition(topic["topic"], one["partition"]) for topic in described for one in topic["partitions"]
-    ]
+    partitions = [TopicPartition(topic["topic"], one["partition"]) for topic in there for one in topic["partitions"]]
     new = [partition for partition in partitions if partition not in known]
     if not new:
         return
@@ -74,7 +72,7 @@ async def note_start(
         await end(consumer)
 
 
-async def _described(admin: AIOKafkaAdminClient, made: Collection[str] | None) -> list[dict[str, Any]]:
+async def described(admin: AIOKafkaAdminClient, made: Collection[str] | None) -> list[dict[str, Any]]:
     """The topics to read. Those that were just made a broker knows a moment later: it is waited for."""
     while True:
         topics = [
@@ -82,8 +80,8 @@ async def _described(admin: AIOKafkaAdminClient, made: Collection[str] | None) -
             for name in await admin.list_topics()
             if (name.startswith(TOPIC_PREFIX) if made is None else name in made)
         ]
-        described = await admin.describe_topics(topics) if topics else []
-        whole = [topic for topic in described if topic["partitions"]]
+        found = await admin.describe_topics(topics) if topics else []
+        whole = [topic for topic in found if topic["partitions"]]
         if {*(made or ())} <= {topic["topic"] for topic in whole}:
             return whole
         await asyncio.sleep(0.1)

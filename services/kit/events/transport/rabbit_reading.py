@@ -14,8 +14,7 @@ import logging
 import random
 import secrets
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from ..retry import Backoff
 from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, Stats, TransportAway, TransportError, Wanted
 from .bindings import unbound
 from .hands import Hands
+from .rabbit_desk import Desk
 from .rabbit_group import make_group
 from .rabbit_log import GROUP, ORDER, Replay, headers_of, order
 from .rabbit_wire import (
@@ -41,38 +41,18 @@ from .rabbit_wire import (
     declare_dead,
     declare_dead_count,
     queue_of,
+    usable,
 )
 
 log = logging.getLogger(__name__)
 
 PREFETCH: Final = 50
 """Messages of a partition that are here and not acknowledged."""
+SAY_AGAIN_S: Final = 60.0
+SURE_TRIES: Final = 3
 PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
 LARGE_HEADERS: Final = 64 * 1024
 """Headers that are larger are not kept with what is put aside: the reason must fit into the same frame."""
-
-
-class _Desk:
-    """One partition as we consume it: a channel of its own, so that letting go returns all of it, in order."""
-
-    def __init__(self, number: int, channel: AbstractChannel, look: Callable[[_Desk], Awaitable[None]]) -> None:
-        self.number, self.channel, self._look = number, channel, look
-        self.name = secrets.token_hex(3)
-        self.inbox: deque[DeliveredMessage] = deque()
-        self.held: dict[str, DeliveredMessage] = {}
-        """By position, from the queue or from a replay."""
-        self.replay: Replay | None = None
-        self.sorting = asyncio.Lock()
-        self.yields = False
-        """It is another member's by right: to be let go when nothing of it is in hand."""
-
-    @property
-    def place(self) -> Place:
-        return (TOPIC, self.number)
-
-    async def arrived(self, message: DeliveredMessage) -> None:
-        self.inbox.append(message)
-        await self._look(self)
 
 
 class Reading:
@@ -92,9 +72,14 @@ class Reading:
         self._address, self._met, self._wanted, self._start, self._lease_s = address, met, wanted, start, lease_s
         self._me = f"{member}|{secrets.token_hex(8)}"
         self._hands = Hands()
-        self._desks: dict[int, _Desk] = {}
+        self._desks: dict[int, Desk] = {}
         self._connection: AbstractConnection | None = None
+        self._speaker: AbstractConnection | None = None
+        """A connection of its own for all that is said: with an alarm RabbitMQ hears nothing more from one that
+        publishes, and would not hear our acknowledgements."""
         self._control: AbstractChannel | None = None
+        self._telling: AbstractChannel | None = None
+        """As the control, and nobody waits for an answer."""
         self._members: dict[str, float] = {}
         """Whom we heard, and when they are given up."""
         self._ever_joined = False
@@ -102,6 +87,9 @@ class Reading:
         self._renewed = time.monotonic()
         self._beat_at = 0.0
         self._tries = 0
+        self._said_at = 0.0
+        self.fault = ""
+        """Why it has not been able to read, at several tries."""
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._watching = asyncio.create_task(self._watch(), name=f"lease of {member} in {group}")
@@ -138,7 +126,7 @@ class Reading:
                 await self._look()
                 if self._tries:
                     log.warning("Group %s reads again.", self.group)
-                self._tries = 0
+                self._tries, self.fault = 0, ""
                 until = min(deadline, self._beat_at)
             except TransportAway as error:
                 await self._says_away(error)
@@ -163,10 +151,13 @@ class Reading:
             pass
 
     async def _says_away(self, error: Exception) -> None:
-        if not self._tries:
+        now = time.monotonic()
+        if not self._tries or now >= self._said_at + SAY_AGAIN_S:
+            self._said_at = now
             log.warning("Group %s waits for RabbitMQ: %s", self.group, error)
-            self._met(Stats(breaks=1))
+        self._met(Stats(breaks=int(not self._tries)))
         self._tries += 1
+        self.fault = str(error) if self._tries >= SURE_TRIES else ""
         await self._drop()
 
     async def _look(self) -> None:
@@ -194,7 +185,7 @@ class Reading:
             if desk is None and self._hands.may_return((TOPIC, number)):
                 await self._open(number)
 
-    async def _arrived(self, desk: _Desk) -> None:
+    async def _arrived(self, desk: Desk) -> None:
         """Something came, whether anybody fetches or not."""
         try:
             await self._sort(desk)
@@ -202,13 +193,13 @@ class Reading:
             pass  # Whoever fetches next meets it too, and sees to it.
         self._changed.set()
 
-    async def _sort(self, desk: _Desk) -> None:
+    async def _sort(self, desk: Desk) -> None:
         """Put what came onto the desk, in order; an order for the past comes before what is behind it."""
         async with desk.sorting:
             while await self._past_is_done(desk) and desk.inbox:
                 await self._sort_one(desk, desk.inbox.popleft())
 
-    async def _past_is_done(self, desk: _Desk) -> bool:
+    async def _past_is_done(self, desk: Desk) -> bool:
         """Go on with the replay under way; whether there is none (any more)."""
         replay = desk.replay
         if replay is None:
@@ -223,7 +214,7 @@ class Reading:
         desk.replay = None
         return True
 
-    async def _sort_one(self, desk: _Desk, message: DeliveredMessage) -> None:
+    async def _sort_one(self, desk: Desk, message: DeliveredMessage) -> None:
         headers = headers_of(message)
         if ORDER in headers and headers.get(GROUP) == self.group:
             replay = Replay(self.group, desk.number, message, partial(self._arrived, desk))
@@ -232,7 +223,7 @@ class Reading:
         elif ORDER in headers or not self._put(desk, f"{desk.name}.{message.delivery_tag}", message):
             await self._acknowledge(desk, message)
 
-    def _put(self, desk: _Desk, position: str, message: DeliveredMessage, *, replayed: bool = False) -> bool:
+    def _put(self, desk: Desk, position: str, message: DeliveredMessage, *, replayed: bool = False) -> bool:
         """Make a delivery of it; False for what this subscription has no use for."""
         headers, properties = headers_of(message), message.header.properties
         read = unbound(headers.items(), "ce-", properties.content_type or "", message.body, self._wanted)
@@ -251,7 +242,7 @@ class Reading:
         self._hands.stock([Delivery(*desk.place, position, attempt, message.body, *read)])
         return True
 
-    async def _acknowledge(self, desk: _Desk, message: DeliveredMessage) -> None:
+    async def _acknowledge(self, desk: Desk, message: DeliveredMessage) -> None:
         await ask(desk.channel.basic_ack(message.delivery_tag or 0, wait=False))
 
     # -- connection and partitions ---------------------------------------------------------------
@@ -259,7 +250,9 @@ class Reading:
     async def _connect(self) -> None:
         await self._drop()
         self._connection = await connect(self._address, self._lease_s / 2)
-        self._control = await ask(self._connection.channel())
+        self._speaker = await connect(self._address, self._lease_s / 2)
+        self._control = await ask(self._speaker.channel())
+        self._telling = await ask(self._speaker.channel(publisher_confirms=False))
         await ask(self._make(self._connection, self._control), 6 * ANSWER_S)
         await asyncio.gather(
             *(self._open(number) for number in range(PARTITIONS) if self._hands.may_return((TOPIC, number)))
@@ -276,9 +269,7 @@ class Reading:
 
     def _speaking(self) -> AbstractChannel:
         """The channel for all that is not a partition's."""
-        if self._control is None or self._control.is_closed:
-            raise Gone("There is no connection to RabbitMQ.")
-        return self._control
+        return usable(self._control)
 
     async def _make(self, connection: AbstractConnection, control: AbstractChannel) -> None:
         """What the group needs, once for all its members; and what this member hears the others by."""
@@ -295,7 +286,7 @@ class Reading:
     async def _open(self, number: int) -> None:
         """Get into the row of those who consume the partition."""
         channel = await ask(self._connected().channel(publisher_confirms=False))
-        desk = _Desk(number, channel, self._arrived)
+        desk = Desk(number, channel, self._arrived)
         await ask(channel.basic_qos(prefetch_count=PREFETCH))
         self._desks[number] = desk
         self._hands.hold(desk.place)
@@ -317,13 +308,14 @@ class Reading:
         for number in list(self._desks):
             self._lose(number)
         self._members.clear()
-        self._control = None
-        connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed:
-            try:
-                await ask(connection.close())
-            except TransportAway:
-                pass  # It is gone either way.
+        self._control = self._telling = None
+        connections, self._connection, self._speaker = (self._connection, self._speaker), None, None
+        for connection in connections:
+            if connection is not None and not connection.is_closed:
+                try:
+                    await ask(connection.close())
+                except TransportAway:
+                    pass  # It is gone either way.
 
     async def _watch(self) -> None:
         """Drop the connection when nobody has fetched or extended for the time of the lease."""
@@ -337,9 +329,9 @@ class Reading:
     # -- other members ---------------------------------------------------------------------------
 
     async def _tell(self, *, alive: bool) -> None:
-        control = self._speaking()
+        telling = usable(self._telling)
         body = json.dumps({"member": self._me, "alive": alive, "lease": self._lease_s}).encode()
-        await ask(control.basic_publish(body, exchange=MEMBERS, routing_key=self.group))
+        await ask(telling.basic_publish(body, exchange=MEMBERS, routing_key=self.group))
 
     async def _told(self, message: DeliveredMessage) -> None:
         try:
@@ -360,7 +352,7 @@ class Reading:
         }
         body = json.dumps({"members": len(self._members), "held": held}).encode()
         try:
-            await ask(self._speaking().basic_publish(body, routing_key=queue))
+            await ask(usable(self._telling).basic_publish(body, routing_key=queue))
         except TransportAway:
             pass  # Whoever asked does not wait for long.
 
@@ -411,7 +403,7 @@ class Reading:
         self._met(Stats(late=len(deliveries) - sum(map(len, mine.values()))))
         return mine
 
-    async def _settle(self, desk: _Desk, deliveries: list[Delivery]) -> None:
+    async def _settle(self, desk: Desk, deliveries: list[Delivery]) -> None:
         self._hands.settle(desk.place, deliveries)
         tags = []
         for delivery in deliveries:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelPreconditionFailed
 from yarl import URL
 
 from . import secure as secured
@@ -79,7 +79,7 @@ async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
         async with asyncio.timeout(within):
             return await work
     except AWAY as error:
-        raise Gone(f"RabbitMQ does not answer: {secured.why(error)}{_forgotten(error)}") from None
+        raise Gone(f"RabbitMQ does not answer: {secured.why(error)}{_advice(error)}") from None
     except asyncio.CancelledError:
         # A connection that closes cancels whoever waits for it. That is not our own end.
         task = asyncio.current_task()
@@ -88,9 +88,15 @@ async def ask(work: Awaitable[T], within: float = ANSWER_S) -> T:
         raise Gone("RabbitMQ closed the connection.") from None
 
 
-def _forgotten(error: BaseException) -> str:
-    """What to do about a queue that RabbitMQ knows of and can't find: nobody can make or delete it by AMQP. It is
-    so after a kill within seconds of a queue's making (3.10), and while the node that has it is down."""
+def _advice(error: BaseException) -> str:
+    """What to do about a queue that is not as it has to be, or that RabbitMQ knows of and can't find: nobody can make
+    or delete that one by AMQP. It is so after a kill within seconds of a queue's making (3.10), and while the node that
+    has it is down."""
+    if isinstance(error, ChannelPreconditionFailed):
+        return (
+            ". Somebody else made it, or another version of ours did: delete it when it is read empty (rabbitmqctl "
+            "delete_queue), and it is made as it has to be"
+        )
     if "is down or inaccessible" not in str(error):
         return ""
     return (
@@ -131,6 +137,25 @@ async def connect(address: Address, heartbeat_s: float) -> AbstractConnection:
         return await ask(aiormq.connect(url, context=address.context))
     except Gone as error:
         raise Gone(f"{error}{secured.hint(error, url.scheme)}") from None
+
+
+def usable(channel: AbstractChannel | None) -> AbstractChannel:
+    """The channel; Gone when there is none."""
+    if channel is None or channel.is_closed:
+        raise Gone("There is no connection to RabbitMQ.")
+    return channel
+
+
+async def is_blocked(connection: AbstractConnection) -> bool:
+    """Whether RabbitMQ said that it takes nothing by this connection: it does so with an alarm for memory or disk."""
+    if connection.is_closed:
+        return False
+    try:
+        async with asyncio.timeout(0.1):
+            await connection.ready()
+    except TimeoutError:
+        return True
+    return False
 
 
 async def declare(channel: AbstractChannel) -> None:

@@ -33,6 +33,7 @@ from .rabbit_wire import (
     connect,
     declare,
     declare_topic,
+    is_blocked,
     queue_of,
 )
 
@@ -41,6 +42,11 @@ NAMES_S: Final = 0.5
 """The names of groups have all come when none has come for so long."""
 MEMBERS_S: Final = 0.5
 """How long the members of a group have to say what they hold."""
+
+FULL: Final = (
+    "RabbitMQ takes nothing: it has raised an alarm, for it lacks memory or disk "
+    "(rabbitmq-diagnostics alarms says which)."
+)
 
 
 class RabbitMQ:
@@ -87,8 +93,13 @@ class RabbitMQ:
         try:
             return await ask(self._publish(batch))
         except TransportAway:
+            full = (
+                self._connection is not None and not self._connection.is_closed and await is_blocked(self._connection)
+            )
             # Of what is under way nothing is known, and nothing more is to come of it.
             await self._drop()
+            if full:
+                raise Gone(FULL) from None
             raise
 
     async def _publish(self, batch: Sequence[Outgoing]) -> list[Rejected | None]:
@@ -176,10 +187,24 @@ class RabbitMQ:
 
     async def lag(self, group: str) -> dict[str, int]:
         """As the seam says, but of the past that a group has ordered it counts what is in hand."""
-        return await ask(self._lag(check_group(group)), 2 * ANSWER_S)
+        for reading in self._readings:
+            if reading.group == group and reading.fault:
+                # Its queues may be there, and yet it can't read them.
+                raise Gone(reading.fault)
+        await self._leave_blocked()
+        try:
+            return await ask(self._lag(check_group(group)), 2 * ANSWER_S)
+        finally:
+            await self._leave_blocked()
+
+    async def _leave_blocked(self) -> None:
+        """Drop a connection by which RabbitMQ hears nothing more; by another it answers until we say something."""
+        if self._connection is not None and await is_blocked(self._connection):
+            await self._drop()
 
     async def _lag(self, group: str) -> dict[str, int]:
-        channel = await (await self._ready()).connection.channel()
+        connection = (await self._ready()).connection
+        channel = await connection.channel(publisher_confirms=False)
         found: dict[str, int] = {}
         members = 0
         try:
@@ -196,7 +221,8 @@ class RabbitMQ:
         if len(told) < members:
             # Who does not answer may have something of any of them in hand: none is known to be done with.
             found = {place: max(count, 1) for place, count in found.items()}
-        await channel.close()
+        if not await is_blocked(connection):
+            await channel.close()
         return found
 
     async def _ask_members(self, channel: AbstractChannel, group: str, members: int) -> list[dict[str, int]]:
