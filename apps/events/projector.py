@@ -19,7 +19,8 @@ meter = metrics.get_meter(__name__)
 behind = meter.create_gauge("mc.projections.behind", description="Positions that a projection has still to read")
 faults = meter.create_counter("mc.projections.faults", description="Batches that a projection could not take")
 
-POLL_S = 1.0
+POLL_S = 5.0
+"""How long a lost nudge can cost."""
 AGAIN_S = 15.0
 """Before a projection that failed is tried again: a fault of its code is mended by a new process, or by a rebuild."""
 MEASURE_EVERY_S = 10.0

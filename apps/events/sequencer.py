@@ -28,7 +28,7 @@ waiting = meter.create_gauge("mc.sequencer.waiting", description="Committed even
 BATCH = 1000
 LEASE_S = 10.0
 """How long a sequencer that hangs holds up the others: its database then ends its transaction."""
-POLL_S = 1.0
+POLL_S = 5.0
 """How long a lost nudge can cost."""
 MEASURE_EVERY_S = 10.0
 

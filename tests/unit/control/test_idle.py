@@ -11,6 +11,8 @@ import pytest
 from django.conf import settings
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from apps.events import projector, sequencer
+from apps.events.letters import jobs
 from apps.health import monitor as health
 from apps.lib import aio
 from missioncontrol import monitor
@@ -32,6 +34,10 @@ def test_the_schedule_names_tasks_that_there_are() -> None:
     app.loader.import_default_modules()
     assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
     assert all(name == entry["task"] for name, entry in settings.CELERY_BEAT_SCHEDULE.items()), "beat.py relies on it"
+
+
+def test_what_follows_the_log_sleeps_until_it_grows() -> None:
+    assert min(sequencer.POLL_S, projector.POLL_S, jobs.POLL_S) >= OFTEN_S
 
 
 def test_the_monitor_sleeps_until_something_is_due() -> None:
