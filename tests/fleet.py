@@ -158,14 +158,22 @@ class Fleet:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("MC_HOME") == str(self.home):
-                    process.kill()
-            except psutil.Error:
-                continue
+        # One that is killed may be started again by one that is killed after it.
+        while any(self._kill(process) for process in psutil.process_iter()):
+            pass
         self.output.unlink(missing_ok=True)
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _kill(self, process: psutil.Process) -> bool:
+        """Whether it was alive and of this home; now it is gone."""
+        try:
+            if process.environ().get("MC_HOME") != str(self.home):
+                return False
+            process.kill()
+            process.wait(10)
+        except (psutil.Error, OSError):
+            return False
+        return True
 
 
 def new_fleet(folder: Path | None = None, **extra: str) -> Fleet:
