@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from msgspec.structs import replace
 
 from .base import Delivery, Place
+
+HOLDS: Final = 64 * 1024 * 1024
+"""Bytes of deliveries in hand, about: they are of one size mostly, and brokers count them only by number."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Hands:
     def __init__(self) -> None:
         self._shelves: dict[Place, _Shelf] = {}
         self._lost: dict[Place, set[str]] = {}
+        self._size = HOLDS / 256
+        """Of late, of one delivery: until something came it is thought to be large."""
 
     # -- partitions --------------------------------------------------------------------------------
 
@@ -90,10 +96,15 @@ class Hands:
         shelf = self._shelves[place]
         return next((position for position in shelf.hand if position not in but), next(iter(shelf.waits), None))
 
+    def room(self, most: int) -> int:
+        """How many more to ask a broker for while no more than ``most`` are in hand, nor much more than ``HOLDS``."""
+        return min(most, max(int(HOLDS / self._size), 1)) - self.in_hand
+
     def stock(self, deliveries: Iterable[Delivery]) -> None:
         """They came from the broker, for partitions that are held."""
         for delivery in deliveries:
             self._shelves[delivery.place].waits[delivery.position] = delivery
+            self._size += (len(delivery.raw) + 1 - self._size) / 16
 
     def take(self, most: int, now: float, but: Collection[Place] = ()) -> list[Delivery]:
         """Give out what may be, while no more than ``most`` are in hand: in order, the partitions taking turns, and

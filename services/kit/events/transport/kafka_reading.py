@@ -173,7 +173,7 @@ class Reading:
             await self._commit({})
         if found := self._hands.take(most, now):
             return found
-        room = most - self._hands.in_hand
+        room = self._hands.room(most)
         due = self._hands.due() if room > 0 else None
         until = min(deadline, now + SLICE_S, due or deadline)
         places = [place for place in self._hands.places if not self._hands.waiting(place)]

@@ -154,7 +154,7 @@ class Reading:
             self._look_at = time.monotonic() + self._every_s
         if found := self._hands.take(most, time.monotonic()):
             return found
-        room = most - self._hands.in_hand
+        room = self._hands.room(most)
         places = [place for place in self._hands.places if not self._hands.waiting(place)]
         if room > 0 and places and not self._awaits(places):
             async with asyncio.timeout(ANSWER_S):
