@@ -44,7 +44,7 @@ LIMIT_PREFIX: Final = "mc:limit:"
 
 # -- events --------------------------------------------------------------------------------------
 OUTBOX_CHANNEL: Final = "mc:outbox"
-"""Pub/sub. A nudge, empty: rows wait in the outbox. The relay also polls, so a lost nudge costs 1 s."""
+"""Pub/sub. A nudge, empty: rows wait in the outbox. The relay also polls, so a lost nudge costs 5 s."""
 
 LOG_CHANNEL: Final = "mc:log"
 """Pub/sub. A nudge, empty: events got positions, so that readers of the log find something new."""

@@ -32,8 +32,10 @@ broker_waiting = meter.create_gauge("mc.outbox.broker.waiting", description="Eve
 broker_oldest_s = meter.create_gauge("mc.outbox.broker.oldest", unit="s", description="Age of the oldest, by broker")
 
 BATCH: Final = 500
-POLL_S: Final = 1.0
+POLL_S: Final = 5.0
 """How long a lost nudge can cost."""
+AGAIN_S: Final = 1.0
+"""Between two looks while something may wait for its time."""
 PAUSES: Final = Backoff(first_s=1.0, most_s=15.0)
 MEASURE_EVERY_S: Final = 10.0
 MEASURE_SHARE: Final = 0.05
@@ -123,7 +125,7 @@ class Pump:
             last = self._stopping.is_set()
             self.bell.clear()
             try:
-                pause = 0.0 if await self._turn() else POLL_S
+                pause = 0.0 if await self._turn() else AGAIN_S if self._put_off else POLL_S
                 await self._measure()
                 self._database.is_over()
             except Away as error:

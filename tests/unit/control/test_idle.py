@@ -18,6 +18,7 @@ from apps.lib import aio
 from missioncontrol import monitor
 from missioncontrol.beat import Scheduler
 from missioncontrol.celery import app
+from services.kit.events import pump
 
 SELDOM_S = 60.0
 """A task costs a message, a look at each turn of the schedule, and a thread: nothing for what comes within seconds."""
@@ -37,7 +38,7 @@ def test_the_schedule_names_tasks_that_there_are() -> None:
 
 
 def test_what_follows_the_log_sleeps_until_it_grows() -> None:
-    assert min(sequencer.POLL_S, projector.POLL_S, jobs.POLL_S) >= OFTEN_S
+    assert min(sequencer.POLL_S, projector.POLL_S, jobs.POLL_S, pump.POLL_S) >= OFTEN_S
 
 
 def test_the_monitor_sleeps_until_something_is_due() -> None:
