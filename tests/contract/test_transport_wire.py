@@ -13,7 +13,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent as SdkEvent
 from msgspec.structs import replace
 
-from services.kit.events.cloudevent import MAX_DATA
+from services.kit.events.cloudevent import MAX_DATA, MAX_EXTENSIONS
 from services.kit.events.transport.base import (
     Delivery,
     Outgoing,
@@ -33,6 +33,26 @@ async def test_a_large_event_is_carried_and_a_larger_one_refused_alone(lane: Lan
     got = await take(await lane.join(), 2)
     assert got[0].event and got[0].event.data == large.data
     assert numbers(got[1:]) == [2]
+
+
+async def test_as_many_attributes_as_an_event_may_have_are_carried_and_more_stop_nobody(lane: Lane) -> None:
+    """RabbitMQ ends the connection of whoever sends more of them than fit into a frame."""
+    full = {f"{'a' * 61}{n:03}": "\N{ROCKET}" * 256 for n in range(MAX_EXTENSIONS)}
+    most, more = replace(lane.event(n=1), extensions=full), {f"a{n}": "b" * 256 for n in range(1000)}
+    too_many = replace(lane.event(n=2), extensions=more)
+    bus = lane.connect()
+    first, refused, last = await bus.publish([Outgoing(most), Outgoing(too_many), Outgoing(lane.event(n=3))])
+    assert first is last is None
+    reader = await lane.join(transport=bus)
+    if refused is None:
+        # Redis has no head that must fit; nobody reads it as an event all the same.
+        got = await take(reader, 3)
+        assert "1,000 attributes" in got[1].fault
+        del got[1]
+    else:
+        assert "attributes are" in str(refused)
+        got = await take(reader, 2)
+    assert [one.event and one.event.extensions for one in got] == [full, {}]
 
 
 STRUCTURED = {"content-type": "application/cloudevents+json"}

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from apps.events.letters.models import REPLAY
 from apps.events.models import MAX_EVENT_STREAM, Event
 from apps.events.storing import Draft
 from services.kit.events import cloudevent, schema, signing
@@ -24,7 +25,8 @@ DRAFT: Final = frozenset(
     {"type", "data", "id", "source", "subject", "time", "partitionkey", "correlationid", "causationid", "traceparent"}
     | {"dataschema", "schema_version", "tags"}
 )
-PROOFS: Final = frozenset({signing.KEY, signing.PROOF})
+PUT_ON: Final = frozenset({signing.KEY, signing.PROOF, REPLAY})
+"""Attributes that nobody but Mission Control puts on."""
 TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 AHEAD_S: Final = 3600.0
 """How far a publisher's clock may be before ours."""
@@ -90,8 +92,9 @@ def _refuse_others(event: CloudEvent, login: str) -> None:
         raise Refused(Problem(403, "domain_reserved", detail))
     if event.sequence or "sequence" in event.extensions:
         raise EventError("The event's sequence is counted here: leave it out, or say ?expected_version=.")
-    if event.extensions.keys() & PROOFS:
-        raise EventError("The event's signature is put on here: leave it out.")
+    if ours := sorted(event.extensions.keys() & PUT_ON):
+        raise EventError(f"The event's {ours[0]} is put on here: leave it out.")
+    cloudevent.check_count(event.extensions, cloudevent.MAX_OWN)
 
 
 def _check_time(event: CloudEvent, now: float, keep_days: int) -> None:

@@ -12,6 +12,8 @@ from services.kit.events.cloudevent import MAX_TYPE, CloudEvent
 
 MAX_KEY = 1100
 MAX_IDENTITY = 512
+REPLAY = "mcreplay"
+"""The attribute that marks what a replay delivers, with the number of its job."""
 
 
 class DeadLetter(models.Model):
@@ -119,7 +121,7 @@ class DeadLetter(models.Model):
         if self.stored.addressee:
             event = replace(event, partition_key=self.wire_key)
         if self.replay:
-            event = replace(event, extensions={**event.extensions, "mcreplay": str(self.replay)})
+            event = replace(event, extensions={**event.extensions, REPLAY: str(self.replay)})
         return event
 
     @property

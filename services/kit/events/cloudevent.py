@@ -27,8 +27,12 @@ OURS = {"correlationid", "causationid", "traceparent", "partitionkey", "sequence
 CORE = {"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "dataschema", "data"}
 TEXTS = OURS - {"sequence"} | {"subject", "datacontenttype", "dataschema"}
 KNOWN = CORE | OURS
-EXTENSION = re.compile(r"[a-z0-9]+")
-"""What an attribute may be called (CloudEvents section 3.1)."""
+EXTENSION = re.compile(r"[a-z0-9]{1,64}")
+"""What an attribute may be called (CloudEvents section 3.1), and by a name that no binding cuts off."""
+MAX_EXTENSIONS = 64
+"""On the wire: with their values they fit into one frame of RabbitMQ's, which can't be split."""
+MAX_OWN = 60
+"""Of a publisher's choice; the others are for what is put on an event on its way."""
 
 MAX_TEXT = 256
 """Characters of an attribute: what a database can index, whoever chose it."""
@@ -215,6 +219,7 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
         _check_texts(body)
     check_type(body["type"])
     extensions = {name: _extension(name, body[name]) for name in body if name not in KNOWN}
+    check_count(extensions, MAX_EXTENSIONS)
     sequence = _read_sequence(body.get("sequence", 0))
     if sequence is None:
         # Somebody else's way of counting: carried through, not understood.
@@ -255,9 +260,17 @@ def _check_texts(body: Mapping[str, Any]) -> None:
             raise EventError(f"The event's {name} must be at most {MAX_TEXT} characters and hold none of control.")
 
 
+def check_count(extensions: Collection[str], most: int) -> None:
+    """EventError when they are more than ``most``."""
+    if len(extensions) > most:
+        raise EventError(f"The event has {len(extensions):,} attributes of its own; the most is {most}.")
+
+
 def _extension(name: str, value: Any) -> Extension:
     if not EXTENSION.fullmatch(name):
-        raise EventError(f"The event's attribute {name!r} must have a name of lower-case letters and digits.")
+        raise EventError(
+            f"The event's attribute {name[:80]!r} must have a name of lower-case letters and digits, 64 at most."
+        )
     if not isinstance(value, str | bool | int):
         raise EventError(f"The event's attribute {name} must be text, a whole number or a boolean.")
     return value
