@@ -219,3 +219,27 @@ def test_a_webhook_is_made_tried_paused_and_given_a_new_secret(fleet: Fleet, pag
             page.get_by_role("dialog").get_by_role("button", name="Close").click()
     expect(page.locator("main")).to_contain_text("control.sample.sent")
     django(fleet, "from apps.events.models import Subscription\nSubscription.objects.filter(name='e2e-hook').delete()")
+
+
+@pytest.mark.parametrize("width", [1440, 375])
+def test_the_flow_says_what_nobody_takes_and_leaves_idle_types_to_a_button(
+    fleet: Fleet, page: Page, width: int
+) -> None:
+    publish(fleet, {"subject": "e2e/untaken"}, type="e2e-flow.nobody.listens")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{fleet.pages}/events/flow/")
+    told = page.get_by_role("list", name="What is wrong")
+    expect(told).to_contain_text("taken by nobody")
+    types = page.locator(".flow-list")
+    expect(types.get_by_role("link", name="e2e-flow.nobody.listens")).to_be_visible()
+    expect(types).not_to_contain_text("system.replay.")
+    page.get_by_role("link", name=re.compile(r"Show idle \(\d+\)")).click()
+    expect(types).to_contain_text("system.")
+    page.get_by_role("link", name="Hide idle").click()
+    if width > 900:
+        page.locator("svg.flow a", has_text="e2e-flow.nobody.listens").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("e2e-flow.nobody.listens")
+        page.go_back()
+    page.goto(f"{fleet.pages}/events/flow/?under=e2e-flow")
+    expect(types.locator("li")).to_have_count(1)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

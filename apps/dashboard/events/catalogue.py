@@ -13,6 +13,8 @@ from apps.events.schemas.queries import consumers
 from apps.lib import roles
 
 EXAMPLES = 5
+TYPES = 100
+"""Types on one page of the list."""
 
 
 @never_cache
@@ -20,14 +22,20 @@ EXAMPLES = 5
 def catalogue(request: HttpRequest) -> HttpResponse:
     found, rates = kinds.kinds()
     words = request.GET.get("q", "").strip()[:128].lower()
-    shown = [kind for kind in found if words in " ".join((kind.name, *kind.producers, *kind.consumers)).lower()]
+    after = request.GET.get("after", "")
+    matching = [kind for kind in found if words in " ".join((kind.name, *kind.producers, *kind.consumers)).lower()]
+    rest = [kind for kind in matching if kind.name > after]
+    shown = rest[:TYPES]
     return render(
         request,
         "events/catalogue.html",
         {
             "nav": "events",
             "section": "catalogue",
-            "kinds": shown,
+            "kinds": [(kind, kinds.newest(kind.name).values_list("time", flat=True).first()) for kind in shown],
+            "matching": len(matching),
+            "after": after,
+            "more": shown[-1].name if len(rest) > TYPES else "",
             "total": len(found),
             "q": words,
             "seconds": rates.seconds,

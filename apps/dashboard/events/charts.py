@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -10,38 +10,56 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
+from apps.dashboard.events import flow as lay
 from apps.dashboard.events import groups, kinds
-from apps.dashboard.events.flow import Taker, Type, lay_out
+from apps.dashboard.events.flow import Taker, Type
 from apps.dashboard.events.source import BusSource
 from apps.dashboard.judge import bus
 from apps.dashboard.judge.readings import Receiver
 from apps.dashboard.words import ago, plural
-from apps.events.routing.queries import newest
 from apps.events.subscriptions.models import Subscription
 from apps.lib.clock import wall
 from services.kit.events import patterns
+from services.kit.events.cloudevent import MAX_TYPE
+
+SAID = 3
+"""Subscriptions that the page names before all else."""
 
 
 @never_cache
 @page
 def flow(request: HttpRequest) -> HttpResponse:
+    """The map of all that flows, or of the types under a prefix; our own that nobody published lately when asked."""
+    under = request.GET.get("under", "").strip()[:MAX_TYPE]
     found, rates = kinds.kinds()
-    rows = list(Subscription.objects.order_by("name"))
     now = wall()
     takers = {one.name: taker(one, now) for one in bus.heard(BusSource().read(), groups.lately()).receivers}
-    types = [_type(kind, rates, rows, takers) for kind in found]
+    gone = list(Subscription.objects.filter(state=Subscription.State.DISABLED).values_list("name", "patterns"))
+    types = [_type(kind, rates, takers, gone) for kind in found if not under or f"{kind.name}.".startswith(f"{under}.")]
+    idle = [] if under else [one for one in types if one.idle]
+    shown = types if "idle" in request.GET else [one for one in types if under or not one.idle]
+    concerned = {name for one in shown for name in one.takers}
+    known = {name: one for name, one in takers.items() if name in concerned or not under}
+    rows = lay.rows_of(shown, known)
     return render(
         request,
         "events/flow.html",
         {
             "nav": "events",
             "section": "flow",
-            "picture": lay_out(types, takers),
-            "types": sorted(types, key=lambda one: (-one.rate, one.name)),
-            "takers": takers,
-            "idle": sorted(takers.keys() - {name for one in types for name in one.takers}),
+            "under": under,
+            "picture": lay.lay_out(rows, known),
+            "rows": [(row, row.takers(known)) for row in rows],
+            "shown": len(shown),
+            "idle": len(idle),
+            "showing_idle": "idle" in request.GET,
+            "takers": known,
+            "unused": sorted(known.keys() - concerned),
+            "wrong": lay.wrong(known)[:SAID],
+            "wrongs": len(lay.wrong(known)),
+            "untaken": (untaken := [one for one in shown if one.untaken]),
+            "untaken_words": f"{plural(len(untaken), 'type')} taken by nobody:",
             "seconds": rates.seconds,
-            "rules": newest().rules,
         },
     )
 
@@ -61,21 +79,20 @@ def taker(one: Receiver, now: float) -> Taker:
         told.append(f"silent for {ago(now - one.heard_at)}" if one.heard_at else "never heard")
     else:
         told += [f"{number:,} {what}" for number, what in _undone(one) if number]
-    return Taker(one.name, bus.state(one, now), " · ".join(told), f"/events/subscriptions/{one.name}/")
+    address = f"/events/subscriptions/{one.name}/"
+    return Taker(one.name, bus.state(one, now), " · ".join(told), address, one.state != "active")
 
 
 def _undone(one: Receiver) -> list[tuple[int | None, str]]:
     return [(one.lag, "behind"), (one.parked, "parked"), (one.missing, "missing")]
 
 
-def _type(kind: Any, rates: kinds.Rates, rows: list[Subscription], takers: dict[str, Taker]) -> Type:
-    producers: Mapping[str, float] = {name: rates.between(name, kind.name) for name in kind.producers}
-    wanting = [
-        row.name for row in rows if row.name in takers and any(patterns.matches(one, kind.name) for one in row.patterns)
-    ]
+def _type(kind: Any, rates: kinds.Rates, takers: dict[str, Taker], gone: Sequence[tuple[str, list[str]]]) -> Type:
+    """``gone``: subscriptions that would take it if they were not disabled."""
     for name in kind.consumers:
-        if name not in wanting:
+        if name not in takers:
             # Known by its file of what it needs alone.
-            takers.setdefault(name, Taker(name, "reports", "known by its schema"))
-            wanting.append(name)
-    return Type(kind.name, kind.rate, producers, wanting)
+            takers[name] = Taker(name, "reports", "known by its schema")
+    producers = {name: rates.between(name, kind.name) for name in kind.producers}
+    missing = [name for name, wanted in gone if any(patterns.matches(one, kind.name) for one in wanted)]
+    return Type(kind.name, kind.rate, producers, [*kind.consumers, *missing], kind.seen > 0)

@@ -62,7 +62,7 @@ def rates() -> Rates:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One type. ``version`` 0: no schema; ``newest``: the newest event of it, None when none is kept."""
+    """One type. ``version`` 0: no schema."""
 
     name: str
     version: int = 0
@@ -72,7 +72,6 @@ class Kind:
     rate: float = 0.0
     seen: int = 0
     """Events of it among those that the rate is told by."""
-    newest: Any = None
 
 
 def kinds() -> tuple[list[Kind], Rates]:
@@ -98,7 +97,6 @@ def kinds() -> tuple[list[Kind], Rates]:
                 tuple(taken.get(name, ())),
                 counted.of(name),
                 counted.by_type.get(name, 0),
-                newest(name).values_list("time", flat=True).first(),
             )
         )
     return found, counted

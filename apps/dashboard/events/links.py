@@ -29,3 +29,13 @@ def stream_url(name: str) -> str:
 def kind_url(name: str) -> str:
     """The page of a type."""
     return f"/events/catalogue/{quote(name, safe='')}/"
+
+
+def source_url(name: str) -> str:
+    """The events of a publisher."""
+    return "/events/?" + urlencode({"source": name})
+
+
+def flow_url(prefix: str) -> str:
+    """The map of the types below ``prefix``."""
+    return "/events/flow/?" + urlencode({"under": prefix})

@@ -34,6 +34,11 @@ def kind_url(name: str) -> str:
 
 
 @register.filter
+def source_url(name: str) -> str:
+    return links.source_url(name)
+
+
+@register.filter
 def preview(data: Any) -> str:
     """A payload in one line."""
     text = json.dumps(data, ensure_ascii=False)
@@ -66,6 +71,15 @@ def small_rate(value: float) -> str:
     if value * 60 >= 0.95:
         return f"{words.rate(value * 60)} /min"
     return f"{words.rate(value * 3600)} /h" if value else "–"
+
+
+@register.filter
+def box_words(box: Any) -> str:
+    """What stands below the name of a box of the flow map: how much flows, and what is wrong or counted."""
+    rate = small_rate(box.rate) if box.rate else ""
+    return " · ".join(part for part in (rate, box.told) if part) or (
+        "idle" if box.kind != "taker" else "nothing undone"
+    )
 
 
 @register.filter
@@ -153,11 +167,12 @@ def answer(state: str, word: str) -> SafeString:
 
 
 @register.simple_tag
-def taker(takers: Any, name: str) -> SafeString:
-    """A subscription in the list of who takes a type."""
+def taker(takers: Any, name: str, brief: bool = False) -> SafeString:
+    """A subscription with what is wrong with it, or ``brief``: with the worst of that."""
     one = takers.get(name)
     if one is None:
         return _mark("unknown", name)
-    said = f"{one.name}, {one.told}" if one.told else one.name
+    told = one.told.partition(" · ")[0] if brief else one.told
+    said = f"{one.name}, {told}" if told else one.name
     mark = _mark(one.state, said)
     return format_html('<a href="{}">{}</a>', one.url, mark) if one.url else mark

@@ -18,6 +18,8 @@ from services.kit.problem import Problem
 MOST_VERSIONS = 200
 """Versions of one type: each new one is compared with all of them."""
 MOST_PRODUCERS = 50
+KIT = "kit"
+"""Whose files tell of what every consumer publishes: it is nobody's name."""
 FILES = "files"
 """The author of what a start found in files."""
 
@@ -170,10 +172,11 @@ def _load_version(service: str, found: Schema) -> list[str]:
                 f"Version {found.version} of {found.type} is registered with digest {there.digest[:12]}, and the file "
                 f"of {service} has {found.digest[:12]}: a version never changes; make the next one."
             )
-        if service not in row.producers:
-            row.producers = _joined(row.producers, service)
+        makers = _joined(row.producers, service)
+        if makers != row.producers:
+            row.producers = makers
             row.save(update_fields=["producers"])
-            return [f"{service} publishes {found.type}"]
+            return [f"{', '.join(makers) or 'whoever consumes'} publishes {found.type}"]
         return []
     if found.version != row.newest + 1:
         raise Refused(
@@ -202,7 +205,7 @@ def _append(row: EventType, found: Schema, author: str, reason: str, *, forced: 
 
 
 def _joined(names: list[str], name: str) -> list[str]:
-    return sorted({*names, name} - {""})[:MOST_PRODUCERS]
+    return sorted({*names, name} - {"", KIT})[:MOST_PRODUCERS]
 
 
 def _versions(row: EventType) -> list[Schema]:

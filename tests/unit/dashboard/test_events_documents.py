@@ -119,11 +119,57 @@ def test_an_odd_id_has_an_address_of_its_own(odd: str) -> None:
     assert links.event_url(plain) == "/events/0190-abc/?source=shop%2Fone"
 
 
-def test_a_flow_of_any_size_is_laid_out_within_bounds() -> None:
-    types = [flow.Type(f"t{n}", n / 7, {f"p{n % 9}": 1.0}, [f"s{n % 50}", "nobody"]) for n in range(200)]
-    takers = {f"s{n}": flow.Taker(f"s{n}") for n in range(60)}
-    picture = flow.lay_out(types, takers)
-    assert len(picture.boxes) <= 3 * flow.MOST and picture.left_out > 0
+@pytest.mark.parametrize("count", [5, 50, 500])
+def test_a_flow_of_any_size_is_laid_out_within_bounds(count: int) -> None:
+    types = [
+        flow.Type(f"d{n % 9}.n{n % 40}.v{n}", n / 7, {f"p{n % 60}": 1.0}, [f"s{n % 300}", "nobody"])
+        for n in range(count)
+    ]
+    takers = {f"s{n}": flow.Taker(f"s{n}") for n in range(300)}
+    rows = flow.rows_of(types, takers)
+    assert sum(len(row.types) for row in rows) == count and len(rows) <= flow.ROWS
+    picture = flow.lay_out(rows, takers)
+    assert len(picture.boxes) <= 3 * flow.ROWS and picture.height <= flow.ROWS * flow.ROW + flow.TOP
     assert all(0 <= box.y <= picture.height - flow.BOX and box.x + box.width <= picture.width for box in picture.boxes)
-    assert {line.weight for line in picture.lines} <= {1, 2, 3, 4}
-    assert flow.lay_out([], {}).boxes == []
+    assert {line.weight for line in picture.lines} <= {0, 1, 2, 3, 4}
+    assert flow.lay_out(flow.rows_of([], {}), {}).boxes == []
+
+
+def test_what_is_wrong_stands_on_top_of_the_flow_and_alone() -> None:
+    types = [flow.Type(f"shop.n{n}.done", 9.0, {"shop": 9.0}, ["fine"]) for n in range(60)]
+    types += [flow.Type(f"bank.sum.v{n}", 0.01, {"bank": 0.01}, ["broken"] if n == 7 else ["fine"]) for n in range(8)]
+    types += [flow.Type("post.card.sent", 1.0, {"post": 1.0})]
+    takers = {"fine": flow.Taker("fine"), "broken": flow.Taker("broken", "failing", "breaker open")}
+    rows = flow.rows_of(types, takers)
+    assert [row.name for row in rows[:2]] == ["bank.sum.v7", "post.card.sent"]
+    assert rows[1].state == "untaken" and rows[1].told == "nobody takes it"
+    (shop,) = [row for row in rows if row.name.startswith("shop.")]
+    assert (shop.name, shop.told, shop.rate) == ("shop.…", "60 types", 540.0)
+    picture = flow.lay_out(rows, takers)
+    assert [box.name for box in picture.boxes if box.kind == "taker"] == ["broken", "fine"]
+    assert picture.lines[-1].state == "failing", "above the others"
+    assert [one.name for one in flow.wrong(takers)] == ["broken"]
+
+
+def test_more_domains_than_rows_end_in_one_box_that_counts_them() -> None:
+    types = [flow.Type(f"d{n}.x.y", float(n), {f"p{n}": float(n)}, [f"s{n}"]) for n in range(40)]
+    takers = {f"s{n}": flow.Taker(f"s{n}") for n in range(40)}
+    rows = flow.rows_of(types, takers)
+    assert rows[0].name == "d39.x.y" and (rows[-1].name, rows[-1].told) == ("others", "27 types")
+    last = [box for box in flow.lay_out(rows, takers).boxes if box.name == flow.MORE]
+    assert [(box.kind, box.short, box.told) for box in last] == [
+        ("producer", "others", "27 more"),
+        ("taker", "others", "27 more"),
+    ]
+
+
+def test_a_type_that_is_the_prefix_of_others_stands_by_itself() -> None:
+    names = ["shop.order", "shop.order.placed", "shop.order.placed.again"]
+    rows = flow.rows_of([flow.Type(name, 1.0) for name in names], {})
+    assert sorted(row.name for row in rows) == names
+    assert len(flow.rows_of([flow.Type(name, 1.0) for name in names], {}, most=2)) == 2
+
+
+def test_own_types_are_idle_when_nobody_published_them_and_never_missed() -> None:
+    assert flow.Type("system.replay.done", seen=False).idle and not flow.Type("shop.order.placed", seen=False).idle
+    assert not flow.Type("system.replay.done").untaken and flow.Type("shop.order.placed").untaken

@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from apps.dashboard.events import browse
+from apps.dashboard.events import browse, catalogue
 from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
@@ -433,3 +433,25 @@ def test_the_flow_joins_producers_types_and_subscriptions(viewer: Client, hook: 
         ("taker", "mint"),
     }
     assert "2 dead letters" in answer.content.decode()
+
+
+def test_the_flow_leaves_idle_types_of_our_own_to_a_button(viewer: Client) -> None:
+    register("system.replay.done", {"type": "object"}, author="files", producer="mission-control")
+    orders(1)
+    text = text_of(viewer, "/events/flow/")
+    assert "Show idle (1)" in text and "system.replay.done" not in text
+    assert "1 type taken by nobody" in text
+    assert "system.replay.done" in text_of(viewer, "/events/flow/", idle="1")
+    below = text_of(viewer, "/events/flow/", under="system.replay")
+    assert "system.replay.done" in below and "shop.order.placed" not in below
+    assert "No type begins with" in text_of(viewer, "/events/flow/", under="shop.ord")
+
+
+def test_a_long_catalogue_is_paged_by_name(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "TYPES", 2)
+    for name in ("a.b.c", "b.c.d", "c.d.e"):
+        register(name, {"type": "object"}, author="ann", producer="shop")
+    first = text_of(viewer, "/events/catalogue/", q="shop")
+    assert "b.c.d" in first and "c.d.e" not in first and "q=shop&amp;after=b.c.d" in first
+    second = text_of(viewer, "/events/catalogue/", q="shop", after="b.c.d")
+    assert "c.d.e" in second and "a.b.c" not in second and 'rel="next"' not in second

@@ -155,6 +155,11 @@ def test_the_schemas_of_this_project_are_loaded_and_loading_again_changes_nothin
     assert (recorded.newest, recorded.producers) == (1, ["covenant"])
     assert [reader.name for reader in registry.readers("business.transaction.recorded")] == ["mint"]
     assert EventType.objects.get(name="system.configuration.published").producers == ["mission-control"]
+    # What the kit has in files, whoever consumes publishes: the folder's name is nobody's.
+    EventType.objects.filter(name="control.consumer.started").update(producers=["kit"])
+    call_command("schemas")
+    assert "control.consumer.started" in capsys.readouterr().out
+    assert not [row.name for row in EventType.objects.all() if "kit" in row.producers]
     call_command("schemas")
     assert capsys.readouterr().out == ""
 
