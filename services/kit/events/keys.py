@@ -19,8 +19,8 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from .. import env
-from .cloudevent import CloudEvent
-from .signing import KEY, BadKey, NoKey, Ring
+from .cloudevent import KEY, CloudEvent
+from .signing import BadKey, NoKey, Ring
 
 log = logging.getLogger(__name__)
 

@@ -22,23 +22,29 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from .cloudevent import CloudEvent, attributes
+from .cloudevent import KEY, PROOF, SPEC_VERSION, CloudEvent, attributes, timestamp
 
-KEY: Final = "mckey"
-PROOF: Final = "mcproof"
-"""The attributes that say which key, and prove it."""
+if TYPE_CHECKING:
+    from _hashlib import HASH as Hash
+
 CONTROL: Final = "mission-control"
 """The source of what Mission Control itself publishes."""
 CLIENTS: Final = "client/"
 """What sources of those begin with who publish by Mission Control's API, which asked them who they are."""
+SIGNATURE: Final = frozenset({KEY, PROOF})
+JSON: Final = "application/json"
 TITLE: Final = b"mission-control event 1\n"
+BLOCK: Final = hashlib.sha256().block_size
 MIN_SECRET: Final = 32
 """Characters: a secret that is shorter could be guessed from any event on the broker."""
+
+_JSON: Final = msgspec.json.Encoder()
+_SORTED: Final = msgspec.json.Encoder(order="sorted")
 
 
 class BadKey(ValueError):
@@ -57,8 +63,10 @@ class Key:
     secret: bytes = field(repr=False)
     id: str
     """Follows from both, and tells nothing of the secret."""
-    mac: hmac.HMAC = field(repr=False, compare=False)
-    """HMAC-SHA-256 under the secret, before anything was said: to be copied."""
+    inner: Hash = field(repr=False, compare=False)
+    outer: Hash = field(repr=False, compare=False)
+    """HMAC-SHA-256 under the secret, before anything was said, as the two hashes that it is made of (RFC 2104 section
+    2): to be copied. What Python wraps around them costs as much as they do."""
 
     @classmethod
     def of(cls, source: str, secret: str) -> Key:
@@ -69,7 +77,16 @@ class Key:
             raise BadKey(f"The secret of {source} is {len(secret)} characters long; it takes {MIN_SECRET} or more.")
         raw = secret.encode()
         name = hmac.new(raw, f"mission-control event key\n{source}".encode(), hashlib.sha256).hexdigest()
-        return cls(source, raw, name[:16], hmac.new(raw, digestmod=hashlib.sha256))
+        block = (hashlib.sha256(raw).digest() if len(raw) > BLOCK else raw).ljust(BLOCK, b"\0")
+        inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+        return cls(source, raw, name[:16], inner, outer)
+
+    def mac(self, said: bytes) -> bytes:
+        """HMAC-SHA-256 of it."""
+        inner, outer = self.inner.copy(), self.outer.copy()
+        inner.update(said)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 class Keys(Protocol):
@@ -90,12 +107,46 @@ class Keys(Protocol):
 
 def canonical(event: CloudEvent) -> bytes:
     """What a proof is over. ValueError or RecursionError for an event that can't be written."""
+    own = event.extensions
+    usual = own.keys() <= SIGNATURE and isinstance(own.get(KEY, ""), str)
+    said = _usual_attributes(event) if usual else _attributes(event)
+    return b"".join((TITLE, _JSON.encode(said), b"\n", _SORTED.encode(event.data)))
+
+
+def _attributes(event: CloudEvent) -> list[tuple[str, str]]:
     named = attributes(event)
     named.pop(PROOF, None)
     # Both say JSON; a binding may leave it out.
-    named["datacontenttype"] = named["datacontenttype"] or "application/json"
-    head = msgspec.json.encode(sorted(named.items()))
-    return b"".join((TITLE, head, b"\n", msgspec.json.encode(event.data, order="sorted")))
+    named["datacontenttype"] = named["datacontenttype"] or JSON
+    return sorted(named.items())
+
+
+def _usual_attributes(event: CloudEvent) -> list[tuple[str, Any]]:
+    """The same of an event without extensions but those of its signature: its names have an order before they are
+    there, and sorting them takes as long as all else here."""
+    said: list[tuple[str, Any]] = []
+    if event.causation_id:
+        said.append(("causationid", event.causation_id))
+    if event.correlation_id:
+        said.append(("correlationid", event.correlation_id))
+    said.append(("datacontenttype", event.datacontenttype or JSON))
+    if event.dataschema:
+        said.append(("dataschema", event.dataschema))
+    said.append(("id", event.id))
+    if (key := event.extensions.get(KEY)) is not None:
+        said.append((KEY, key))
+    if event.partition_key:
+        said.append(("partitionkey", event.partition_key))
+    if event.sequence:
+        said.append(("sequence", str(event.sequence)))
+    said += (("source", event.source), ("specversion", SPEC_VERSION))
+    if event.subject:
+        said.append(("subject", event.subject))
+    said.append(("time", timestamp(event.time)))
+    if event.traceparent:
+        said.append(("traceparent", event.traceparent))
+    said.append(("type", event.type))
+    return said
 
 
 def sign(event: CloudEvent, key: Key) -> CloudEvent:
@@ -108,9 +159,7 @@ def sign(event: CloudEvent, key: Key) -> CloudEvent:
 
 
 def _proof(event: CloudEvent, key: Key) -> str:
-    mac = key.mac.copy()
-    mac.update(canonical(event))
-    return urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
+    return urlsafe_b64encode(key.mac(canonical(event))).rstrip(b"=").decode()
 
 
 class Ring:

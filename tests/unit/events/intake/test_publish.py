@@ -18,8 +18,7 @@ from apps.events.models import Event, OutboxMessage
 from apps.events.schemas import registry
 from apps.people.actions import issue
 from missioncontrol.fleet import roles
-from services.kit.events.cloudevent import MAX_DATA
-from services.kit.events.signing import PROOF
+from services.kit.events.cloudevent import MAX_DATA, PROOF
 
 pytestmark = pytest.mark.django_db
 

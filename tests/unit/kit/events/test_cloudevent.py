@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,12 +11,15 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from apps.events.ids import uuid7
 from services.kit.events.cloudevent import (
+    CORE,
     MAX_DATA,
     MAX_TEXT,
     NO_TEXT,
+    OURS,
     CloudEvent,
     EventError,
     attributes,
@@ -25,6 +29,7 @@ from services.kit.events.cloudevent import (
     decode_binary,
     encode,
     encode_data,
+    from_json,
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -200,3 +205,42 @@ def test_ids_sort_by_time_and_are_version_7(one: float, other: float, a: int, b:
     assert first.variant == "specified in RFC 4122"
     if int(one * 1000) < int(other * 1000):
         assert str(first) < str(second)
+
+
+USUAL = {
+    "specversion": "1.0",
+    "id": "1",
+    "type": "a.b.c",
+    "source": "orders",
+    "time": "2026-01-02T03:04:05.000006Z",
+    "datacontenttype": "application/json",
+    "sequence": "7",
+    "partitionkey": "k",
+    "mckey": "k1",
+    "mcproof": "p1",
+    "data": {"n": 1},
+}
+ODD = ["", "0", "\x7f", "ü", "\t", "a\\b", "x" * 257, "007", 7, True, None, [], "2026-01-02", "application/json; v=1"]
+
+
+@pytest.mark.parametrize("name", [*sorted(CORE | OURS | {"mckey", "mcproof", "own", "data_base64"})])
+def test_the_short_way_to_read_and_write_the_usual_event_says_what_the_long_way_says(name: str) -> None:
+    def said(read: Callable[[bytes], Any], raw: bytes) -> Any:
+        try:
+            return read(raw)
+        except EventError as error:
+            return str(error)
+
+    bodies = [USUAL, {key: value for key, value in USUAL.items() if key != name}]
+    for body in bodies + [USUAL | {name: odd} for odd in ODD]:
+        raw = json.dumps(body, ensure_ascii=False).encode()
+        short = said(decode, raw)
+        assert short == said(lambda raw: from_json(json.loads(raw)), raw)
+        if isinstance(short, CloudEvent):
+            assert decode(encode(short)) == short
+            assert json.loads(encode(short)) == {**short.extensions, **written(short), "data": short.data}
+
+
+def written(event: CloudEvent) -> dict[str, str]:
+    """Its attributes but the extensions, as JSON has them."""
+    return attributes(replace(event, extensions={}))

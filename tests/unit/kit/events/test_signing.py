@@ -16,8 +16,20 @@ from msgspec.structs import replace
 from pamqp import decode as amqp_decode
 from pamqp import encode as amqp_encode
 
-from services.kit.events.cloudevent import CORE, LAST_TIME, OURS, CloudEvent, EventError, check_data, decode, encode
-from services.kit.events.signing import CONTROL, KEY, PROOF, BadKey, Key, NoKey, Ring, canonical, sign
+from services.kit.events.cloudevent import (
+    CORE,
+    KEY,
+    LAST_TIME,
+    OURS,
+    PROOF,
+    CloudEvent,
+    EventError,
+    attributes,
+    check_data,
+    decode,
+    encode,
+)
+from services.kit.events.signing import CONTROL, BadKey, Key, NoKey, Ring, canonical, sign
 from services.kit.events.transport.base import Rejected, Wanted
 from services.kit.events.transport.bindings import CONTENT_TYPE, binary, unbound
 
@@ -334,3 +346,16 @@ def test_a_secret_is_not_shown() -> None:
 def test_an_event_too_large_for_its_signature_is_the_brokers_to_refuse() -> None:
     with pytest.raises(Rejected):
         binary(true(data="x" * (1024 * 1024 + 64 * 1024)))
+
+
+SAID = ["subject", "partition_key", "correlation_id", "causation_id", "traceparent", "datacontenttype", "dataschema"]
+
+
+@given(st.sampled_from([{}, {KEY: "k"}, {KEY: "k", PROOF: "p"}, {KEY: ""}, {KEY: True}, {PROOF: "p"}]), st.data())
+def test_the_form_of_the_usual_event_is_that_of_any(extensions: dict[str, Any], data: st.DataObject) -> None:
+    said = {name: data.draw(st.sampled_from(["", "x", 'ü"']), name) for name in SAID}
+    one = event(**said, sequence=data.draw(st.sampled_from([0, 7])), extensions=extensions)
+    pairs = attributes(one)
+    pairs.pop(PROOF, None)
+    pairs["datacontenttype"] = pairs["datacontenttype"] or "application/json"
+    assert json.loads(canonical(one).split(b"\n")[1]) == [list(pair) for pair in sorted(pairs.items())]
