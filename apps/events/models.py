@@ -7,7 +7,6 @@ claim that keeps each stream in order: all of a stream's events lie in one shard
 
 from __future__ import annotations
 
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
 from zlib import crc32
@@ -189,15 +188,13 @@ class Event(models.Model):
 
     def as_cloudevent(self) -> CloudEvent:
         """The event as the bus carries it."""
-        return carried(*_CARRIED_OF(self))
+        return carried(*_CARRIED_OF(self), self.time.timestamp())
 
 
 CARRIED = (
     "event_id",
     "type",
     "source",
-    "time",
-    "data",
     "subject",
     "stream",
     "version",
@@ -208,9 +205,10 @@ CARRIED = (
     "datacontenttype",
     "schema_version",
     "dataschema",
+    "data",
     "extensions",
 )
-"""The columns of an event that the bus carries."""
+"""The columns of an event that the bus carries, beside its time."""
 _CARRIED_OF = attrgetter(*CARRIED)
 
 
@@ -218,8 +216,6 @@ def carried(
     event_id: str,
     event_type: str,
     source: str,
-    time: datetime,
-    data: Any,
     subject: str,
     stream: str,
     version: int,
@@ -230,14 +226,16 @@ def carried(
     datacontenttype: str,
     schema_version: int,
     dataschema: str,
+    data: Any,
     extensions: dict[str, Any],
+    time: float,
 ) -> CloudEvent:
     """The event of the columns ``CARRIED``, for whoever reads too many rows to make a model of each."""
     return CloudEvent(
         event_id,
         event_type,
         source,
-        time.timestamp(),
+        time,
         data,
         subject,
         wire_key(source, stream),
