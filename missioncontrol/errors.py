@@ -54,6 +54,13 @@ def invalid_query(request: HttpRequest, detail: str) -> HttpResponse:
     return problem(answer) if _api(request) else page(answer, "400.html")
 
 
+def unsupported_charset(request: HttpRequest, charset: str) -> HttpResponse:
+    """Django would hand the body, and the query string, to whichever of Python's decoders a stranger names."""
+    detail = f"The charset {charset[:40]!a} is not read here: send UTF-8."
+    answer = Problem(415, "unsupported_charset", detail)
+    return problem(answer) if _api(request) else page(answer, "400.html")
+
+
 def not_allowed(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _api(request):
         return problem(Problem(403, "not_allowed", "Your role does not allow this."))

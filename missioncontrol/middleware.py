@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from apps.events.intake.parsers import MAX_BODY
 from apps.lib import query
 from apps.lib.rest import body_too_big
-from missioncontrol.errors import invalid_query, problem
+from missioncontrol.errors import invalid_query, problem, unsupported_charset
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -31,6 +31,9 @@ LOOSER = {
 LARGER = {"/api/v1/events": MAX_BODY}
 """Bytes of a body, where the address takes more than the others."""
 
+CHARSETS = {"utf-8", "utf8", "us-ascii"}
+"""Names of the one encoding that is read here, and of a part of it."""
+
 HEADERS = {
     # What one person may see is no other's, and a shared cache knows no roles. Static files pass by here.
     "Cache-Control": "no-store",
@@ -41,7 +44,8 @@ HEADERS = {
 
 
 class Edge:
-    """Bounds bodies by their announced length, drops the slash after API addresses, sets what all answers carry."""
+    """Lets nothing but UTF-8 in, bounds bodies by their announced length, drops the slash after API addresses, sets
+    what all answers carry."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
@@ -57,6 +61,11 @@ class Edge:
         return response
 
     def answer(self, request: HttpRequest) -> HttpResponse:
+        charset = (request.content_params or {}).get("charset")
+        if charset is not None:
+            request.encoding = "utf-8"
+            if charset.strip('"').lower() not in CHARSETS:
+                return unsupported_charset(request, charset)
         limit = LARGER.get(request.path.rstrip("/"), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         length = request.META.get("CONTENT_LENGTH") or "0"
         if length.isdigit() and int(length) > limit and request.path.startswith(API):

@@ -64,6 +64,7 @@ class Draft:
     correlation_id: str = ""
     traceparent: str = ""
     extensions: dict[str, Any] = field(default_factory=dict)
+    datacontenttype: str = "application/json"
 
     @property
     def place(self) -> str:
@@ -102,7 +103,7 @@ def store(drafts: Sequence[Draft], data: Sequence[bytes], now: float, context: t
                 draft.source,
                 draft.subject,
                 datetime.fromtimestamp(draft.time, UTC) if draft.time else at,
-                "application/json",
+                draft.datacontenttype,
                 draft.data,
                 draft.extensions,
                 schema_version,

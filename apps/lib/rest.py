@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from auditlog.context import auditlog_value
@@ -63,7 +66,7 @@ class OnlyKnown:
 
 
 class Json(JSONParser):
-    """JSON bodies, read no further than the limit however they are framed."""
+    """JSON bodies (RFC 8259), read no further than the limit however they are framed."""
 
     limit: int | None = None
     """Bytes; the setting's when there is none."""
@@ -74,18 +77,43 @@ class Json(JSONParser):
         if coding not in {"", "identity"}:
             # RFC 9110 section 8.4: what is coded so is not what it says it is.
             raise exceptions.UnsupportedMediaType(coding, f"Bodies are read as they are, not as {coding[:40]}.")
-        try:
-            limited: Any = _Limited(stream, self.limit or settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-            found = super().parse(limited, media_type, parser_context)
-        except RecursionError:
-            raise exceptions.ParseError(TOO_DEEP) from None
-        except exceptions.ParseError as error:
-            if "int_max_str_digits" in str(error.detail):
-                raise exceptions.ParseError(TOO_LONG) from None
-            raise
+        limit = self.limit or settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        raw: bytes = stream.read(limit + 1)
+        if len(raw) > limit:
+            too_big(limit)
+        found = _load(raw)
         if odd := _odd(found):
             raise exceptions.ParseError(odd)
         return found
+
+
+def _load(raw: bytes) -> Any:
+    if raw.startswith(codecs.BOM_UTF8):
+        raise exceptions.ParseError("The body begins with a byte order mark: leave it out.")
+    try:
+        return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_no_number)
+    except RecursionError:
+        raise exceptions.ParseError(TOO_DEEP) from None
+    except UnicodeDecodeError as error:
+        raise exceptions.ParseError(f"The body is not UTF-8, which JSON is, at byte {error.start:,}.") from None
+    except json.JSONDecodeError as error:
+        raise exceptions.ParseError(f"The body is not JSON: {error}.") from None
+    except ValueError:
+        # Python bounds how long a number it reads.
+        raise exceptions.ParseError(TOO_LONG) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 section 4: of two members of one name, each reader takes the one it likes."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise exceptions.ParseError(f"The name {name[:80]!a} stands twice in one object.")
+    return found
+
+
+def _no_number(word: str) -> NoReturn:
+    raise exceptions.ParseError(f"{word} is no number of JSON.")
 
 
 def _odd(document: Any) -> str:
@@ -105,20 +133,6 @@ def _odd(document: Any) -> str:
             return ""
         level = below
     return TOO_DEEP
-
-
-class _Limited:
-    """A stream that refuses to give more than ``limit`` bytes."""
-
-    def __init__(self, stream: Any, limit: int) -> None:
-        self.stream, self.left, self.limit = stream, limit, limit
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self.stream.read(self.left + 1 if size is None or size < 0 else min(size, self.left + 1))
-        self.left -= len(data)
-        if self.left < 0:
-            too_big(self.limit)
-        return data
 
 
 def too_big(limit: int) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -59,6 +59,7 @@ def read(item: Any, login: str, now: float, keep_days: int, *, whole: bool) -> D
     event = cloudevent.from_json(given)
     _refuse_others(event, login)
     _check_time(event, now, keep_days)
+    cloudevent.check_kind(event.datacontenttype)
     if event.traceparent and not TRACEPARENT.fullmatch(event.traceparent):
         raise EventError("The event's traceparent is none of W3C Trace Context, version 00.")
     draft = Draft(
@@ -76,6 +77,7 @@ def read(item: Any, login: str, now: float, keep_days: int, *, whole: bool) -> D
         correlation_id=event.correlation_id,
         traceparent=event.traceparent,
         extensions=event.extensions,
+        datacontenttype=event.datacontenttype,
     )
     if len(draft.place) > MAX_EVENT_STREAM:
         raise EventError(f"The event's source and partitionkey have more than {MAX_EVENT_STREAM} characters together.")
@@ -87,6 +89,9 @@ def _refuse_others(event: CloudEvent, login: str) -> None:
     if event.source != own and not event.source.startswith(f"{own}/"):
         detail = f"The source {event.source!r} is not yours: publish as {own!r}, or below it, such as '{own}/shop'."
         raise Refused(Problem(403, "source_not_yours", detail))
+    if any(unquote(segment) in {".", ".."} for segment in event.source.removeprefix(own).split("/")):
+        # Whoever resolves it as a URI reference (RFC 3986 section 5.2.4) would read another's name in it.
+        raise EventError(f"The source {event.source!r} has a segment of dots: a source is compared as it is written.")
     if event.domain in RESERVED:
         detail = f"The domain {event.domain} is what Mission Control and its consumers tell each other."
         raise Refused(Problem(403, "domain_reserved", detail))
@@ -125,8 +130,9 @@ def _schema_version(event: CloudEvent, said: Any) -> int:
 
 def says_the_same(event: Event, draft: Draft) -> bool:
     """Whether ``draft``, of the same source and id, is ``event`` once more. What it leaves out is no difference."""
-    exact = (event.type, event.subject, event.stream, event.extensions)
-    if exact != (draft.type, draft.subject, draft.place, draft.extensions) or _json(event.data) != _json(draft.data):
+    exact = (event.type, event.subject, event.stream, event.extensions, event.datacontenttype)
+    wanted = (draft.type, draft.subject, draft.place, draft.extensions, draft.datacontenttype)
+    if exact != wanted or _json(event.data) != _json(draft.data):
         return False
     left_out = (
         (draft.schema_version, event.schema_version),

@@ -46,7 +46,8 @@ FIRST_TIME, LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
 """Wall-clock seconds that have a timestamp: the years 1 to 9999 in UTC (RFC 3339 section 1)."""
 
 Extension = str | bool | int
-"""The types of attributes that JSON tells apart; a binary mode has their canonical text (section 3.2)."""
+"""The types of attributes that JSON tells apart, an integer having 32 bits; a binary mode has their canonical text
+(section 3.2)."""
 
 
 class EventError(ValueError):
@@ -106,6 +107,10 @@ def check_data(data: Any) -> bytes:
         plain = msgspec.json.decode(encoded)
         # What is equal is the same but for lists that were tuples: only those are worth a look at each value.
         same = plain == data or _same(plain, data)
+    except UnicodeEncodeError:
+        raise EventError(
+            "The event's data holds half of a surrogate pair (\\ud800 to \\udfff), which is no character."
+        ) from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EventError(f"The event's data can't be written as JSON: {error}.") from None
     if len(encoded) > MAX_DATA:
@@ -288,10 +293,15 @@ def from_json(body: Any) -> CloudEvent:
 
 def decode_binary(given: Mapping[str, str], raw: bytes | str) -> CloudEvent:
     """Read and check one event in a binary mode: its attributes by name, and the body; EventError as ``decode``."""
-    kind = given.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
+    check_kind(given.get("datacontenttype", "application/json"))
+    return _read(given, _parse(raw, "The event's data") if raw else None)
+
+
+def check_kind(datacontenttype: str) -> None:
+    """EventError unless it is a media type of JSON (RFC 6839 section 3.1)."""
+    kind = datacontenttype.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise EventError(f"The event's data is {kind}; only JSON is taken here.")
-    return _read(given, _parse(raw, "The event's data") if raw else None)
 
 
 def _parse(raw: bytes | str, what: str) -> Any:
@@ -305,7 +315,7 @@ def _read(body: Mapping[str, Any], data: Any) -> CloudEvent:
     if body.get("specversion") != SPEC_VERSION:
         raise EventError(f"The event's specversion must be {SPEC_VERSION}, not {body.get('specversion')!r}.")
     for name in ("id", "type", "source"):
-        if not isinstance(body.get(name), str) or not body[name]:
+        if not isinstance(body.get(name), str) or not body[name].strip():
             raise EventError(f"The event has no {name}.")
     if not _plain(body.values()):
         _check_texts(body)
@@ -365,6 +375,8 @@ def _extension(name: str, value: Any) -> Extension:
         )
     if not isinstance(value, str | bool | int):
         raise EventError(f"The event's attribute {name} must be text, a whole number or a boolean.")
+    if isinstance(value, int) and not -(2**31) <= value < 2**31:
+        raise EventError(f"The event's attribute {name} must be a number of 32 bits; send a larger one as text.")
     return value
 
 

@@ -131,6 +131,13 @@ def test_what_a_schema_refuses_is_refused_at_its_place(ann: Publisher) -> None:
         ({"specversion": 1.0}, 422, "event_refused"),
         ({"id": ""}, 422, "event_refused"),
         ({"id": 7}, 422, "event_refused"),
+        ({"id": " "}, 422, "event_refused"),
+        ({"id": "\u3000"}, 422, "event_refused"),
+        ({"source": "client/ann/../bob"}, 422, "event_refused"),
+        ({"source": "client/ann/shop/."}, 422, "event_refused"),
+        ({"source": "client/ann/%2e%2E/bob"}, 422, "event_refused"),
+        ({"datacontenttype": "text/xml"}, 422, "event_refused"),
+        ({"rank": 2**31}, 422, "event_refused"),
         ({"type": "Order"}, 422, "event_refused"),
         ({"time": "soon"}, 422, "event_refused"),
         ({"time": "2999-01-01T00:00:00Z"}, 422, "event_refused"),
@@ -265,3 +272,41 @@ def test_the_log_can_be_read_by_what_was_published(ann: Publisher) -> None:
     client.force_authenticate(User.objects.get(username="ann"))
     ann.send(whole(), STRUCTURED)
     assert client.get(f"{URL}/o-1").json()["source"] == "client/ann"
+
+
+def test_a_number_of_any_length_is_kept_to_its_last_digit(ann: Publisher) -> None:
+    numbers = {"n": int("9" * 400), "m": -(2**70), "u": 2**64 - 1}
+    assert ann.send(whole(data=numbers), STRUCTURED).status_code == 202
+    assert Event.objects.get().data == numbers
+
+
+def test_a_media_type_of_the_publishers_own_is_kept(ann: Publisher) -> None:
+    kind = "application/vnd.shop.order+json"
+    assert ann.send(whole(datacontenttype=kind), STRUCTURED).status_code == 202
+    assert Event.objects.get().as_cloudevent().datacontenttype == kind
+    again = ann.send(whole(datacontenttype="application/json"), STRUCTURED)
+    assert (again.status_code, again.json()["failure"]) == (409, "event_id_taken")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"type": "business.order.placed", "data": {"a": "\\ud800"}}', "half of a surrogate pair"),
+        (b'{"type": "business.order.placed", "data": {"a": 1, "a": 2}}', "'a' stands twice"),
+        (b'{"type": "business.order.placed", "type": "business.order.lost"}', "'type' stands twice"),
+        (b'{"type": "business.order.placed", "data": {"a": NaN}}', "NaN is no number of JSON"),
+        (b'{"type": "business.order.placed", "data": {"a": -Infinity}}', "-Infinity is no number of JSON"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b"\xef\xbb\xbf", "byte order mark"),
+        ('{"type": "business.order.placed"}'.encode("utf-16"), "not UTF-8"),
+        ('{"type": "business.order.placed"}'.encode("utf-16-le"), "not JSON"),
+        ('{"type": "business.\xe9.placed"}'.encode("latin-1"), "not UTF-8"),
+        (b'{"type": business}', "not JSON: Expecting value: line 1 column 10"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_so_in_words_for_people(body: bytes, says: str, ann: Publisher) -> None:
+    answer = ann.send(body)
+    assert answer.status_code in {400, 422}
+    detail = answer.json()["detail"]
+    assert says in detail and "codec" not in detail and "utf-8-sig" not in detail, detail
+    assert not Event.objects.exists()
