@@ -18,7 +18,7 @@ function ask(button) {
   document.getElementById("confirm-reason").focus();
 }
 
-/** POST `body` to `address` with the CSRF token that is in `form`. */
+/** POST `body`, which is JSON already when it is a text, to `address` with the CSRF token that is in `form`. */
 export function post(address, body, form, once = "") {
   return fetch(address, {
     method: "POST",
@@ -27,7 +27,7 @@ export function post(address, body, form, once = "") {
       ...(once ? { "Idempotency-Key": once } : {}),
       "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value,
     },
-    body: JSON.stringify(body),
+    body: typeof body === "string" ? body : JSON.stringify(body),
   });
 }
 

@@ -1,4 +1,5 @@
 // A type's next schema: try what would come of it, or register it; a refusal names who would break.
+import { beside } from "./exact.js";
 import { armReplay } from "./replay.js";
 import { live } from "./shell.js";
 
@@ -28,9 +29,9 @@ function broken(verdict) {
 }
 
 async function send(dry) {
-  let schema;
+  let body;
   try {
-    schema = JSON.parse(document.getElementById("f-schema").value);
+    body = beside({ dry_run: dry, reason: document.getElementById("f-reason").value }, "schema", document.getElementById("f-schema").value);
   } catch (error) {
     say(true, `This is not JSON: ${error.message}.`);
     return;
@@ -38,7 +39,7 @@ async function send(dry) {
   const answer = await fetch(form.dataset.post, {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value },
-    body: JSON.stringify({ schema, dry_run: dry, reason: document.getElementById("f-reason").value }),
+    body,
   });
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) {

@@ -1,5 +1,6 @@
 // Dead letters: redrive with a dry run and a canary, edit and retry, discard; groups and jobs drawn anew as they change.
 import { arm, armDialog, faults, post } from "./actions.js";
+import { beside, isObject, parse } from "./exact.js";
 import { refresh } from "./fragments.js";
 import { AWAY, armJobs, watchJobs } from "./jobs.js";
 import { live } from "./shell.js";
@@ -95,7 +96,6 @@ armDialog();
 
 const edit = document.getElementById("edit");
 const same = (left, right) => JSON.stringify(left) === JSON.stringify(right);
-const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 function* differences(before, after, pointer = "") {
   if (same(before, after)) return;
@@ -114,14 +114,14 @@ function drawDifference() {
   const word = document.getElementById("edit-same");
   let data;
   try {
-    data = JSON.parse(document.getElementById("e-data").value);
+    data = parse(document.getElementById("e-data").value);
   } catch (error) {
     word.textContent = `This is not JSON: ${error.message}.`;
     word.hidden = false;
     yes.disabled = true;
     return;
   }
-  const rows = [...differences(JSON.parse(document.getElementById("edit-before").textContent), data)];
+  const rows = [...differences(parse(document.getElementById("edit-before").textContent), data)];
   word.textContent = "Nothing yet.";
   word.hidden = rows.length > 0;
   yes.disabled = rows.length === 0;
@@ -147,8 +147,8 @@ if (edit) {
     error.hidden = true;
     event.submitter.disabled = true;
     try {
-      const data = JSON.parse(document.getElementById("e-data").value);
-      const answer = await post(edit.dataset.post, { data, note: document.getElementById("e-note").value.trim() }, edit);
+      const note = document.getElementById("e-note").value.trim();
+      const answer = await post(edit.dataset.post, beside({ note }, "data", document.getElementById("e-data").value), edit);
       const found = await answer.json().catch(() => ({}));
       if (answer.ok) {
         location.assign(`/events/dead-letters/${found.id}/`);

@@ -55,6 +55,17 @@ async def test_as_many_attributes_as_an_event_may_have_are_carried_and_more_stop
     assert [one.event and one.event.extensions for one in got] == [full, {}]
 
 
+@pytest.mark.parametrize("kind", ["application/cloudevents+json", "application/json; v=" + "x" * 236, "text/xml"])
+async def test_a_media_type_that_no_message_can_have_stops_nobody(kind: str, lane: Lane) -> None:
+    """RabbitMQ has 255 characters for it, and with that of an envelope the data would be read as one."""
+    bus = lane.connect()
+    odd = replace(lane.event(n=1), datacontenttype=kind)
+    first, refused, last = await bus.publish([Outgoing(lane.event(n=0)), Outgoing(odd), Outgoing(lane.event(n=2))])
+    assert first is last is None
+    got = await take(await lane.join(transport=bus), 2 if refused else 3)
+    assert numbers([got[0], got[-1]]) == [0, 2]
+
+
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 
 

@@ -37,6 +37,9 @@ MAX_EXTENSIONS = 64
 MAX_OWN = 60
 """Of a publisher's choice; the others are for what is put on an event on its way."""
 
+MAX_KIND = 255
+"""Characters of a media type: RabbitMQ has it as a short string (AMQP 0-9-1 section 4.2.5.3)."""
+
 MAX_TEXT = 256
 """Characters of an attribute: what a database can index, whoever chose it."""
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -298,10 +301,16 @@ def decode_binary(given: Mapping[str, str], raw: bytes | str) -> CloudEvent:
 
 
 def check_kind(datacontenttype: str) -> None:
-    """EventError unless it is a media type of JSON (RFC 6839 section 3.1)."""
+    """EventError unless it is a media type of JSON (RFC 6839 section 3.1), and one that any broker can carry."""
     kind = datacontenttype.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise EventError(f"The event's data is {kind}; only JSON is taken here.")
+    if kind.startswith("application/cloudevents"):
+        raise EventError(
+            "The event's datacontenttype says what its data is, and no data is an event in structured mode."
+        )
+    if not datacontenttype.isascii() or len(datacontenttype) > MAX_KIND:
+        raise EventError(f"The event's datacontenttype must be at most {MAX_KIND} characters of ASCII.")
 
 
 def _parse(raw: bytes | str, what: str) -> Any:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..cloudevent import CloudEvent, EventError, attributes, decode_binary, encode_data
+from ..cloudevent import CloudEvent, EventError, attributes, check_kind, decode_binary, encode_data
 from .base import MAX_BYTES, Rejected, Wanted, read, too_large
 
 STRUCTURED = "application/cloudevents"
 """What the content type of structured mode begins with."""
 CONTENT_TYPE = "datacontenttype"
+PLAIN = "application/json"
 MAX_HEAD = 96 * 1024
 """Bytes of all attributes: RabbitMQ has them in one frame, of 128 KiB as it comes, and ends the connection of whoever
 sends a longer one."""
@@ -21,6 +22,12 @@ sends a longer one."""
 def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:
     """The event's attributes by name (``datacontenttype`` among them), and its body; Rejected when it is too large."""
     named, body = attributes(event), encode_data(event)
+    kind = named[CONTENT_TYPE]
+    if kind and kind != PLAIN:
+        try:
+            check_kind(kind)
+        except EventError as error:
+            raise Rejected(str(error)) from None
     head = sum(len(name) + len(value.encode()) for name, value in named.items())
     if head > MAX_HEAD:
         raise Rejected(f"The event's attributes are {head:,} bytes; the most is {MAX_HEAD:,}. Send them as its data.")
