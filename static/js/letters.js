@@ -51,7 +51,7 @@ async function send(dry) {
     if (!answer.ok) {
       complain(faults(found, answer.status));
     } else if (dry) {
-      const kinds = Object.entries(found.by_type).map(([type, count]) => `${count} × ${type}`).join(", ");
+      const kinds = Object.entries(found.by_type).map(([type, count]) => `${count.toLocaleString("en")} × ${type}`).join(", ");
       const waiting = found.waiting ? ` ${plural(found.waiting, "event")} behind them would follow.` : "";
       const busy = found.redriving ? ` ${plural(found.redriving, "letter")} of others' jobs are left alone.` : "";
       plan.textContent = found.total ? `Dry run: ${plural(found.total, "letter")} would be tried (${kinds}).${waiting}${busy}` : `Dry run: nothing would be tried.${busy}`;
@@ -68,7 +68,7 @@ async function send(dry) {
 
 function open(button) {
   chosen = button;
-  document.getElementById("redrive-what").textContent = `What was given up of ${button.dataset.what} is tried once more, in order within each key.`;
+  document.getElementById("redrive-what").textContent = `Tried once more, in order within each key: ${button.dataset.what}.`;
   document.getElementById("redrive-go").disabled = true;
   plan.textContent = "Looking…";
   dialog.returnValue = "";

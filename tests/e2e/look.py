@@ -1,7 +1,7 @@
 """Pictures of the bus's pages, to be looked at: every page, dark and light, wide and narrow.
 
-``MC_TEST_FLEET=<MC_HOME of one that runs> python -m tests.e2e.look FOLDER [--fill] [PATH …]``; ``--fill`` first makes
-what a busy week leaves behind (tests/e2e/fill.py).
+``MC_TEST_FLEET=<MC_HOME of one that runs> python -m tests.e2e.look FOLDER [--fill] [--flood] [NAME …]``;
+``--fill`` first makes what a busy week leaves behind (tests/e2e/fill.py), ``--flood`` strange amounts (flood.py).
 """
 
 from __future__ import annotations
@@ -57,12 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--fill", action="store_true")
+    parser.add_argument("--flood", action="store_true")
     parser.add_argument("--theme", action="append", choices=["dark", "light"])
     parser.add_argument("names", nargs="*", help="only these of the pages")
     said = parser.parse_intermixed_args()
     fleet = running_fleet(Path(os.environ["MC_TEST_FLEET"]).resolve())
     if said.fill:
         django(fleet, "from tests.e2e.fill import fill\nfill()")
+    if said.flood:
+        django(fleet, "from tests.e2e.flood import flood\nflood()")
     said.folder.mkdir(parents=True, exist_ok=True)
     wanted = {name: path for name, path in pages(fleet).items() if not said.names or name in said.names}
     with sync_playwright() as playwright:

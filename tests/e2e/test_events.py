@@ -84,6 +84,28 @@ def test_poison_is_grouped_redriven_behind_a_canary_and_gone(fleet: Fleet, page:
     assert page.evaluate("() => window.sameDocument"), "all of it live: the page was never loaded again"
 
 
+def test_a_list_is_drawn_anew_under_whoever_stands_on_its_buttons(fleet: Fleet, page: Page, endpoint: Endpoint) -> None:
+    """A dialog gives the focus back to the button that opened it: the list must not stay as it was then."""
+    endpoint.mended = False
+    page.goto(f"{fleet.pages}/events/dead-letters/?subscription=parcels")
+    expect(page.locator("#live-word")).to_have_text("Live")
+    publish(fleet, {"subject": "parcel/still", "poison": True})
+    group = page.locator("#letters tr[data-fingerprint]")
+    expect(group).to_be_visible(timeout=20_000)
+    group.get_by_role("button", name="Redrive").focus()
+    publish(fleet, {"subject": "parcel/still-2", "poison": True})
+    expect(group.locator("td.num b").first).to_have_text("2", timeout=20_000)
+    expect(group.get_by_role("button", name="Redrive")).to_be_focused()
+    endpoint.mended = True
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("#redrive-plan")).to_contain_text("2 letters would be tried")
+    dialog.get_by_label("Canary").fill("0")
+    dialog.get_by_role("button", name="Redrive").click()
+    expect(page.locator("#letters")).to_contain_text("None matches", timeout=20_000)
+    expect(page.locator("#jobs")).to_contain_text("All 2 went well.")
+
+
 def test_an_edited_letter_is_retried_and_names_its_original_as_its_cause(
     fleet: Fleet, page: Page, endpoint: Endpoint
 ) -> None:

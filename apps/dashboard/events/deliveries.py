@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from apps.dashboard.words import and_list
 from apps.events.letters.models import DeadLetter
 from apps.events.models import Event
 from apps.events.subscriptions.condition import ConditionError
@@ -49,6 +50,15 @@ def of(event: Event) -> Sequence[Delivery]:
         if letter is not None or wants(row, event):
             found.append(_delivery(row, event, letter))
     return found
+
+
+def in_short(deliveries: Sequence[Delivery]) -> tuple[str, str] | None:
+    """A state and words for all of them, the worst said; None when nobody wants it or nobody's answer is known."""
+    told = [one for one in deliveries if one.state != "reports"]
+    for state in ("failing", "degraded", "unknown", "maintenance"):
+        if found := [one for one in told if one.state == state]:
+            return state, f"{found[0].word}: {and_list([one.subscription for one in found])}"
+    return ("healthy", f"taken by {and_list([one.subscription for one in told])}") if told else None
 
 
 def attempts(event: Event) -> Sequence[Attempt]:

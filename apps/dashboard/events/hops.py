@@ -50,14 +50,21 @@ class Sending:
     error: str
 
 
-def hops(stored_at: float, position: int | None, sending: Sending | None, spans: Iterable[SpanLike]) -> Sequence[Hop]:
-    """The way of an event that was recorded at ``stored_at``; ``spans`` are those in which somebody handled it."""
+def hops(
+    stored_at: float, position: int | None, sending: Sending | None, spans: Iterable[SpanLike], addressee: str = ""
+) -> Sequence[Hop]:
+    """The way of an event that was recorded at ``stored_at``; ``spans`` are those in which somebody handled it.
+
+    ``addressee``: the one subscription that it is for, from the log and not over the bus.
+    """
     found = [Hop("Recorded", "healthy", "stored", stored_at, 0.0)]
     if position is None:
         found.append(Hop("In the log", "unknown", "not yet", detail="the relay gives positions"))
     else:
         found.append(Hop("In the log", "healthy", f"position {position:,}"))
-    if sending is None:
+    if addressee:
+        found.append(Hop("On the bus", "reports", "not sent", detail=f"{addressee} alone gets it, from the log"))
+    elif sending is None:
         found.append(Hop("On the bus", "unknown", "no record", detail="forgotten after its retention, or not ours"))
     elif sending.sent_at is not None:
         tries = f", at try {sending.attempts}" if sending.attempts > 1 else ""

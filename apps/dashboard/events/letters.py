@@ -19,11 +19,15 @@ from apps.events.models import Event
 from apps.events.queries import matching
 from apps.events.subscriptions.models import Subscription
 from apps.lib import roles
+from apps.lib.clock import wall
 from services.kit.events.patterns import PatternError
 
 GROUPS = 100
 LETTERS = 50
 JOBS = 20
+EARLIER = 5
+LATELY_S = 300.0
+"""Seconds for which a job that has ended stays beside those under way: its end is what was waited for."""
 STATES = {
     "open": DeadLetter.OPEN,
     "failed": (DeadLetter.State.FAILED,),
@@ -32,6 +36,15 @@ STATES = {
     "redriving": (DeadLetter.State.REDRIVING,),
     "resolved": (DeadLetter.State.RESOLVED,),
     "discarded": (DeadLetter.State.DISCARDED,),
+}
+TITLES = {
+    "open": "open",
+    "failed": "given up",
+    "retrying": "tried again",
+    "parked": "waiting behind",
+    "redriving": "redriven now",
+    "resolved": "taken in the end",
+    "discarded": "discarded",
 }
 FILTERS = ("subscription", "state", "type", "reason", "fingerprint", "key", "q")
 
@@ -102,8 +115,9 @@ def letters(request: HttpRequest) -> HttpResponse:
             "counts": counts,
             "query": urlencode(wanted.words),
             "names": list(Subscription.objects.order_by("name").values_list("name", flat=True)[:500]),
-            "states": list(STATES),
-            "jobs": jobs(wanted.words.get("subscription", "")),
+            "states": TITLES.items(),
+            "cut": len(groups) == GROUPS,
+            **jobs(wanted.words.get("subscription", "")),
             "may_act": roles.has(request.user, roles.OPERATOR),
         },
         status=400 if problem else 200,
@@ -120,6 +134,8 @@ def _groups(rows: Any) -> list[dict[str, Any]]:
             count=Count("pk"),
             keys=Count("key", distinct=True),
             failed=Count("pk", filter=Q(state=DeadLetter.State.FAILED)),
+            retrying=Count("pk", filter=Q(state=DeadLetter.State.RETRYING)),
+            redriving=Count("pk", filter=Q(state=DeadLetter.State.REDRIVING)),
             first=Min("first_failed_at"),
             last=Max("last_failed_at"),
             sample=Max("pk"),
@@ -127,7 +143,15 @@ def _groups(rows: Any) -> list[dict[str, Any]]:
         .order_by("-last")[:GROUPS]
     )
     samples = DeadLetter.objects.defer("stack", "body").in_bulk([one["sample"] for one in found])
-    return [one | {"letter": samples[one["sample"]]} for one in found if one["sample"] in samples]
+    return [one | {"letter": samples[one["sample"]], "told": _told(one)} for one in found if one["sample"] in samples]
+
+
+def _told(group: dict[str, Any]) -> str:
+    """What becomes of the group's letters, unless all are given up."""
+    parts = [(group[name], TITLES[name]) for name in ("failed", "retrying", "redriving") if group[name]]
+    if [name for _, name in parts] in ([TITLES["failed"]], []):
+        return ""
+    return " · ".join(f"{count:,} {title}" for count, title in parts)
 
 
 def _listed(request: HttpRequest, rows: Any) -> tuple[list[DeadLetter], int | None]:
@@ -172,10 +196,13 @@ def letter(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
-def jobs(subscription: str = "") -> list[RedriveJob]:
-    """Those under way (of one subscription, or of all), then the newest that have ended."""
+def jobs(subscription: str = "") -> dict[str, list[RedriveJob]]:
+    """Those under way or just ended (of one subscription, or of all), and the newest that ended earlier."""
     rows = RedriveJob.objects.select_related("subscription").order_by("-pk")
     if subscription:
         rows = rows.filter(subscription__name=subscription)
     active = list(rows.filter(state__in=RedriveJob.ACTIVE)[:JOBS])
-    return active + list(rows.exclude(state__in=RedriveJob.ACTIVE)[: max(0, 5 - len(active))])
+    ended = list(rows.exclude(state__in=RedriveJob.ACTIVE)[:EARLIER])
+    since = wall() - LATELY_S
+    lately = [one for one in ended if one.ended_at is not None and one.ended_at.timestamp() >= since]
+    return {"jobs": active + lately, "earlier": [one for one in ended if one not in lately]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
@@ -23,19 +24,48 @@ from apps.lib.clock import wall
 ATTEMPTS = 50
 
 
+SHOWN = 100
+MOST = 2_000
+"""Subscriptions, by name, among which the worst are looked for."""
+RANKS = {"failing": 0, "degraded": 1, "unknown": 2, "maintenance": 3}
+"""States in the order of the list; what is not here is fine."""
+
+
 @never_cache
 @page
 def subscriptions(request: HttpRequest) -> HttpResponse:
+    """The worst first, a page of SHOWN at a time; filtered by what is in name, patterns or URL, and by state."""
+    q, word = (request.GET.get(name, "").strip()[:128] for name in ("q", "state"))
+    said = request.GET.get("from", "")
+    start = int(said) if said.isascii() and said.isdigit() and len(said) <= 6 else 0
+    found = _rows(list(Subscription.objects.order_by("name")[:MOST]))
+    matching = [one for one in found if q.lower() in _text(one["row"]) and word in ("", one["word"])]
+    matching.sort(key=lambda one: (RANKS.get(one["state"], len(RANKS)), -one["failed"], one["row"].name))
     return render(
         request,
         "events/subscriptions.html",
         {
             "nav": "events",
             "section": "subscriptions",
-            "rows": _rows(list(Subscription.objects.order_by("name"))),
+            "rows": matching[start : start + SHOWN],
+            "total": len(found),
+            "bad": sum(one["state"] in {"failing", "degraded", "unknown"} for one in found),
+            "matching": len(matching),
+            "q": q,
+            "word": word,
+            "words": sorted({one["word"] for one in found} | ({word} if word else set())),
+            "asked": bool(q or word),
+            "query": urlencode({name: value for name, value in (("q", q), ("state", word)) if value}),
+            "start": start,
+            "next": start + SHOWN if len(matching) > start + SHOWN else 0,
             "may_create": roles.has(request.user, roles.ADMIN),
         },
     )
+
+
+def _text(row: Subscription) -> str:
+    """What a search looks into."""
+    return " ".join((row.name, row.url, *map(str, row.patterns))).lower()
 
 
 @never_cache

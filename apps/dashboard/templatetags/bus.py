@@ -141,11 +141,17 @@ def job_state(job: Any) -> SafeString:
     return _mark(*JOBS.get(job.state, ("unknown", job.state)))
 
 
+@register.filter
+def job_total(job: Any) -> int:
+    """How many it is about: those that there were at its beginning, and what has followed behind them."""
+    return int(max(job.total, job.succeeded + job.failed))
+
+
 @register.simple_tag
 def progress(job: Any) -> SafeString:
     """How far a job is, as a bar and in numbers."""
     done = job.succeeded + job.failed
-    total = max(job.total, done)
+    total = job_total(job)
     good, bad = (100 * part / total if total else 0 for part in (job.succeeded, job.failed))
     return format_html(
         '<svg class="progress" role="img" aria-label="{} of {} tried">'

@@ -110,6 +110,8 @@ def test_a_way_is_timed_from_the_record() -> None:
     assert "at try 3" in way[2].detail and way[3].detail == "no such account"
     assert [hop.state for hop in hops.hops(1.0, None, None, [])] == ["healthy", "unknown", "unknown"]
     assert hops.hops(1.0, 1, hops.Sending("shop", None, 4, "no route"), [])[2].state == "failing"
+    alone = hops.hops(1.0, 1, None, [], "billing")[2]
+    assert (alone.word, alone.detail) == ("not sent", "billing alone gets it, from the log")
 
 
 @pytest.mark.parametrize("odd", ["catalogue", "..", "a/b", "a?b", "rows", "", "%2e"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -12,13 +13,13 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from apps.dashboard.events import browse, catalogue
+from apps.dashboard.events import browse, catalogue, subscriptions
 from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
 from apps.events.letters import queue
 from apps.events.letters.core import Failure
-from apps.events.letters.models import DeadLetter
+from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.models import Event, SchemaReader
 from apps.events.schemas.registry import register
 from apps.events.storing import Draft
@@ -455,3 +456,61 @@ def test_a_long_catalogue_is_paged_by_name(viewer: Client, monkeypatch: pytest.M
     assert "b.c.d" in first and "c.d.e" not in first and "q=shop&amp;after=b.c.d" in first
     second = text_of(viewer, "/events/catalogue/", q="shop", after="b.c.d")
     assert "c.d.e" in second and "a.b.c" not in second and 'rel="next"' not in second
+
+
+def test_subscriptions_come_worst_first_and_are_found_and_paged(
+    viewer: Client, hook: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "SHOWN", 2)
+    for name, more in (("a-fine", {}), ("b-still", {"state": "paused"}), ("z-gone", {"state": "disabled"})):
+        Subscription.objects.create(
+            name=name, patterns=["a.#"], position=10**9, created_at=timezone.now(), url="https://example.org/x", **more
+        )
+    Subscription.objects.filter(name="z-gone").update(failing_since=timezone.now())
+    failed(hook, 1)
+
+    def names(**query: str) -> list[str]:
+        answer = viewer.get("/events/subscriptions/", query)
+        return [one["row"].name for one in answer.context["rows"]]
+
+    assert names() == ["z-gone", hook.name]
+    assert names(**{"from": "2"}) == ["b-still", "a-fine"]
+    assert names(q="A-FINE") == ["a-fine"] and names(state="paused") == ["b-still"]
+    assert names(q="example.org", state="disabled") == ["z-gone"]
+    assert "from=2" in text_of(viewer, "/events/subscriptions/", q="a")
+    assert "None matches" in text_of(viewer, "/events/subscriptions/", q="nobody")
+    assert text_of(viewer, "/events/subscriptions/", **{"from": "²"})
+
+
+def test_an_event_says_first_who_did_not_take_it(viewer: Client, hook: Subscription) -> None:
+    (letter,) = failed(hook, 1)
+    page = text_of(viewer, f"/events/{letter.event_id}/")
+    assert f"dead letter: {hook.name}" in page
+    (caused,) = placed([Draft("shop.order.packed", {}, causation_id=letter.event_id)])
+    assert f'href="/events/event/?id={letter.event_id}"' in text_of(viewer, f"/events/{caused.event_id}/")
+
+
+def test_jobs_that_ended_long_ago_stand_below_the_letters(viewer: Client, hook: Subscription) -> None:
+    now = timezone.now()
+    more = {"kind": "redrive", "subscription": hook, "actor": "ann", "created_at": now}
+    late = RedriveJob.objects.create(state="done", ended_at=now - timedelta(hours=1), **more)
+    new = RedriveJob.objects.create(state="done", ended_at=now, total=3, succeeded=5, **more)
+    held = RedriveJob.objects.create(state="paused", **more)
+    found = viewer.get("/events/dead-letters/").context
+    assert found["jobs"] == [held, new] and found["earlier"] == [late]
+    text = text_of(viewer, "/events/dead-letters/")
+    assert text.index('id="letters"') < text.index('id="earlier"')
+    assert "of 5" in text and "of 3" not in text
+
+
+def test_a_group_says_what_becomes_of_its_letters_and_offers_what_can_be_done(
+    viewer: Client, hook: Subscription
+) -> None:
+    mixed = failed(hook, 3)
+    DeadLetter.objects.filter(pk=mixed[0].pk).update(state="retrying")
+    viewer.force_login(User.objects.create_superuser("root", password="long enough to pass"))
+    text = text_of(viewer, "/events/dead-letters/")
+    assert "2 given up · 1 tried again" in text and "Discard these 2?" in text
+    DeadLetter.objects.filter(subscription=hook).update(state="retrying")
+    text = text_of(viewer, "/events/dead-letters/")
+    assert ("Try now" in text and "&quot;state&quot;: &quot;retrying&quot;" in text) or '"state": "retrying"' in text
