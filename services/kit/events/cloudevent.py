@@ -263,7 +263,7 @@ def _decode_usual(raw: bytes) -> CloudEvent | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     sequence = 0 if said.sequence is msgspec.UNSET else _read_sequence(said.sequence)
-    if sequence is None or not said.mckey or not said.mcproof:
+    if sequence is None or not said.mckey or not said.mcproof or said.id.isspace() or said.source.isspace():
         return None
     check_type(said.type)
     return CloudEvent(
