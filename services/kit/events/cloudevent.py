@@ -263,7 +263,9 @@ def _decode_usual(raw: bytes) -> CloudEvent | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     sequence = 0 if said.sequence is msgspec.UNSET else _read_sequence(said.sequence)
-    if sequence is None or not said.mckey or not said.mcproof or said.id.isspace() or said.source.isspace():
+    if sequence is None or not said.mckey or not said.mcproof:
+        return None
+    if said.id.isspace() or said.source.isspace() or said.type.isspace():
         return None
     check_type(said.type)
     return CloudEvent(

@@ -220,7 +220,23 @@ USUAL = {
     "mcproof": "p1",
     "data": {"n": 1},
 }
-ODD = ["", " ", "0", "\x7f", "ü", "\t", "a\\b", "x" * 257, "007", 7, True, None, [], "2026-01-02", "application/json; v=1"]
+ODD = [
+    "",
+    " ",
+    "0",
+    "\x7f",
+    "ü",
+    "\t",
+    "a\\b",
+    "x" * 257,
+    "007",
+    7,
+    True,
+    None,
+    [],
+    "2026-01-02",
+    "application/json; v=1",
+]
 
 
 @pytest.mark.parametrize("name", [*sorted(CORE | OURS | {"mckey", "mcproof", "own", "data_base64"})])
