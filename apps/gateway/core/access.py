@@ -6,7 +6,7 @@ Owns what ``allow`` means: consumers by name, groups as ``@group``, ``*`` for ev
 from __future__ import annotations
 
 from apps.gateway.core.auth import BEARER, Denied, Identity
-from apps.gateway.core.config import Route
+from apps.gateway.core.config import EVERYONE, Route
 from apps.gateway.core.headers import RequestHead
 
 KEY_PREFIX = b"mc_"
@@ -16,13 +16,13 @@ KEY_PREFIX = b"mc_"
 class Access:
     """What a route asks of a caller, ready for one look at each request."""
 
-    __slots__ = ("callers", "issuers", "scopes")
+    __slots__ = ("anyone", "callers", "scopes")
 
     def __init__(self, route: Route) -> None:
         self.callers = frozenset(route.allow)
-        self.issuers = frozenset(route.issuers)
-        """Whose tokens it takes."""
         self.scopes = frozenset(route.scopes)
+        self.anyone = EVERYONE in self.callers and not self.scopes
+        """Every proven caller may call, so nobody needs to be asked."""
 
     def admit(self, identity: Identity) -> None:
         """Denied (403): ``consumer_not_allowed``, or ``insufficient_scope`` (RFC 6750 section 3.1)."""
@@ -35,15 +35,38 @@ class Access:
             raise denied
 
 
-def withhold(head: RequestHead, route: Route) -> None:
-    """Take the client's credentials out of what goes on, all of them unless the route says otherwise.
+def without_ours(head: RequestHead) -> None:
+    """Take keys of ours out of what goes on to a service that authenticates by itself.
 
-    A key of ours is for the gateway alone and never goes on: the service learns its owner by X-Consumer.
+    They are for the gateway alone and never go on: the service learns their owner by X-Consumer.
     """
-    if not route.forward_credentials:
-        head.key = head.authorization = None
-        return
     if head.key is not None and head.key.startswith(KEY_PREFIX):
         head.key = None
     if head.authorization is not None and any(word.startswith(KEY_PREFIX) for word in head.authorization.split()):
         head.authorization = None
+
+
+# -- for people -------------------------------------------------------------------------------------------
+
+CREDENTIALS = {"key": "API key", "jwt": "JWT"}
+
+
+def credentials_in_words(route: Route) -> str:
+    """What proves a caller."""
+    if not route.auth:
+        return "none: anyone may call"
+    ways = " or ".join(CREDENTIALS[way] for way in route.auth)
+    return f"{ways} of {', '.join(route.issuers)}" if route.issuers else ways
+
+
+def callers_in_words(route: Route) -> str:
+    """Who may call; empty for a public route, of which its credentials tell."""
+    if not route.auth:
+        return ""
+    who = "every consumer" if EVERYONE in route.allow else ", ".join(route.allow) or "nobody"
+    return f"{who}, with scope {' '.join(route.scopes)}" if route.scopes else who
+
+
+def forwards_in_words(route: Route) -> str:
+    """Which credentials go on; empty for none, as is usual."""
+    return "Authorization and X-API-Key, but for keys issued here" if route.forward_credentials else ""

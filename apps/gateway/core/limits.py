@@ -6,7 +6,12 @@ Pure: the shared bucket runs the same arithmetic in Redis (apps.gateway.plane.li
 
 from __future__ import annotations
 
-from apps.gateway.core.config import RateLimit
+from collections.abc import Mapping
+
+from apps.gateway.core.chain import Peer
+from apps.gateway.core.config import RateLimit, Route
+from apps.gateway.core.headers import RequestHead
+from services.kit.problem import Problem, Refused
 
 LEASE_SECONDS = 0.05
 """A worker leases this much of the rate at a time: small against a second, large against a round trip."""
@@ -52,3 +57,26 @@ def lease_size(limit: RateLimit) -> int:
     """Requests to lease at a time; 1 for a small limit, which makes it exact to the request."""
     burst = limit.burst or limit.requests
     return max(1, min(int(limit.requests / limit.period * LEASE_SECONDS), burst // 4))
+
+
+def subject(peer: Peer, head: RequestHead) -> str:
+    """Whom a public route's limit counts: the peer, or whom a trusted peer speaks for."""
+    if peer.trusted and head.forwarded is not None:
+        return head.forwarded.rpartition(b",")[2].strip()[:64].decode("ascii", "replace")
+    return peer.address
+
+
+def refused(limit: RateLimit, retry_after: float) -> Refused:
+    """429: nothing is left, and there will be in ``retry_after`` seconds."""
+    wait = max(1, int(retry_after + 0.999))
+    return Refused(Problem(429, "rate_limited", f"{limit.name}: try again in {wait} s.", wait))
+
+
+def in_words(route: Route, limits: Mapping[str, RateLimit]) -> str:
+    """The route's limit for a person; empty when it has none."""
+    limit = limits.get(route.rate_limit or "")
+    if limit is None:
+        return ""
+    burst = f", {limit.burst:,} at once" if limit.burst is not None else ""
+    of = "consumer" if route.auth else "client address"
+    return f"{limit.name}: {limit.requests:,} in {limit.period:g} s{burst}, for each {of}"

@@ -5,6 +5,8 @@ Owns the rule alone; who is asked next is apps.gateway.core.balance.
 
 from __future__ import annotations
 
+from apps.gateway.core.config import Route
+
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 section 9.2.2."""
 
@@ -29,3 +31,10 @@ def may_retry(method: str, *, attempts: int, retries: int, sent: bool, answered:
 def worth_another(status: int, failed_dependency: bool) -> bool:
     """Whether a complete answer is a reason to ask another instance; a dependency's failure would meet it there too."""
     return status in RETRY_STATUS and not failed_dependency
+
+
+def in_words(route: Route) -> str:
+    """How long a service is waited for and how often it is asked, for a person."""
+    per_try = route.per_try_timeout or route.timeout / 2
+    again = f"up to {route.retries} more when idempotent, each after {per_try:g} s" if route.retries else "no retries"
+    return f"answers within {route.timeout:g} s, {again}; bodies silent for {route.idle_timeout:g} s at most"

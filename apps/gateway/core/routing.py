@@ -6,12 +6,13 @@ wildcard over any, then the method. Knows nothing of limits, credentials or conn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
-from apps.gateway.core.access import Access
+from apps.gateway.core.chain import UNPOLICED, Chain
 from apps.gateway.core.config import Document, Route
 from apps.gateway.core.paths import readings
 
@@ -21,11 +22,11 @@ Hosts = dict[str, "Methods"]
 class Way:
     """A route, ready for use."""
 
-    __slots__ = ("_cut", "access", "route")
+    __slots__ = ("_cut", "chain", "route")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, chain: Chain = UNPOLICED) -> None:
         self.route = route
-        self.access = Access(route)
+        self.chain = chain
         self._cut = len(route.path.rstrip("/")) if route.strip_prefix and route.match == "prefix" else 0
 
     def forward(self, path: str) -> str:
@@ -76,13 +77,14 @@ class Routes:
 
     __slots__ = ("_exact", "_folded", "_root", "by_host", "nested")
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, chain_of: Callable[[Route], Chain] = lambda route: UNPOLICED) -> None:
+        """``chain_of`` a route is asked once, unless the route is off."""
         self._exact: dict[str, Slot] = {}
         self._root = Node()
         self.by_host = any(route.hosts for route in document.routes)
         """False when no route names a host, so callers may skip reading it."""
         for route in sorted(document.routes, key=lambda route: not route.enabled):
-            way = Way(route) if route.enabled else CLOSED
+            way = Way(route, chain_of(route)) if route.enabled else CLOSED
             slot = self._exact.setdefault(route.path, Slot()) if route.match == "exact" else self._prefix(route.path)
             for methods in _places(slot, route.hosts):
                 if way is CLOSED and isinstance(methods.any, Way):

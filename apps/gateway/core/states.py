@@ -16,30 +16,28 @@ class State(IntEnum):
     """An exchange: one request and its answer. Where it stands is also what it waits for."""
 
     ADMITTING = 0
-    AWAITING_KEYS = 1
-    AWAITING_LIMIT = 2
-    GATHERING = 3
-    CONNECTING = 4
-    REQUESTING = 5
-    WAITING = 6
-    ANSWERING = 7
-    DONE = 8
+    SUSPENDED = 1
+    GATHERING = 2
+    CONNECTING = 3
+    REQUESTING = 4
+    WAITING = 5
+    ANSWERING = 6
+    DONE = 7
 
 
 class Event(IntEnum):
     """What moves an exchange on."""
 
-    WANT_KEYS = 0
-    WANT_LIMIT = 1
-    GATHER = 2
-    DIAL = 3
-    SEND = 4
-    SEND_ALL = 5
-    ANSWER = 6
-    COMPLETE = 7
-    REFUSE = 8
-    CUT = 9
-    LOSE = 10
+    SUSPEND = 0
+    GATHER = 1
+    DIAL = 2
+    SEND = 3
+    SEND_ALL = 4
+    ANSWER = 5
+    COMPLETE = 6
+    REFUSE = 7
+    CUT = 8
+    LOSE = 9
 
 
 class Reading(IntEnum):
@@ -73,8 +71,7 @@ class Turn(IntEnum):
 
 WAITS_FOR: Mapping[State, str] = {
     State.ADMITTING: "nothing: it is being decided",
-    State.AWAITING_KEYS: "an issuer's key set",
-    State.AWAITING_LIMIT: "the shared limit's word",
+    State.SUSPENDED: "what one of its policies asked for, such as an issuer's key set or the shared limit's word",
     State.GATHERING: "the request's body, or enough of it to be worth a connection",
     State.CONNECTING: "a connection to an instance",
     State.REQUESTING: "the rest of the request's body, which goes up as it comes",
@@ -101,20 +98,8 @@ _TRY = {Event.DIAL: State.CONNECTING, Event.SEND: State.REQUESTING, Event.SEND_A
 _UNANSWERED = {Event.REFUSE: State.DONE, Event.LOSE: State.DONE}
 
 EXCHANGE: Mapping[State, Mapping[Event, State]] = {
-    State.ADMITTING: {
-        Event.WANT_KEYS: State.AWAITING_KEYS,
-        Event.WANT_LIMIT: State.AWAITING_LIMIT,
-        Event.GATHER: State.GATHERING,
-        **_TRY,
-        **_UNANSWERED,
-    },
-    State.AWAITING_KEYS: {
-        Event.WANT_LIMIT: State.AWAITING_LIMIT,
-        Event.GATHER: State.GATHERING,
-        **_TRY,
-        **_UNANSWERED,
-    },
-    State.AWAITING_LIMIT: {Event.GATHER: State.GATHERING, **_TRY, **_UNANSWERED},
+    State.ADMITTING: {Event.SUSPEND: State.SUSPENDED, Event.GATHER: State.GATHERING, **_TRY, **_UNANSWERED},
+    State.SUSPENDED: {Event.SUSPEND: State.SUSPENDED, Event.GATHER: State.GATHERING, **_TRY, **_UNANSWERED},
     State.GATHERING: {**_TRY, **_UNANSWERED},
     State.CONNECTING: {**_TRY, **_UNANSWERED},
     State.REQUESTING: {Event.ANSWER: State.ANSWERING, **_TRY, **_UNANSWERED},

@@ -1,14 +1,11 @@
-"""Whether a request may pass, and as whose: the questions a route asks before anything goes upstream.
+"""What is settled about a request by the protocol alone, whatever its route's policies are.
 
 Each question is a function that answers or raises Refused; the order in which they are asked is the exchange's.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from apps.gateway.core.auth import Denied, Identity, missing
-from apps.gateway.core.config import Route
+from apps.gateway.core.auth import Denied
 from apps.gateway.core.headers import MAX_LOOPS, RequestHead
 from apps.gateway.core.routing import Miss, Way
 from apps.gateway.core.target import HOSTS
@@ -17,13 +14,6 @@ from services.kit.problem import Problem, Refused
 
 SERVER_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """What is spoken here at all; routes may take fewer."""
-
-
-class Peer(Protocol):
-    """Who is at the other end of the connection."""
-
-    address: str
-    trusted: bool
 
 
 class NotAllowed(Refused):
@@ -74,30 +64,6 @@ def refuse_websocket(head: RequestHead) -> None:
         raise Refused(Problem(501, "upgrade_unsupported", "This gateway does not carry WebSockets yet."))
 
 
-def identify(table: Table, way: Way, head: RequestHead, now: float) -> Identity:
-    """Who calls. What proved it goes no further: the instance learns it by X-Consumer."""
-    accepted = way.route.auth
-    if head.key is not None and "key" in accepted:
-        return table.keyring.identify(head.key, now)
-    credentials = head.authorization
-    if credentials is None or credentials[:7].lower() != b"bearer ":
-        raise missing(accepted)
-    token = credentials[7:].strip()
-    if token.startswith(b"mc_") and "key" in accepted:
-        return table.keyring.identify(token, now)
-    if "jwt" in accepted:
-        return table.tokens.identify(token, now, way.access.issuers)
-    raise missing(accepted)
-
-
-def check_body(route: Route, head: RequestHead, size: int) -> None:
-    """What the request says of its body, and what has come of it."""
-    if head.expect is not None and head.expect.lower() != b"100-continue":
-        raise Refused(Problem(417, "expectation_failed", "Only 100-continue can be expected."))
-    if size > route.max_body or (head.length is not None and int(head.length) > route.max_body):
-        raise Refused(Problem(413, "body_too_large", f"The body is over {route.max_body} bytes."))
-
-
 def last_hop(head: RequestHead) -> bool:
     """Whether Max-Forwards ends the request here; else one hop is counted off (RFC 9110 section 7.6.2)."""
     if head.hops is None or not head.hops.isdigit() or len(head.hops) > 18:
@@ -105,13 +71,6 @@ def last_hop(head: RequestHead) -> bool:
     hops = int(head.hops)
     head.hops = b"%d" % (hops - 1)
     return hops == 0
-
-
-def subject(peer: Peer, head: RequestHead) -> str:
-    """Whom a public route's limit counts: the peer, or whom a trusted peer speaks for."""
-    if peer.trusted and head.forwarded is not None:
-        return head.forwarded.rpartition(b",")[2].strip()[:64].decode("ascii", "replace")
-    return peer.address
 
 
 def own_key(head: RequestHead) -> bytes:

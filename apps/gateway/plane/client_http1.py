@@ -21,7 +21,8 @@ from apps.gateway.core.states import CLIENT, IllegalTransition, Reading, Turn
 from apps.gateway.core.target import read_target
 from apps.gateway.core.trace import Text
 from apps.gateway.plane.client import Answered
-from apps.gateway.plane.exchange import Exchange, Record
+from apps.gateway.plane.exchange import Exchange
+from apps.gateway.plane.request import Record
 from apps.gateway.plane.worker import Worker
 from services.kit.problem import Problem, Refused
 

@@ -1,37 +1,29 @@
-"""A request's way through, from its head to the record it leaves: admission, attempts, the answer passed on.
+"""A request's way through, from its head to the record it leaves: its route's policies, attempts, the answer passed on.
 
 One state machine (apps.gateway.core.states) that is driven from outside: by the client's connection, by attempts on
-instances, by the limiter, the key store and the sweep of deadlines. Owns the order in which things are asked, the
-retries, the deadlines, and the back-pressure between client and upstream. Knows no protocol: both sides are
-behind the seams below and in apps.gateway.plane.upstream. The decisions are the core's.
+instances, by whoever a policy waits for, and by the sweep of deadlines. Owns the retries, the deadlines, and the
+back-pressure between client and upstream. Knows no protocol and no policy: the seams are apps.gateway.plane.client,
+apps.gateway.plane.upstream and apps.gateway.core.chain. The decisions are the core's.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Callable
-from time import monotonic, time_ns
-from typing import Concatenate, ParamSpec
+from collections.abc import Iterator
+from time import monotonic
 
 from apps.gateway.core import patience
-from apps.gateway.core.access import withhold
-from apps.gateway.core.auth import Identity, UnknownKey, no_key
-from apps.gateway.core.config import Route
-from apps.gateway.core.headers import RequestHead, ResponseHead
+from apps.gateway.core.chain import Later, RequestHook
+from apps.gateway.core.headers import ResponseHead
 from apps.gateway.core.paths import normalise
 from apps.gateway.core.retry import IDEMPOTENT, REPLAY_BYTES, worth_another
-from apps.gateway.core.routing import Way
-from apps.gateway.core.states import EXCHANGE, WAITS_FOR, Event, IllegalTransition, State
+from apps.gateway.core.size import over
+from apps.gateway.core.states import Event, IllegalTransition, State
 from apps.gateway.core.trace import parse_traceparent
-from apps.gateway.plane import admission, own
-from apps.gateway.plane.client import Client
-from apps.gateway.plane.limiter import Lease
-from apps.gateway.plane.tries import Tries
+from apps.gateway.plane import admission
+from apps.gateway.plane.request import Request, entry
+from apps.gateway.plane.tries import FAILURE_STATUS, NOT_ITS_FAULT, Tries
 from apps.gateway.plane.upstream import Attempt, Instance
-from services.kit.problem import CONTENT_TYPE, Problem, Refused
-
-log = logging.getLogger(__name__)
+from services.kit.problem import Problem, Refused
 
 BODY_HIGH = 131_072
 """Bytes of a request's body kept while they can't go on; at this much the client is no longer read."""
@@ -39,151 +31,18 @@ BODY_HIGH = 131_072
 GATHER_BYTES = REPLAY_BYTES
 """A body is gathered up to this size, or its end, before it takes a connection: a slow client holds only itself."""
 
-FAILURE_STATUS = {
-    "upstream_connect_failed": 502,
-    "upstream_connect_timeout": 504,
-    "upstream_address_refused": 502,
-    "upstream_reset": 502,
-    "upstream_protocol_error": 502,
-    "upstream_overloaded": 503,
-    "upstream_timeout": 504,
-}
-
-NOT_ITS_FAULT = frozenset({"upstream_overloaded", "upstream_address_refused"})
-"""Failures that say nothing about the instance: our own bounds."""
-
-
 # Members of an enumeration are looked up at a cost that shows here: a name of this module's is free.
-ADMITTING, AWAITING_KEYS, AWAITING_LIMIT, GATHERING, CONNECTING, REQUESTING, WAITING, ANSWERING, DONE = State
-WANT_KEYS, WANT_LIMIT, GATHER, DIAL, SEND, SEND_ALL, ANSWER, COMPLETE, REFUSE, CUT, LOSE = Event
-
-Record = Callable[["Exchange", int, float], None]
-"""Hears of a finished exchange: its status and how many seconds it took."""
-
-P = ParamSpec("P")
+ADMITTING, SUSPENDED, GATHERING, CONNECTING, REQUESTING, WAITING, ANSWERING, DONE = State
+SUSPEND, GATHER, DIAL, SEND, SEND_ALL, ANSWER, COMPLETE, REFUSE, CUT, LOSE = Event
 
 
-def entry(
-    method: Callable[Concatenate[Exchange, P], None],
-) -> Callable[Concatenate[Exchange, P], None]:
-    """A way into an exchange from outside. Whoever comes late finds it done, and nothing happens; a step that the
-    table does not have ends the exchange and not whoever called."""
-
-    def enter(self: Exchange, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.state is DONE:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except IllegalTransition as error:
-            self.collapse(error)
-
-    functools.update_wrapper(enter, method)
-    return enter
-
-
-class Exchange:
+class Exchange(Request):
     """A request and its answer."""
 
-    __slots__ = (
-        "_record",
-        "_replay",
-        "_until",
-        "_way",
-        "body",
-        "body_done",
-        "body_size",
-        "client",
-        "credentials",
-        "deadline",
-        "extra",
-        "failed_dependency",
-        "failure",
-        "head",
-        "identity",
-        "method",
-        "origin",
-        "parent_id",
-        "path",
-        "route",
-        "sampled",
-        "span_id",
-        "started",
-        "started_ns",
-        "state",
-        "target",
-        "trace_id",
-        "tries",
-        "worker",
-    )
+    __slots__ = ("_hooks",)
 
-    route: Route
-    """Set once the request has one; ``routed`` tells."""
-    tries: Tries
-    target: bytes
-    origin: bytes
-    credentials: bytes
-    """Set once it is admitted: what instances see of it (apps.gateway.core.forward.Outgoing)."""
-
-    def __init__(self, client: Client, record: Record, method: bytes, head: RequestHead, body_done: bool) -> None:
-        worker = client.worker
-        self.client = client
-        self.worker = worker
-        self._record = record
-        self.method = method
-        self.head = head
-        self.state = ADMITTING
-        self.body: list[bytes] = []
-        """What has come of the body and has not gone on."""
-        self.body_size = 0
-        """All that has come of it."""
-        self.body_done = body_done
-        self.started = now = monotonic()
-        self.started_ns = time_ns()
-        self.deadline = self._until = now + patience.DECIDE_SECONDS
-        """When the sweep looks again, and when this state ends at the latest."""
-        self.span_id = worker.ids.getrandbits(64).to_bytes(8, "big")
-        self.trace_id = self.parent_id = b""
-        self.sampled = True
-        self.path = ""
-        self.identity: Identity | None = None
-        self.failure = ""
-        self.failed_dependency: bytes | None = None
-        self.extra = b""
-        """Fields that the gateway adds to whatever is answered."""
-        self._way: Way | None = None
-        self._replay: list[bytes] | None = []
-        """What of the body was sent, while it is little enough to be sent again."""
-        worker.inflight.add(self)
-
-    def __repr__(self) -> str:
-        what = f"{self.method.decode('latin-1')} {self.path or '?'}"
-        return f"<Exchange {what}: {self.waits}, waits for {WAITS_FOR[self.state]}>"
-
-    @property
-    def waits(self) -> str:
-        """Its state, as reports name it."""
-        return self.state.name.lower()
-
-    @property
-    def routed(self) -> Route | None:
-        """The route, when the request found one."""
-        return self.route if self._way is not None else None
-
-    def _move(self, event: Event) -> None:
-        try:
-            self.state = EXCHANGE[self.state][event]
-        except KeyError:
-            raise IllegalTransition(self.state, event) from None
-
-    def collapse(self, error: IllegalTransition) -> None:
-        """A fault of ours: count it and end this exchange alone; tests want to see it."""
-        self.worker.fault("exchange", error)
-        if self.state is DONE:
-            return
-        if self.state is ANSWERING:
-            self._cut(500, "internal")
-        else:
-            self._refuse(Problem(500, "internal", "The gateway lost its way with this request."))
+    _hooks: Iterator[RequestHook]
+    """What is left of its route's chain, while it is suspended."""
 
     # -- admission ------------------------------------------------------------------------------------
 
@@ -224,68 +83,37 @@ class Exchange:
             admission.refuse_websocket(head)
         if head.via:
             admission.refuse_loops(head)
-        if route.auth:
-            try:
-                self.identity = admission.identify(table, way, head, self.started_ns / 1e9)
-            except UnknownKey as unknown:
-                self._move(WANT_KEYS)
-                self._wait(self.started + route.timeout)
-                if not worker.jwks.want(unknown.issuer, self):
-                    raise no_key(unknown.issuer) from None
-                return  # ``keys_arrived`` goes on with a fresh key set
-        self._enter()
+        self._pass_policies(iter(way.chain.request))
+
+    def _pass_policies(self, hooks: Iterator[RequestHook]) -> None:
+        """Ask what is left of the chain, until one has to wait; past the last the request is admitted."""
+        for hook in hooks:
+            later = hook(self)
+            if later is not None:
+                self._hooks = hooks
+                self._suspend(later)
+                return
+        self._set_out(self.now)
+
+    def _suspend(self, later: Later) -> None:
+        self._move(SUSPEND)
+        self.later = later
+        self._wait(self.started + self.route.timeout)
 
     @entry
-    def keys_arrived(self) -> None:
-        """A fresh key set is there: authenticate again, and for good."""
-        table, way = self.worker.table, self._way
-        if self.state is not AWAITING_KEYS or table is None or way is None:
+    def resume(self, word: bool = True) -> None:
+        """What a policy had it wait for has come about; see apps.gateway.core.chain.Call."""
+        if self.state is not SUSPENDED:
             return
+        self.now = monotonic()
         try:
-            try:
-                self.identity = admission.identify(table, way, self.head, self.started_ns / 1e9)
-            except UnknownKey as unknown:
-                raise no_key(unknown.issuer) from None
-            self._enter()
+            later = self.later.then(self, word)
+            if later is not None:
+                self._suspend(later)
+            else:
+                self._pass_policies(self._hooks)
         except Refused as refused:
             self._turn_down(refused)
-
-    def _enter(self) -> None:
-        """Past authentication: access, size, limit, and on the way."""
-        route, head, identity = self.route, self.head, self.identity
-        if identity is not None and self._way is not None:
-            self._way.access.admit(identity)
-        withhold(head, route)
-        admission.check_body(route, head, self.body_size)
-        limit = (identity.rate_limit if identity is not None else None) or route.rate_limit
-        if limit is not None:
-            now = monotonic() if self.state is not ADMITTING else self.started
-            subject = identity.consumer if identity is not None else admission.subject(self.client, head)
-            lease = self.worker.limiter.lease(limit, subject)
-            allowed = lease.take(now, self)
-            if allowed is None:
-                self._move(WANT_LIMIT)
-                self._wait(self.started + route.timeout)
-                return  # ``limited`` goes on once Redis has answered
-            self._apply_limit(lease, allowed)
-        self._set_out(self.started)
-
-    @entry
-    def limited(self, lease: Lease, allowed: bool) -> None:
-        """The limiter's late answer."""
-        if self.state is not AWAITING_LIMIT:
-            return
-        try:
-            self._apply_limit(lease, allowed)
-            self._set_out(monotonic())
-        except Refused as refused:
-            self._turn_down(refused)
-
-    def _apply_limit(self, lease: Lease, allowed: bool) -> None:
-        self.extra += lease.fields()
-        if not allowed:
-            wait = max(1, int(lease.retry_after + 0.999))
-            raise Refused(Problem(429, "rate_limited", f"{lease.limit.name}: try again in {wait} s.", wait))
 
     def _set_out(self, now: float) -> None:
         """Admitted: on the way as soon as there is enough to send."""
@@ -310,10 +138,6 @@ class Exchange:
                 client.resume()
                 return
         self._try(now)
-
-    def _wait(self, until: float) -> None:
-        """This state lasts until then at the most."""
-        self.deadline = self._until = until
 
     def _body_deadline(self, now: float) -> float:
         return patience.body_deadline(now, self.started, self.body_size, self.route.idle_timeout)
@@ -514,13 +338,13 @@ class Exchange:
         if self._way is None or state is ADMITTING:
             return
         if self.body_size > self.route.max_body:
-            self.client_broke(Problem(413, "body_too_large", f"The body is over {self.route.max_body} bytes."))
+            self.client_broke(over(self.route.max_body))
             return
         if state is ANSWERING:
             self._pass_body()
             return
         now = monotonic()
-        if state in (AWAITING_KEYS, AWAITING_LIMIT):
+        if state is SUSPENDED:
             if self.body_size > BODY_HIGH and not self.body_done:
                 self.client.pause()
             return
@@ -625,54 +449,3 @@ class Exchange:
             self._wait(until)  # it has taken some since it was last asked
         else:
             self._cut(499, "client_timeout")
-
-    # -- the end --------------------------------------------------------------------------------------
-
-    def _turn_down(self, refused: Refused) -> None:
-        self.extra += admission.fields_of(refused)
-        self._refuse(refused.problem)
-
-    def _refuse(self, problem: Problem, *, own: bool = False) -> None:
-        """Answer with a problem document."""
-        if not own:
-            self.failure = problem.failure
-        if not self.trace_id:
-            self.trace_id = b"%032x" % self.worker.ids.getrandbits(128)
-        for name, value in problem.fields().items():
-            self.extra += f"{name}: {value}\r\n".encode()
-        self.client.own(self, problem.status, CONTENT_TYPE, problem.encode(self.trace_id.decode()))
-        self._finish(REFUSE, problem.status, own=own)
-
-    def _answer_own(self, path: str) -> None:
-        status, body = own.answer(self.worker, path, self.started)
-        if isinstance(body, Problem):
-            self._refuse(body, own=True)
-            return
-        self.client.own(self, status, "application/json", body)
-        self._finish(REFUSE, status, own=True)
-
-    def _tell_methods(self) -> None:
-        """OPTIONS that ends here: for the server as a whole, or with no hop left (RFC 9110 section 9.3.7)."""
-        methods = ", ".join(self.route.methods) if self._way is not None else ""
-        self.extra += f"Allow: {methods or admission.SERVER_METHODS}\r\n".encode()
-        self.client.own(self, 204, "", b"")
-        self._finish(REFUSE, 204, own=self._way is None)
-
-    def _cut(self, status: int, failure: str) -> None:
-        self.failure = failure
-        self._finish(CUT, status)
-
-    def _finish(self, event: Event, status: int, *, own: bool = False) -> None:
-        """The one end of every exchange: give back what is held, record, hand the connection back."""
-        self._move(event)
-        worker, client = self.worker, self.client
-        worker.inflight.discard(self)
-        if self._way is not None:
-            self.tries.close()
-        if not own:
-            self._record(self, status, monotonic() - self.started)
-        if worker.draining and not worker.inflight:
-            worker.idle.set()
-        if event is CUT:
-            client.cut()
-        client.finished()

@@ -44,7 +44,13 @@ class Gateway:
         self.verdicts = Verdicts(worker)
         self.report = Reporter(worker)
         builder = Builder(
-            settings.pepper, settings.fleet_token, worker.jwks.sets, self.breakers, worker.writes, settings.guard
+            settings.pepper,
+            settings.fleet_token,
+            worker.jwks,
+            worker.limiter,
+            self.breakers,
+            worker.writes,
+            settings.guard,
         )
         self.snapshots = Snapshots(worker, builder, self.verdicts, self.report)
         self.listener = Listener(

@@ -32,7 +32,7 @@ MAX_WAITING = 1000
 class Waiter(Protocol):
     """A request that waits for a fresh key set."""
 
-    def keys_arrived(self) -> None: ...
+    def resume(self) -> None: ...
 
 
 class _Source:
@@ -166,7 +166,7 @@ def _tell(source: _Source) -> None:
     """Who waits hears that there is nothing more to wait for: by the loop, once a revision is in use."""
     waiting, source.waiting = source.waiting, []
     for waiter in waiting:
-        asyncio.get_running_loop().call_soon(waiter.keys_arrived)
+        asyncio.get_running_loop().call_soon(waiter.resume)
 
 
 KINDS = {"OKP": "EdDSA", "RSA": "RS256", "EC": "ES256"}

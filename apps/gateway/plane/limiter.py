@@ -78,7 +78,8 @@ failed over it would fail for all subjects of its batch."""
 class Waiter(Protocol):
     """A request that waits for Redis's word."""
 
-    def limited(self, lease: Lease, allowed: bool) -> None: ...
+    def resume(self, word: bool) -> None:
+        """Whether it may pass."""
 
 
 class Lease:
@@ -127,7 +128,7 @@ class Lease:
         )
 
     def take(self, now: float, waiter: Waiter) -> bool | None:
-        """Admit one request: yes, no, or None when ``waiter.limited`` will be told."""
+        """Admit one request: yes, no, or None when ``waiter.resume`` will be told."""
         self.used_at = now
         if self.held and now < self._until:
             self.held -= 1
@@ -160,7 +161,7 @@ class Lease:
         served = min(self.held, len(waiting))
         self.held -= served
         for waiter in waiting[:served]:
-            waiter.limited(self, True)
+            waiter.resume(True)
         rest = waiting[served:]
         if rest and grant.count:
             # More came while the question was on its way: theirs is the next.
@@ -170,7 +171,7 @@ class Lease:
                 self._limiter.ask(self)
             return
         for waiter in rest:
-            waiter.limited(self, False)
+            waiter.resume(False)
 
     def unanswered(self, now: float) -> None:
         """Redis is away: decide alone."""
@@ -178,7 +179,7 @@ class Lease:
         waiting, self._waiting = self._waiting, []
         self._limiter.waiting -= len(waiting)
         for waiter in waiting:
-            waiter.limited(self, self._alone(now))
+            waiter.resume(self._alone(now))
 
     def _alone(self, now: float) -> bool:
         self._limiter.alone()
@@ -227,15 +228,18 @@ class Limiter:
         self._leases = {key: lease for key, lease in self._leases.items() if key[0] not in changed}
         self._limits = limits
 
-    def lease(self, policy: str, subject: str) -> Lease:
-        """The lease of ``subject`` under ``policy``."""
+    def lease(self, policy: str, subject: str) -> Lease | None:
+        """The lease of ``subject`` under ``policy``; None for a policy that a later revision took away."""
         key = (policy, subject)
         found = self._leases.get(key)
         if found is None:
+            limit = self._limits.get(policy)
+            if limit is None:
+                return None
             if len(self._leases) >= MAX_LEASES:
                 # The oldest entry goes; its count lives on in Redis.
                 del self._leases[next(iter(self._leases))]
-            found = self._leases[key] = Lease(self, self._limits[policy], subject)
+            found = self._leases[key] = Lease(self, limit, subject)
         return found
 
     def hears(self, now: float) -> bool:

@@ -15,10 +15,10 @@ from collections import deque
 from apps.gateway.core.edge import Edge, Labels, Tally
 from apps.gateway.core.metrics import METHODS, Histogram
 from apps.gateway.core.trace import KIND_SERVER, Envelope, Text, Value, attribute, span, span_shape
-from apps.gateway.plane.exchange import Exchange
 from apps.gateway.plane.fetch import FetchError, endpoint
 from apps.gateway.plane.ledger import Ledger
 from apps.gateway.plane.metrics import encode
+from apps.gateway.plane.request import Request
 from apps.gateway.plane.worker import Worker
 from apps.lib.clock import monotonic, wall
 from services.kit.together import seconds_until
@@ -100,7 +100,7 @@ class Reporter:
 
     # -- from the request path ------------------------------------------------------------------------
 
-    def record(self, exchange: Exchange, status: int, seconds: float) -> None:
+    def record(self, exchange: Request, status: int, seconds: float) -> None:
         """One finished request."""
         route, failure = exchange.routed, exchange.failure
         identity = exchange.identity
@@ -138,7 +138,7 @@ class Reporter:
             self._close_batch()
             self._wake.set()
 
-    def _shape(self, key: tuple[str, str, bytes, int, str], exchange: Exchange) -> Shape:
+    def _shape(self, key: tuple[str, str, bytes, int, str], exchange: Request) -> Shape:
         name, service, raw, status, failure = key
         method = raw.decode("latin-1") if raw.decode("latin-1") in METHODS else "_OTHER"
         route = exchange.routed

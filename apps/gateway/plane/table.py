@@ -14,12 +14,14 @@ from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from apps.gateway.core import config
-from apps.gateway.core.auth import Keyring, KeySets, Tokens
+from apps.gateway.core.auth import Keyring, Tokens
 from apps.gateway.core.balance import Rotation, in_rotation
 from apps.gateway.core.breaker import Breaker, Change
 from apps.gateway.core.outlier import Ejection, Outliers
 from apps.gateway.core.overload import Gate
 from apps.gateway.core.routing import Routes
+from apps.gateway.plane.policies.order import compiled
+from apps.gateway.plane.policies.parts import KeyStore, Limiter, Parts
 from apps.gateway.plane.upstream import Guard, Instance
 from apps.gateway.plane.writes import Writes
 
@@ -93,14 +95,13 @@ class Service:
 class Table:
     """One revision, ready to serve."""
 
-    __slots__ = ("document", "keyring", "limits", "routes", "services", "tokens")
+    __slots__ = ("document", "limits", "routes", "services", "tokens")
 
-    def __init__(self, document: config.Document, services: dict[str, Service], pepper: bytes, sets: KeySets) -> None:
+    def __init__(self, document: config.Document, services: dict[str, Service], parts: Parts) -> None:
         self.document = document
-        self.routes = Routes(document)
+        self.routes = Routes(document, lambda route: compiled(route, parts))
         self.services = services
-        self.keyring = Keyring(document, pepper)
-        self.tokens = Tokens(document, sets)
+        self.tokens = parts.tokens
         self.limits = {limit.name: limit for limit in document.rate_limits}
 
 
@@ -111,7 +112,8 @@ class Builder:
         self,
         pepper: bytes,
         fleet_token: str,
-        key_sets: KeySets,
+        key_sets: KeyStore,
+        limiter: Limiter,
         listener: Listener,
         writes: Writes,
         guard: Guard | None = None,
@@ -119,6 +121,7 @@ class Builder:
         self._pepper = pepper
         self._fleet_token = fleet_token
         self._key_sets = key_sets
+        self._limiter = limiter
         self._listener = listener
         self._writes = writes
         self._guard = guard
@@ -132,7 +135,17 @@ class Builder:
             if name not in services:
                 for instance in service.instances.values():
                     instance.retire()
-        return Table(document, services, self._pepper, self._key_sets)
+        return Table(document, services, self._parts(document))
+
+    def _parts(self, document: config.Document) -> Parts:
+        """What the policies of ``document`` are bound to."""
+        return Parts(
+            keyring=Keyring(document, self._pepper),
+            tokens=Tokens(document, self._key_sets.sets),
+            key_sets=self._key_sets,
+            limiter=self._limiter,
+            limited_callers=any(consumer.rate_limit is not None for consumer in document.consumers),
+        )
 
     def _service(self, spec: config.Service, service: Service | None, verdicts: Mapping[str, str]) -> Service:
         now = time.monotonic()

@@ -16,6 +16,19 @@ from apps.gateway.plane.upstream import Attempt, Instance, User
 from apps.gateway.plane.upstream_http1 import UpstreamConnection
 from services.kit.problem import Problem
 
+FAILURE_STATUS = {
+    "upstream_connect_failed": 502,
+    "upstream_connect_timeout": 504,
+    "upstream_address_refused": 502,
+    "upstream_reset": 502,
+    "upstream_protocol_error": 502,
+    "upstream_overloaded": 503,
+    "upstream_timeout": 504,
+}
+
+NOT_ITS_FAULT = frozenset({"upstream_overloaded", "upstream_address_refused"})
+"""Failures that say nothing about the instance: our own bounds."""
+
 
 class Tries:
     """What was tried for one request, and what is being tried now."""

@@ -12,7 +12,7 @@ from unittest import mock
 
 from apps.gateway.core import config
 from apps.gateway.core.auth import Identity, UnknownKey
-from apps.gateway.plane import client_http1, exchange, upstream, upstream_http1
+from apps.gateway.plane import client_http1, exchange, request, table, upstream, upstream_http1
 from apps.gateway.plane.client_http1 import ClientConnection
 from apps.gateway.plane.table import Builder
 from apps.gateway.plane.upstream import Instance
@@ -146,13 +146,15 @@ class Limiter:
 
     def __init__(self) -> None:
         self.waiting: list[Any] = []
+        self.limits: dict[str, config.RateLimit] = {}
 
-    def configure(self, limits: object) -> None: ...
+    def configure(self, limits: dict[str, config.RateLimit]) -> None:
+        self.limits = limits
 
     def sweep(self, now: float) -> None: ...
 
-    def lease(self, policy: str, subject: str) -> Lease:
-        return Lease(self)
+    def lease(self, policy: str, subject: str) -> Lease | None:
+        return Lease(self) if policy in self.limits else None
 
 
 class Keys:
@@ -198,9 +200,10 @@ class World:
         self.revision = 0
         self.loop.set_exception_handler(lambda loop, context: self.faults.append(context))
         self._stack = contextlib.ExitStack()
-        for module in (client_http1, exchange, upstream, upstream_http1):
+        for module in (client_http1, exchange, request, upstream, upstream_http1):
             self._stack.enter_context(mock.patch.object(module, "monotonic", lambda: self.now))
         self._stack.enter_context(mock.patch.object(Instance, "_open", self._open_of()))
+        self._stack.enter_context(mock.patch.object(table, "Tokens", lambda document, sets: self.keys))
         self.worker: Worker = self.do(lambda: self._make(home))
 
     def _make(self, home: Path) -> Worker:
@@ -209,7 +212,7 @@ class World:
         )
         worker = Worker(settings)
         worker.limiter, worker.jwks = self.limiter, self.keys  # type: ignore[assignment]
-        self.builder = Builder(b"p", "f", self.keys.sets, Quiet(), worker.writes)
+        self.builder = Builder(b"p", "f", worker.jwks, worker.limiter, Quiet(), worker.writes)
         return worker
 
     def _open_of(self) -> Callable[[Instance], Any]:
@@ -248,9 +251,7 @@ class World:
         document = config.Document(self.revision, 0.0, **changes)
 
         def swap() -> None:
-            table = self.builder.build(document, self.worker.table, {})
-            table.tokens = self.keys  # type: ignore[assignment]
-            self.worker.adopt(table)
+            self.worker.adopt(self.builder.build(document, self.worker.table, {}))
 
         self.do(swap)
 
@@ -258,7 +259,7 @@ class World:
         """A client connects."""
         return self.do(lambda: Transport(self.loop, ClientConnection(self.worker, self._record)))
 
-    def _record(self, done: exchange.Exchange, status: int, seconds: float) -> None:
+    def _record(self, done: request.Request, status: int, seconds: float) -> None:
         assert seconds >= 0
         self.records.append((done.path, status, done.failure))
 

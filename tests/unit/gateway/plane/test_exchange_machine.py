@@ -297,14 +297,14 @@ class Machine(RuleBasedStateMachine):
     @rule(allowed=st.booleans())
     def limit(self, allowed: bool) -> None:
         waiter = self.world.limiter.waiting.pop(0)
-        self.world.do(lambda: waiter.limited(self.world.limiter.lease("", ""), allowed))
+        self.world.do(lambda: waiter.resume(allowed))
 
     @precondition(lambda self: self.world.keys.waiting)
     @rule(known=st.booleans())
     def fetch_keys(self, known: bool) -> None:
         waiting, self.world.keys.waiting = self.world.keys.waiting, []
         self.world.keys.known = known
-        self.world.do(lambda: [waiter.keys_arrived() for waiter in waiting])
+        self.world.do(lambda: [waiter.resume() for waiter in waiting])
 
     @precondition(lambda self: self.world.dials)
     @rule(

@@ -106,7 +106,7 @@ def test_keys_that_come_late_from_an_address_given_up_count_no_more(tmp_path: Pa
             writer.close()
 
         class Waiter:
-            def keys_arrived(self) -> None:
+            def resume(self) -> None:
                 heard.set()
 
         store = KeyStore(tmp_path, Metrics(), lambda: None, Guard(Policy()))

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from apps.gateway.core.config import RateLimit
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane import limiter as module
-from apps.gateway.plane.limiter import ANSWER_SECONDS, Lease, Limiter
+from apps.gateway.plane.limiter import ANSWER_SECONDS, Limiter
 from apps.lib.clock import monotonic
 
 
@@ -25,8 +25,8 @@ class Waiting:
         self.told: list[bool] = []
         self.heard = asyncio.Event()
 
-    def limited(self, lease: Lease, allowed: bool) -> None:
-        self.told.append(allowed)
+    def resume(self, word: bool) -> None:
+        self.told.append(word)
         self.heard.set()
 
 
@@ -49,7 +49,8 @@ def asked(url: str, subjects: int, each: int) -> tuple[list[Waiting], list[bool 
         task = asyncio.create_task(limiter.run())
         started = monotonic()
         waiting = [Waiting() for _ in range(subjects * each)]
-        said = [limiter.lease("each", f"s{number % subjects}").take(started, one) for number, one in enumerate(waiting)]
+        leases = [limiter.lease("each", f"s{number}") for number in range(subjects)]
+        said = [leases[number % subjects].take(started, one) for number, one in enumerate(waiting)]  # type: ignore[union-attr]
         async with asyncio.timeout(20):
             for one, answer in zip(waiting, said, strict=True):
                 if answer is None:
@@ -76,3 +77,14 @@ def test_who_would_be_one_too_many_to_wait_is_decided_at_once(silent: str, monke
     monkeypatch.setattr(module, "MAX_WAITING", 50)
     _, said, _, alone, _ = asked(silent, 100, 1)
     assert said == [None] * 50 + [True] * 50 and alone == 100
+
+
+def test_a_policy_that_a_revision_took_away_has_no_leases_any_more(silent: str) -> None:
+    async def go() -> None:
+        limiter = Limiter(redis.asyncio.Redis.from_url(silent), Metrics(), lambda: 1.0)
+        limiter.configure({"each": RateLimit("each", 2)})
+        assert limiter.lease("each", "s") is limiter.lease("each", "s")
+        limiter.configure({})
+        assert limiter.lease("each", "s") is None
+
+    asyncio.run(go())

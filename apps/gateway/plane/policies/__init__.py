@@ -1,0 +1,1 @@
+"""Policies of a route, a file each; ``order`` has them all."""
