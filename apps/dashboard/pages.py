@@ -16,6 +16,7 @@ from django.views.decorators.cache import never_cache
 
 from apps.dashboard import backlogs, sources, state, words
 from apps.dashboard.access import page
+from apps.dashboard.events import faults
 from apps.dashboard.feed import feed
 from apps.dashboard.frames import Document
 from apps.dashboard.judge.readings import RANK
@@ -312,6 +313,7 @@ def system(request: HttpRequest) -> HttpResponse:
             "nav": "system",
             "waiting": waiting,
             "unread": routing.unread(),
+            **faults.found(),
             "state": document,
             "processes": [(name, part) for name, part in document["own"].items()],
             "feed_counts": sorted((key.replace("_", " "), count) for key, count in feed().counts().items()),

@@ -342,6 +342,7 @@ def _verdict(picture: Picture, found: Document) -> Document:
         "since": judged.since,
         "services": list(judged.services),
         "blind": list(judged.blind),
+        "mend": [{"title": one.title, "url": one.url} for one in judged.links],
         "affected": None if picture.blind.traffic else _affected(picture),
         "failed": picture.traffic.failed or None,
         "failed_callers": picture.traffic.failed_callers or None,

@@ -25,7 +25,8 @@ function drawVerdict(now, sources) {
     since.dataset.key = key;
     since.replaceChildren(...(now.since ? [" since ", time(now.since), " (", time(now.since, "age"), ")"] : []));
   }
-  field(verdict, "failed").hidden = now.state === "healthy";
+  field(verdict, "failed").hidden = !now.failed && !now.services?.length;
+  drawMend(now.mend ?? []);
   const open = field(verdict, "open");
   const first = now.services?.[0];
   open.hidden = !first;
@@ -35,6 +36,21 @@ function drawVerdict(now, sources) {
   }
   drawBlind(now);
   drawAffected(now, sources);
+}
+
+/** Where what is told is mended. */
+function drawMend(links) {
+  const place = field(verdict, "mend");
+  const key = JSON.stringify(links);
+  if (place.dataset.key === key) return;
+  place.dataset.key = key;
+  place.replaceChildren(...links.map(({ title, url: href }) => {
+    const link = document.createElement("a");
+    link.className = "button";
+    link.href = href;
+    link.textContent = title;
+    return link;
+  }));
 }
 
 function drawBlind({ state, blind: sentences = [] }) {
@@ -161,11 +177,6 @@ function drawPlane(gateway) {
 }
 
 function drawBus(events = {}) {
-  // What is wrong with the bus is mended on one of its pages.
-  const act = field(verdict, "bus");
-  act.hidden = events.state !== "degraded";
-  attribute(act, "href", events.failed ? "/events/dead-letters/" : "/events/subscriptions/");
-  text(act, events.failed ? "Dead letters" : "Subscriptions");
   for (const name of ["failed", "keys", "waiting", "lag"]) text(field(bus, name), events[name]?.toLocaleString("en") ?? "–");
 }
 

@@ -154,6 +154,25 @@ def test_the_overview_says_whose_dead_letters_there_are_and_leads_to_them(
     expect(page.locator("#letters")).to_contain_text("parcels")
 
 
+def test_a_hole_in_the_log_leads_to_which_events_are_missing_and_how_they_are_fetched(fleet: Fleet, page: Page) -> None:
+    django(
+        fleet,
+        "from apps.events.models import Stream\n"
+        "Stream.objects.create(name='@e2e-nobody/k', version=9, missing=2, holes=[[3, 4]])",
+    )
+    try:
+        page.goto(fleet.pages)
+        verdict = page.locator("#verdict")
+        expect(verdict).to_contain_text("2 events of publishers missing in the log", timeout=20_000)
+        verdict.get_by_role("link", name="Missing events").click()
+        missing = page.get_by_role("region", name=re.compile("Missing in the log"))
+        expect(missing).to_be_in_viewport()
+        expect(missing).to_contain_text("e2e-nobody")
+        expect(missing).to_contain_text("manage.py events repair")
+    finally:
+        django(fleet, "from apps.events.models import Stream\nStream.objects.filter(name='@e2e-nobody/k').delete()")
+
+
 def test_a_services_consumer_says_how_far_it_is_and_one_that_is_not_heard_has_no_number(
     fleet: Fleet, page: Page
 ) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from django.db.models import Count, Min, Sum
 
-from apps.dashboard.judge.readings import Bus, Receiver
+from apps.dashboard.judge.readings import Bus, Projected, Receiver
+from apps.events import projections
 from apps.events.archive.models import Aside
 from apps.events.letters.models import DeadLetter
-from apps.events.models import Event, Stream
+from apps.events.models import Build, Event, Stream
 from apps.events.queries import head
 from apps.events.subscriptions.models import Subscription
 from apps.lib.clock import monotonic, wall
@@ -35,6 +36,7 @@ class BusSource:
         self._keys = 0
         self._failed_at: float | None = None
         self._forged = self._holes = 0
+        self._builds: list[Build] = []
 
     def read(self) -> Bus:
         """DatabaseError when the database does not answer."""
@@ -49,6 +51,7 @@ class BusSource:
             failed_at=self._failed_at,
             forged=self._forged,
             holes=self._holes,
+            projections=_projected(end, self._builds),
         )
 
     def _count(self) -> None:
@@ -67,6 +70,7 @@ class BusSource:
         self._failed_at = first.timestamp() if first else None
         lately = Aside.objects.filter(reason=Aside.Reason.FORGED, last_at__gte=_ago(HOUR))
         self._forged = lately.aggregate(times=Sum("times"))["times"] or 0
+        self._builds = list(Build.objects.filter(role=Build.Role.LIVE, projection__in=projections.REGISTERED))
         self._holes = Stream.objects.filter(missing__gt=0).aggregate(missing=Sum("missing"))["missing"] or 0
 
 
@@ -93,6 +97,16 @@ def receivers(
             open=open_letters.get(row.pk, {}),
         )
         for row in rows
+    )
+
+
+def _projected(end: int, builds: Sequence[Build]) -> Sequence[Projected]:
+    """What somebody registers, and how far it is; what is no longer registered nobody brings on."""
+    late = {one.position + 1 for one in builds if one.position < end}
+    times = dict(Event.objects.filter(position__in=late).values_list("position", "time")) if late else {}
+    return tuple(
+        Projected(one.projection, max(0, end - one.position), _seconds(times.get(one.position + 1)), one.fault)
+        for one in builds
     )
 
 

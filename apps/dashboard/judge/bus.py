@@ -7,9 +7,21 @@ paused, one that is a moment behind.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from urllib.parse import urlencode
 
-from apps.dashboard.judge.readings import DEGRADED, HEALTHY, UNKNOWN, Bus, Judgement, Receiver, Reports, Waiting
+from apps.dashboard.judge.readings import (
+    DEGRADED,
+    HEALTHY,
+    UNKNOWN,
+    Bus,
+    Judgement,
+    Link,
+    Projected,
+    Receiver,
+    Reports,
+    Waiting,
+)
 from apps.dashboard.words import ago, and_list, plural
 
 BEHIND_S = 60.0
@@ -26,6 +38,12 @@ WAITS_S = 30.0
 """Seconds that an event may wait in a publisher's outbox."""
 CONSUMER = "consumer"
 NOTHING = Reports()
+FAULT = 120
+"""Characters of a fault in the verdict."""
+MISSING = Link("Missing events", "/system/#missing")
+OUTBOXES = Link("Outboxes", "/system/#waiting")
+ASIDE = Link("Entries put aside", "/system/#aside")
+PROJECTIONS = Link("Projections", "/system/#projections")
 
 
 def heard(bus: Bus, reports: Reports | None) -> Bus:
@@ -53,54 +71,86 @@ def _heard(one: Receiver, reports: Reports | None) -> Receiver:
 
 def judge(bus: Bus, now: float, reports: Reports = NOTHING) -> Judgement:
     """DEGRADED with what is wrong in order of weight, joined; HEALTHY when nothing is."""
-    told = list(sentences(bus, now, reports.waiting))
+    told = list(troubles(bus, now, reports.waiting))
     if not told:
         return Judgement(HEALTHY)
-    since = min((at for _, at in told if at is not None), default=None)
-    return Judgement(DEGRADED, " · ".join(said for said, _ in told[:MOST]), since)
+    since = min((one.since for one in told if one.since is not None), default=None)
+    links = tuple(dict.fromkeys(one.link for one in told[:MOST]))
+    return Judgement(DEGRADED, " · ".join(one.said for one in told[:MOST]), since, links)
 
 
-def sentences(bus: Bus, now: float, waiting: Sequence[Waiting] = ()) -> Iterator[tuple[str, float | None]]:
-    """What is wrong, and since when if that is known; the heaviest first."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong: in words, where it is mended, and since when if that is known."""
+
+    said: str
+    link: Link
+    since: float | None = None
+
+
+def troubles(bus: Bus, now: float, waiting: Sequence[Waiting] = ()) -> Iterator[Trouble]:
+    """What is wrong, the heaviest first."""
     if bus.holes:
-        yield f"{plural(bus.holes, 'event')} of publishers missing in the log", None
+        yield Trouble(f"{plural(bus.holes, 'event')} of publishers missing in the log", MISSING)
     for one in bus.receivers:
         if one.missing and not is_silent(one, now):
-            yield f"{plural(one.missing, 'event')} never came to {one.name}", None
+            yield Trouble(f"{plural(one.missing, 'event')} never came to {one.name}", page_of([one]))
     yield from _unsent(waiting, now)
     failed = {one.name: one.open.get("failed", 0) for one in bus.receivers if one.open.get("failed")}
     if failed:
         names = sorted(failed, key=lambda name: (-failed[name], name))
         letters = plural(sum(failed.values()), "dead letter")
         behind = f", {plural(bus.keys, 'key')} waiting behind" if bus.keys else ""
-        yield f"{letters} of {and_list(names)}{behind}", bus.failed_at
+        only = "?" + urlencode({"subscription": names[0]}) if len(names) == 1 else ""
+        link = Link("Dead letters", f"/events/dead-letters/{only}")
+        yield Trouble(f"{letters} of {and_list(names)}{behind}", link, bus.failed_at)
     broken = [one for one in bus.receivers if is_broken(one, now)]
     if broken:
-        names = [one.name for one in broken]
-        verb = "fails" if len(names) == 1 else "fail"
-        yield (
-            f"{and_list(names)} {verb} to take events",
-            min((s for one in broken if (s := one.failing_since)), default=None),
-        )
+        verb = "fails" if len(broken) == 1 else "fail"
+        since = min((s for one in broken if (s := one.failing_since)), default=None)
+        yield Trouble(f"{_names(broken)} {verb} to take events", page_of(broken), since)
+    yield from _projections(bus.projections, now)
     silent = [one for one in bus.receivers if one.heard_at is not None and is_silent(one, now)]
     if silent:
-        names = [one.name for one in silent]
-        verb = "has" if len(names) == 1 else "have"
+        verb = "has" if len(silent) == 1 else "have"
         last = max(one.heard_at or 0.0 for one in silent)
-        waits = f"{and_list(names)} {verb} been silent for {ago(now - last)}"
-        yield f"{waits}: whether events are taken is not known", last
+        waits = f"{_names(silent)} {verb} been silent for {ago(now - last)}"
+        yield Trouble(f"{waits}: whether events are taken is not known", page_of(silent), last)
     for one in bus.receivers:
         if is_behind(one, now) and one not in broken and one.behind_since is not None and one.lag is not None:
             waits = f"{plural(one.lag, 'event')}, {ago(now - one.behind_since)}"
-            yield f"{one.name} is {waits} behind", one.behind_since
+            yield Trouble(f"{one.name} is {waits} behind", page_of([one]), one.behind_since)
     again = sum(one.open.get("retrying", 0) + one.open.get("parked", 0) for one in bus.receivers)
     if again >= MANY:
-        yield f"{plural(again, 'event')} waiting to be tried again", None
+        link = Link("What waits", "/events/dead-letters/?state=retrying")
+        yield Trouble(f"{plural(again, 'event')} waiting to be tried again", link)
     if bus.forged:
-        yield f"{plural(bus.forged, 'forged entry').replace('entrys', 'entries')} refused in the last hour", None
+        said = plural(bus.forged, "forged entry").replace("entrys", "entries")
+        yield Trouble(f"{said} refused in the last hour", ASIDE)
 
 
-def _unsent(waiting: Sequence[Waiting], now: float) -> Iterator[tuple[str, float | None]]:
+def _names(some: Sequence[Receiver]) -> str:
+    return and_list([one.name for one in some])
+
+
+def page_of(some: Sequence[Receiver]) -> Link:
+    """Where whoever takes events is mended: its own page, or the list, where the worst come first."""
+    if len(some) == 1:
+        return Link(some[0].name, f"/events/subscriptions/{some[0].name}/")
+    return Link("Subscriptions", "/events/subscriptions/")
+
+
+def _projections(projections: Sequence[Projected], now: float) -> Iterator[Trouble]:
+    for one in projections:
+        behind = f"{plural(one.behind, 'event')} behind"
+        if one.fault:
+            yield Trouble(f"projection {one.name} stands still, {behind}: {one.fault[:FAULT]}", PROJECTIONS)
+        elif one.behind_since is not None and one.behind >= BEHIND and now - one.behind_since > BEHIND_S:
+            late = ago(now - one.behind_since)
+            yield Trouble(f"projection {one.name} is {behind}, {late}", PROJECTIONS, one.behind_since)
+
+
+def _unsent(waiting: Sequence[Waiting], now: float) -> Iterator[Trouble]:
     """Broker by broker, what publishers can't get rid of."""
     stuck = [one for one in waiting if one.away or one.oldest_s > WAITS_S]
     for broker in dict.fromkeys(one.broker for one in stuck):
@@ -109,11 +159,11 @@ def _unsent(waiting: Sequence[Waiting], now: float) -> Iterator[tuple[str, float
         oldest = max(one.oldest_s for one in held)
         waits = f"{plural(events, 'event')} of {names} waiting, the oldest for {ago(oldest)}"
         if not events:
-            yield f"{broker} takes no events of {names}", None
+            yield Trouble(f"{broker} takes no events of {names}", OUTBOXES)
         elif any(one.away for one in held):
-            yield f"{broker} takes no events: {waits}", now - oldest
+            yield Trouble(f"{broker} takes no events: {waits}", OUTBOXES, now - oldest)
         else:
-            yield f"{broker} is slow: {waits}", now - oldest
+            yield Trouble(f"{broker} is slow: {waits}", OUTBOXES, now - oldest)
 
 
 def state(one: Receiver, now: float) -> str:

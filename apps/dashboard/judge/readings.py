@@ -302,6 +302,18 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
+class Projected:
+    """The live build of a projection."""
+
+    name: str
+    behind: int = 0
+    behind_since: float | None = None
+    """When the first event that it has not taken was published."""
+    fault: str = ""
+    """Why it stands still, if it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bus:
     """What the log and its subscriptions say of themselves."""
 
@@ -316,6 +328,7 @@ class Bus:
     """Entries of the bus that nobody could prove to be of their source, in the last hour."""
     holes: int = 0
     """Events that their publishers numbered and that have not come."""
+    projections: Sequence[Projected] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,9 +399,18 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A page on which something can be done about what was told."""
+
+    title: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """A state, the sentence that says why, and since when the evidence says so."""
+    """A state, the sentence that says why, since when the evidence says so, and where it is mended, the first first."""
 
     state: str
     why: str = ""
     since: float | None = None
+    links: Sequence[Link] = ()

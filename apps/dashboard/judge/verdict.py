@@ -7,11 +7,21 @@ never called healthy, nor anybody unaffected. Then what is degraded. Green is wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.dashboard.judge.freshness import HIDES, Source
 from apps.dashboard.judge.own import TITLES, Part
-from apps.dashboard.judge.readings import DEGRADED, FAILING, HEALTHY, MAINTENANCE, REPORTS, SETUP, UNKNOWN, Judgement
+from apps.dashboard.judge.readings import (
+    DEGRADED,
+    FAILING,
+    HEALTHY,
+    MAINTENANCE,
+    REPORTS,
+    SETUP,
+    UNKNOWN,
+    Judgement,
+    Link,
+)
 from apps.dashboard.words import and_list, plural
 
 KNOWN_DOWN = frozenset({"relay", "beat"})
@@ -19,6 +29,9 @@ KNOWN_DOWN = frozenset({"relay", "beat"})
 
 
 FINE = Judgement(HEALTHY)
+SYSTEM = Link("System", "/system/")
+LINKS = 2
+"""Buttons beside the sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +54,24 @@ class Verdict:
     since: float | None = None
     services: Sequence[str] = ()
     blind: Sequence[str] = ()
+    links: Sequence[Link] = ()
+    """Where what is told of the bus and of ourselves is mended, the heaviest first."""
 
 
 def judge(
     subjects: Mapping[str, Subject], parts: Mapping[str, Part], sources: Mapping[str, Source], bus: Judgement = FINE
 ) -> Verdict:
     """The verdict over all services, Mission Control's own parts, the bus, and the sources that they were judged by."""
+    found = _judge(subjects, parts, sources, bus)
+    faulty = any(part.state in {FAILING, DEGRADED} for name, part in parts.items() if name in TITLES)
+    own = [SYSTEM] if faulty or found.blind else []
+    links = (*own, *(bus.links if bus.state == DEGRADED else ()))
+    return replace(found, links=links[:LINKS]) if found.state not in {HEALTHY, SETUP} else found
+
+
+def _judge(
+    subjects: Mapping[str, Subject], parts: Mapping[str, Part], sources: Mapping[str, Source], bus: Judgement
+) -> Verdict:
     named = {state: [name for name, one in subjects.items() if one.state == state] for state in WORDS}
     faults = [part for name, part in parts.items() if name in TITLES and part.state in {FAILING, DEGRADED}]
     blind = {name: source for name, source in sources.items() if source.stale}

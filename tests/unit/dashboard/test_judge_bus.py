@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apps.dashboard import state
 from apps.dashboard.judge import bus
-from apps.dashboard.judge.readings import Bus, Changes, Group, Reading, Receiver, Reports, Waiting
+from apps.dashboard.judge.readings import Bus, Changes, Group, Projected, Reading, Receiver, Reports, Waiting
 from tests.unit.dashboard.evidence import NOW, readings, running
 
 
@@ -48,6 +48,72 @@ def test_dead_letters_are_told_with_whose_and_how_many_wait_behind() -> None:
 )
 def test_what_somebody_must_do_something_about_is_told(more: dict[str, Any], said: str) -> None:
     assert verdict(**more)["title"] == f"Degraded: {said}"
+
+
+BILLS = {"name": "bills"}
+LETTERS = ("Dead letters", "/events/dead-letters/?subscription=orders")
+ORDERS = ("orders", "/events/subscriptions/orders/")
+ODD = "KeyError: 'n'"
+
+
+@pytest.mark.parametrize(
+    ("more", "links"),
+    [
+        ({"holes": 1}, [("Missing events", "/system/#missing")]),
+        ({"forged": 1}, [("Entries put aside", "/system/#aside")]),
+        (
+            {"receivers": (receiver(open={"failed": 1}),)},
+            [LETTERS],
+        ),
+        (
+            {"receivers": (receiver(open={"failed": 1}), receiver(**BILLS, open={"failed": 1}))},
+            [("Dead letters", "/events/dead-letters/")],
+        ),
+        (
+            {"receivers": (receiver(open={"failed": 1}, opened_until=NOW + 9),)},
+            [
+                LETTERS,
+                ORDERS,
+            ],
+        ),
+        (
+            {"receivers": (receiver(opened_until=NOW + 9), receiver(**BILLS, opened_until=NOW + 9))},
+            [("Subscriptions", "/events/subscriptions/")],
+        ),
+        ({"receivers": (receiver(lag=10, behind_since=NOW - 90),)}, [ORDERS]),
+        (
+            {"receivers": (receiver(open={"retrying": bus.MANY}),)},
+            [("What waits", "/events/dead-letters/?state=retrying")],
+        ),
+        ({"projections": (Projected("totals", 9, None, ODD),)}, [("Projections", "/system/#projections")]),
+    ],
+)
+def test_what_is_told_leads_to_where_it_is_mended(more: dict[str, Any], links: list[tuple[str, str]]) -> None:
+    assert [(one["title"], one["url"]) for one in verdict(**more)["mend"]] == links
+
+
+def test_a_broker_that_is_away_leads_to_the_outboxes_and_a_relay_that_is_down_to_the_processes() -> None:
+    away = Reports(waiting=(Waiting("covenant", "kafka", 12, 90.0, True),))
+    made = readings(bus=Bus(head=100), reports=away, processes=running(relay="FATAL"))
+    found = state.build(made, {}, NOW)["verdict"]
+    assert [one["url"] for one in found["mend"]] == ["/system/", "/system/#waiting"]
+    assert not verdict()["mend"], "nothing is wrong"
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (
+            Projected("totals", 9, None, ODD),
+            f"projection totals stands still, 9 events behind: {ODD}",
+        ),
+        (Projected("totals", 1200, NOW - 90), "projection totals is 1,200 events behind, 2 min"),
+        (Projected("totals", 1200, NOW - 9), ""),
+        (Projected("totals", 9, NOW - 900), ""),
+    ],
+)
+def test_a_projection_that_stands_still_or_is_behind_is_told(build: Projected, said: str) -> None:
+    assert verdict(projections=(build,))["title"] == (f"Degraded: {said}" if said else "Everything is healthy")
 
 
 @pytest.mark.parametrize(
