@@ -117,7 +117,7 @@ class Delivery(msgspec.Struct, frozen=True):
         return (f"{self.broker}/{self.topic}" if self.broker else self.topic, self.partition)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stats:
     """What the transport met since it was made."""
 
@@ -203,7 +203,7 @@ class Transport(Protocol):
         """Events that the group has not yet acknowledged, by ``topic/partition``; nothing of a group that never was."""
 
     def stats(self) -> Stats:
-        """What was met."""
+        """What was met until now."""
 
     async def close(self) -> None:
         """Give back connections, those of subscriptions too."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -19,7 +19,7 @@ from aiokafka.errors import InvalidTopicError, KafkaConnectionError, MessageSize
 from .base import Outgoing, Rejected, Start, Stats, TransportAway, Wanted
 from .bindings import CONTENT_TYPE, binary
 from .kafka_group import Log, broken
-from .kafka_reading import Reading
+from .kafka_reading import KafkaReading
 from .kafka_wire import ANSWER_MS, DEAD_PREFIX, MESSAGE_BYTES, TOPIC_PREFIX, Place, ask, away, make_topics
 
 log = logging.getLogger(__name__)
@@ -40,17 +40,13 @@ class Kafka:
         self._looker: AIOKafkaConsumer | None = None
         self._connecting = asyncio.Lock()
         self._topics: set[str] = set()
-        self._readings: set[Reading] = set()
+        self._readings: set[KafkaReading] = set()
         self._seen: dict[str, dict[TopicPartition, Log]] = {}
         """By group: what its partitions were like at the last look."""
         self._stats = Stats()
 
     def stats(self) -> Stats:
-        return self._stats
-
-    def _met(self, more: Stats) -> None:
-        both = (getattr(self._stats, field.name) + getattr(more, field.name) for field in fields(Stats))
-        self._stats = Stats(*both)
+        return replace(self._stats)
 
     async def close(self) -> None:
         for reading in self._readings:
@@ -157,10 +153,10 @@ class Kafka:
         topics: Collection[str] = (),
         start: Start = "earliest",
         lease_s: float = 30.0,
-    ) -> Reading:
+    ) -> KafkaReading:
         wanted = Wanted(patterns, topics)
-        reading = Reading(self._place, self._met, self._put_aside, wanted, group, member, start, lease_s)
-        self._readings.add(reading)
+        reading = KafkaReading(self._place, self._stats, self._put_aside, wanted, group, member, start, lease_s)
+        self._readings = {one for one in self._readings if not one.closed} | {reading}
         await reading.begin()
         return reading
 
@@ -202,7 +198,7 @@ class Kafka:
         before, self._seen[group] = self._seen.get(group, {}), now
         if broken(before, now):
             log.warning("Kafka lost something that group %s may not have read.", group)
-            self._met(Stats(breaks=1))
+            self._stats.breaks += 1
         return {
             f"{partition.topic.removeprefix(TOPIC_PREFIX)}/{partition.partition}": max(ends[partition] - at.offset, 0)
             for partition, at in committed.items()

@@ -7,25 +7,22 @@ consumer that is busy with its batch. A member that neither fetches nor extends 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from ..retry import Backoff
 from .base import ANSWER_S, Delivery, Start, Stats, TransportAway, TransportError, Wanted
 from .base import Place as Partition
 from .bindings import unbound
-from .hands import Hands
 from .kafka_group import end, note_start, offsets_at
 from .kafka_wire import TOPIC_PREFIX, Place, ask, away
+from .reading import Connected
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +34,6 @@ SLICE_S: Final = 0.25
 """How soon a reading that waits for records sees that something was given back."""
 COMMIT_S: Final = 1.0
 """How soon it is committed that something was passed over."""
-PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
 DAY_MS: Final = 86_400_000
 
 Produce = Callable[[str, bytes, list[tuple[str, bytes]]], Awaitable[None]]
@@ -57,13 +53,13 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned()
 
 
-class Reading:
-    """One member's Subscription."""
+class KafkaReading(Connected):
+    """One member's reading of Kafka."""
 
     def __init__(
         self,
         place: Place,
-        met: Callable[[Stats], None],
+        stats: Stats,
         produce: Produce,
         wanted: Wanted,
         group: str,
@@ -71,9 +67,8 @@ class Reading:
         start: Start,
         lease_s: float,
     ) -> None:
-        self._place, self._met, self._produce, self._wanted = place, met, produce, wanted
-        self._group, self._member, self._start, self._lease_s = group, member, start, lease_s
-        self._hands = Hands()
+        super().__init__(stats, wanted, group, member, lease_s)
+        self._place, self._produce, self._member, self._start = place, produce, member, start
         self._consumer: Any = None
         self._records: dict[tuple[Partition, str], ConsumerRecord] = {}
         self._next: dict[Partition, int] = {}
@@ -88,75 +83,24 @@ class Reading:
         """Those that were there at the last look."""
         self._reached: dict[Partition, int] = {}
         """What was committed of each, whoever has it now."""
-        self._renewed = time.monotonic()
         self._commit_at = 0.0
-        self._tries = 0
-        self._changed = asyncio.Event()
-        self._closed = asyncio.Event()
-        self._watching = asyncio.create_task(self._watch(), name=f"lease of {member} in {group}")
 
-    async def begin(self) -> None:
-        """Note where the group begins, so that what is published from now on is its; if Kafka is away, ``fetch`` does
-        it."""
-        try:
-            await self._note_start()
-            await self._join()
-        except TransportAway as error:
-            await self._says_away(error)
+    @property
+    def _connected(self) -> bool:
+        return self._consumer is not None
 
-    async def close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._changed.set()
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-        await self._drop()
+    async def _prepare(self) -> None:
+        await self._note_start()
+        await self._join()
+
+    async def _start_over(self) -> None:
+        self._noted = False
+        self._reached.clear()
+        await super()._start_over()
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def fetch(self, most: int, wait_s: float) -> list[Delivery]:
-        deadline = time.monotonic() + wait_s
-        while not self._closed.is_set():
-            self._changed.clear()
-            try:
-                # However long it takes to join: that is no silence.
-                self._renewed = float("inf")
-                found = await self._round(most, deadline)
-                if self._tries:
-                    log.warning("Group %s reads again.", self._group)
-                self._tries = 0
-            except (TransportAway, KafkaError) as error:
-                await self._says_away(error)
-                pause = PAUSES.pause(self._tries, random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-                found = []
-                self._renewed = time.monotonic()
-                await self._sleep_until(min(deadline, time.monotonic() + pause))
-            finally:
-                self._renewed = time.monotonic()
-            if found or time.monotonic() >= deadline:
-                return found
-        return []
-
-    async def _sleep_until(self, until: float) -> None:
-        try:
-            async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-
-    async def _says_away(self, error: Exception) -> None:
-        if not self._tries:
-            log.warning("Group %s waits for Kafka: %s", self._group, error)
-            self._met(Stats(breaks=1))
-        self._tries += 1
-        # What Kafka forgets meanwhile has to be made anew.
-        self._noted = False
-        self._reached.clear()
-        await self._drop()
-
     async def _round(self, most: int, deadline: float) -> list[Delivery]:
-        """One step: have a consumer, hold what it is assigned, give out what is there, or read for a while."""
         if self._consumer is None and not self._hands.untold:
             if not self._noted:
                 await self._note_start()
@@ -186,6 +130,8 @@ class Reading:
             got = await consumer.getmany(*partitions, timeout_ms=max(int((until - now) * 1000), 1), max_records=room)
         except IllegalStateError:
             return []  # The group was shared out meanwhile.
+        except KafkaError as error:
+            raise away(error) from None
         if sharing != self._sharing:
             # Not ours any more: whoever has the partition now reads them from what is committed.
             return []
@@ -213,18 +159,16 @@ class Reading:
         )
         if read is None:
             return
-        if read[0] is None:
-            self._met(Stats(malformed=1))
         delivery = Delivery(*place, str(record.offset), 1, body, *read)
         self._records[place, delivery.position] = record
-        self._hands.stock([delivery])
+        self._stock(delivery)
 
     # -- the group -------------------------------------------------------------------------------
 
     def _new_consumer(self, **options: Any) -> AIOKafkaConsumer:
         lease_ms = max(int(self._lease_s * 1000), 100)
         return AIOKafkaConsumer(
-            group_id=self._group,
+            group_id=self.group,
             client_id=self._member,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -241,7 +185,7 @@ class Reading:
     async def _note_start(self) -> None:
         # What a group that began earlier meets later it reads from its beginning.
         start: Start = "earliest" if self._begun else self._start
-        work = note_start(self._place, self._group, self._wanted.topics, start, self._new_consumer)
+        work = note_start(self._place, self.group, self._wanted.topics, start, self._new_consumer)
         await ask(work, 2 * ANSWER_S)
         self._begun = self._noted = True
 
@@ -320,11 +264,12 @@ class Reading:
                 return  # It is, or is about to be, shared out anew.
             offset = first[partition]
             if committed is not None and committed < offset:
-                self._met(Stats(lost=offset - committed, breaks=1))
+                self._stats.lost += offset - committed
+                self._stats.breaks += 1
             elif (committed or 0) > ends[partition] or (committed is None and place in self._reached):
                 if not told:
-                    log.warning("Group %s had read more than there is of %s: it begins anew.", self._group, place[0])
-                    self._met(Stats(breaks=1))
+                    log.warning("Group %s had read more than there is of %s: it begins anew.", self.group, place[0])
+                    self._stats.breaks += 1
                 told = True
             else:
                 offset = max(committed or 0, offset)
@@ -333,44 +278,20 @@ class Reading:
             self._next[place] = self._committed[place] = self._reached[place] = offset
 
     async def _drop(self) -> None:
-        """Leave the group, and let go of everything."""
         self._lose_all()
         self._giving_up = False
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await end(consumer)
 
-    async def _watch(self) -> None:
-        """Leave when nobody has fetched or extended for the time of the lease."""
-        while True:
-            left = min(self._renewed + self._lease_s - time.monotonic(), self._lease_s)
-            if left <= 0 and self._consumer is not None:
-                log.warning("Group %s: a member was silent for %.0f s and leaves.", self._group, self._lease_s)
-                await self._drop()
-            await asyncio.sleep(max(left, self._lease_s / 20))
-
     # -- settling --------------------------------------------------------------------------------
 
-    async def extend(self) -> set[Partition]:
-        self._renewed = time.monotonic()
-        return self._hands.told()
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        mine = self._mine(deliveries)
+    async def _acknowledge(self, mine: dict[Partition, list[Delivery]]) -> None:
         await self._commit({place: {one.position for one in some} for place, some in mine.items()})
         for place, some in mine.items():
-            self._settled(place, some)
-
-    def _mine(self, deliveries: Sequence[Delivery]) -> dict[Partition, list[Delivery]]:
-        mine = self._hands.mine(deliveries)
-        self._met(Stats(late=len(deliveries) - sum(map(len, mine.values()))))
-        return mine
-
-    def _settled(self, place: Partition, some: list[Delivery]) -> None:
-        self._hands.settle(place, some)
-        for one in some:
-            self._records.pop((place, one.position), None)
-        self._changed.set()
+            self._hands.settle(place, some)
+            for one in some:
+                self._records.pop((place, one.position), None)
 
     async def _commit(self, settled: dict[Partition, set[str]]) -> None:
         """Commit up to the first that is not settled, were these; TransportAway."""
@@ -386,33 +307,15 @@ class Reading:
         self._committed |= offsets
         self._reached |= offsets
 
-    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0) -> None:
-        for place, some in self._mine(deliveries).items():
-            self._hands.give_back(place, some, time.monotonic() + delay_s)
-        self._changed.set()
-
-    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        if not self._mine([delivery]):
-            return
-        place = delivery.place
-        noted = {
-            "mc-reason": reason[:1000],
-            "mc-topic": delivery.topic,
-            "mc-partition": str(delivery.partition),
-            "mc-position": delivery.position,
-        }
+    async def _put_aside(self, delivery: Delivery, noted: dict[str, str]) -> None:
         # As the broker has it: a binary mode's attributes are in its headers.
-        record = self._records[place, delivery.position]
-        headers = [*record.headers]
-        headers += [(name, value.encode()) for name, value in noted.items()]
-        await self._produce(self._group, record.value or b"", headers)
-        await self._commit({place: {delivery.position}})
-        self._settled(place, [delivery])
+        record = self._records[delivery.place, delivery.position]
+        headers = [*record.headers, *((f"mc-{name}", value.encode()) for name, value in noted.items())]
+        await self._produce(self.group, record.value or b"", headers)
+        await self._acknowledge({delivery.place: [delivery]})
 
-    async def seek(self, start: Start) -> None:
+    async def _go_to(self, start: Start) -> None:
         """As the seam says, for a group with this one member: Kafka moves nobody's place while he reads."""
-        if self._hands.in_hand:
-            raise TransportError("Settle what is in hand before you seek.")
         deadline = time.monotonic() + 2 * ANSWER_S
         while self._consumer is None or not self._hands.places:
             if time.monotonic() > deadline:
@@ -425,12 +328,10 @@ class Reading:
             await ask(consumer.commit(offsets))
         except IllegalStateError as error:
             raise away(error) from None
-        self._hands.clear()
         self._records.clear()
         for partition, offset in offsets.items():
             consumer.seek(partition, offset)
             self._next[_place(partition)] = self._committed[_place(partition)] = offset
-        self._changed.set()
 
 
 def _partition(place: Partition) -> TopicPartition:

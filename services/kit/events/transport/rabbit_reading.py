@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from pamqp.commands import Basic
 
-from ..retry import Backoff
-from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, Stats, TransportAway, TransportError, Wanted
+from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, Stats, TransportAway, Wanted
 from .bindings import unbound
-from .hands import Hands
 from .rabbit_desk import Desk
 from .rabbit_group import make_group
 from .rabbit_log import GROUP, ORDER, Replay, headers_of, order
@@ -43,35 +39,30 @@ from .rabbit_wire import (
     queue_of,
     usable,
 )
-
-log = logging.getLogger(__name__)
+from .reading import Connected
 
 PREFETCH: Final = 50
 """Messages of a partition that are here and not acknowledged."""
-SAY_AGAIN_S: Final = 60.0
-SURE_TRIES: Final = 3
-PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
 LARGE_HEADERS: Final = 64 * 1024
 """Headers that are larger are not kept with what is put aside: the reason must fit into the same frame."""
 
 
-class Reading:
-    """One member's Subscription."""
+class RabbitReading(Connected):
+    """One member's reading of RabbitMQ."""
 
     def __init__(
         self,
         address: Address,
-        met: Callable[[Stats], None],
+        stats: Stats,
         wanted: Wanted,
         group: str,
         member: str,
         start: Start,
         lease_s: float,
     ) -> None:
-        self.group = group
-        self._address, self._met, self._wanted, self._start, self._lease_s = address, met, wanted, start, lease_s
+        super().__init__(stats, wanted, group, member, lease_s)
+        self._address, self._start = address, start
         self._me = f"{member}|{secrets.token_hex(8)}"
-        self._hands = Hands()
         self._desks: dict[int, Desk] = {}
         self._connection: AbstractConnection | None = None
         self._speaker: AbstractConnection | None = None
@@ -84,81 +75,30 @@ class Reading:
         """Whom we heard, and when they are given up."""
         self._ever_joined = False
         self._deleted = False
-        self._renewed = time.monotonic()
         self._beat_at = 0.0
-        self._tries = 0
-        self._said_at = 0.0
-        self.fault = ""
-        """Why it has not been able to read, at several tries."""
-        self._changed = asyncio.Event()
-        self._closed = asyncio.Event()
-        self._watching = asyncio.create_task(self._watch(), name=f"lease of {member} in {group}")
 
-    async def begin(self) -> None:
-        """Make the queues, so that what is published from now on is theirs; if RabbitMQ is away, ``fetch`` does it."""
-        try:
-            await self._connect()
-        except TransportAway as error:
-            await self._says_away(error)
+    @property
+    def _connected(self) -> bool:
+        return self._connection is not None
 
-    async def close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._changed.set()
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
+    async def _leave(self) -> None:
         try:
             await self._tell(alive=False)
         except TransportAway:
             pass  # Then the others miss it.
-        await self._drop()
+        await super()._leave()
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def fetch(self, most: int, wait_s: float) -> list[Delivery]:
-        deadline = time.monotonic() + wait_s
-        while not self._closed.is_set():
-            self._changed.clear()
-            try:
-                # However long it takes to connect: that is no silence.
-                self._renewed = float("inf")
-                await self._look()
-                if self._tries:
-                    log.warning("Group %s reads again.", self.group)
-                self._tries, self.fault = 0, ""
-                until = min(deadline, self._beat_at)
-            except TransportAway as error:
-                await self._says_away(error)
-                pause = PAUSES.pause(self._tries, random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-                until = min(deadline, time.monotonic() + pause)
-            finally:
-                self._renewed = time.monotonic()
-            # A replay is finished by whoever began it, or another would begin it anew.
-            yielding = {desk.place for desk in self._desks.values() if desk.yields and desk.replay is None}
-            found = self._hands.take(most, time.monotonic(), but=yielding)
-            if found or time.monotonic() >= deadline:
-                return found
+    async def _round(self, most: int, deadline: float) -> list[Delivery]:
+        await self._look()
+        # A replay is finished by whoever began it, or another would begin it anew.
+        yielding = {desk.place for desk in self._desks.values() if desk.yields and desk.replay is None}
+        found = self._hands.take(most, time.monotonic(), but=yielding)
+        if not found:
             due = self._hands.due() if self._hands.in_hand < most else None
-            await self._sleep_until(min(until, due or until))
-        return []
-
-    async def _sleep_until(self, until: float) -> None:
-        try:
-            async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-
-    async def _says_away(self, error: Exception) -> None:
-        now = time.monotonic()
-        if not self._tries or now >= self._said_at + SAY_AGAIN_S:
-            self._said_at = now
-            log.warning("Group %s waits for RabbitMQ: %s", self.group, error)
-        self._met(Stats(breaks=int(not self._tries)))
-        self._tries += 1
-        self.fault = str(error) if self._tries >= SURE_TRIES else ""
-        await self._drop()
+            await self._sleep_until(min(deadline, self._beat_at, due or deadline))
+        return found
 
     async def _look(self) -> None:
         """Have a connection, a desk for each partition, and on them what came."""
@@ -166,7 +106,7 @@ class Reading:
             self._deleted = False
             raise Gone("a queue of the group was deleted, and is made again")
         if self._connection is None or self._connection.is_closed:
-            await self._connect()
+            await self._prepare()
         now = time.monotonic()
         for member in [member for member, until in self._members.items() if until < now]:
             self._hears(member, alive=False)
@@ -210,7 +150,7 @@ class Reading:
         if not replay.done:
             return False
         await replay.end()
-        await self._acknowledge(desk, replay.asked)
+        await self._pass(desk, replay.asked)
         desk.replay = None
         return True
 
@@ -218,10 +158,10 @@ class Reading:
         headers = headers_of(message)
         if ORDER in headers and headers.get(GROUP) == self.group:
             replay = Replay(self.group, desk.number, message, partial(self._arrived, desk))
-            await replay.begin(self._connected())
+            await replay.begin(self._live())
             desk.replay = replay
         elif ORDER in headers or not self._put(desk, f"{desk.name}.{message.delivery_tag}", message):
-            await self._acknowledge(desk, message)
+            await self._pass(desk, message)
 
     def _put(self, desk: Desk, position: str, message: DeliveredMessage, *, replayed: bool = False) -> bool:
         """Make a delivery of it; False for what this subscription has no use for."""
@@ -229,25 +169,24 @@ class Reading:
         read = unbound(headers.items(), "ce-", properties.content_type or "", message.body, self._wanted)
         if read is None:
             return False
-        if read[0] is None:
-            if replayed and not headers.get("ce-type"):
-                # Nobody's queue can have had it by its type; who should get it now?
-                return False
-            self._met(Stats(malformed=1))
+        if read[0] is None and replayed and not headers.get("ce-type"):
+            # Nobody's queue can have had it by its type; who should get it now?
+            return False
         attempt = 1
         if not replayed and message.delivery is not None:
             again = bool(getattr(message.delivery, "redelivered", False))
             attempt += max(int(headers.get("x-delivery-count", 0)), int(again))
         desk.held[position] = message
-        self._hands.stock([Delivery(*desk.place, position, attempt, message.body, *read)])
+        self._stock(Delivery(*desk.place, position, attempt, message.body, *read))
         return True
 
-    async def _acknowledge(self, desk: Desk, message: DeliveredMessage) -> None:
+    async def _pass(self, desk: Desk, message: DeliveredMessage) -> None:
+        """Nobody is to get it."""
         await ask(desk.channel.basic_ack(message.delivery_tag or 0, wait=False))
 
     # -- connection and partitions ---------------------------------------------------------------
 
-    async def _connect(self) -> None:
+    async def _prepare(self) -> None:
         await self._drop()
         self._connection = await connect(self._address, self._lease_s / 2)
         self._speaker = await connect(self._address, self._lease_s / 2)
@@ -262,7 +201,7 @@ class Reading:
         if self._closed.is_set():
             await self._drop()
 
-    def _connected(self) -> AbstractConnection:
+    def _live(self) -> AbstractConnection:
         if self._connection is None or self._connection.is_closed:
             raise Gone("There is no connection to RabbitMQ.")
         return self._connection
@@ -285,7 +224,7 @@ class Reading:
 
     async def _open(self, number: int) -> None:
         """Get into the row of those who consume the partition."""
-        channel = await ask(self._connected().channel(publisher_confirms=False))
+        channel = await ask(self._live().channel(publisher_confirms=False))
         desk = Desk(number, channel, self._arrived)
         await ask(channel.basic_qos(prefetch_count=PREFETCH))
         self._desks[number] = desk
@@ -304,7 +243,6 @@ class Reading:
         self._hands.lose((TOPIC, number))
 
     async def _drop(self) -> None:
-        """Let go of everything: what is here goes back, in order, to whoever comes next."""
         for number in list(self._desks):
             self._lose(number)
         self._members.clear()
@@ -316,15 +254,6 @@ class Reading:
                     await ask(connection.close())
                 except TransportAway:
                     pass  # It is gone either way.
-
-    async def _watch(self) -> None:
-        """Drop the connection when nobody has fetched or extended for the time of the lease."""
-        while True:
-            left = min(self._renewed + self._lease_s - time.monotonic(), self._lease_s)
-            if left <= 0 and self._connection is not None:
-                log.warning("Group %s: a member was silent for %.0f s and lets go.", self.group, self._lease_s)
-                await self._drop()
-            await asyncio.sleep(max(left, self._lease_s / 20))
 
     # -- other members ---------------------------------------------------------------------------
 
@@ -374,34 +303,39 @@ class Reading:
 
     # -- settling --------------------------------------------------------------------------------
 
-    async def extend(self) -> set[Place]:
-        self._renewed = time.monotonic()
-        if self._connection is not None and not self._connection.is_closed and self._renewed >= self._beat_at:
-            self._beat_at = self._renewed + self._lease_s / 3
+    async def _renew(self) -> None:
+        await super()._renew()
+        now = time.monotonic()
+        if self._connection is not None and not self._connection.is_closed and now >= self._beat_at:
+            self._beat_at = now + self._lease_s / 3
             await self._tell(alive=True)
-        for number, desk in list(self._desks.items()):
-            if desk.channel.is_closed:
-                self._lose(number)
-        return self._hands.told()
+        self._lose_closed()
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._is_there(deliveries)
-        for place, some in self._mine(deliveries).items():
-            await self._settle(self._desks[place[1]], some)
-        self._changed.set()
+        await super().ack(deliveries)
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        self._is_there([delivery])
+        await super().dead_letter(delivery, reason)
 
     def _is_there(self, deliveries: Sequence[Delivery]) -> None:
         """Gone when it was the broker that went. Who was silent has no connection either, and is merely late."""
         if deliveries and (self._tries or self._connection is not None):
-            self._connected()
+            self._live()
 
     def _mine(self, deliveries: Sequence[Delivery]) -> dict[Place, list[Delivery]]:
+        self._lose_closed()
+        return super()._mine(deliveries)
+
+    def _lose_closed(self) -> None:
         for number, desk in list(self._desks.items()):
             if desk.channel.is_closed:
                 self._lose(number)
-        mine = self._hands.mine(deliveries)
-        self._met(Stats(late=len(deliveries) - sum(map(len, mine.values()))))
-        return mine
+
+    async def _acknowledge(self, mine: dict[Place, list[Delivery]]) -> None:
+        for place, some in mine.items():
+            await self._settle(self._desks[place[1]], some)
 
     async def _settle(self, desk: Desk, deliveries: list[Delivery]) -> None:
         self._hands.settle(desk.place, deliveries)
@@ -428,31 +362,17 @@ class Reading:
             # The order itself is to be acknowledged with the last of what it brought, and not when somebody looks.
             await self._sort(desk)
 
-    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0) -> None:
-        # They stay ours on the broker: another member gets them only with the partition.
-        for place, some in self._mine(deliveries).items():
-            self._hands.give_back(place, some, time.monotonic() + delay_s)
-        self._changed.set()
-
-    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        self._is_there([delivery])
-        if not self._mine([delivery]):
-            return
+    async def _put_aside(self, delivery: Delivery, noted: dict[str, str]) -> None:
         desk = self._desks[delivery.partition]
         message = desk.held[delivery.position]
-        noted: dict[str, Any] = {
-            "mc-reason": reason[:1000],
-            "mc-topic": delivery.topic,
-            "mc-partition": str(delivery.partition),
-            "mc-position": delivery.position,
-        }
+        told: dict[str, Any] = {f"mc-{name}": value for name, value in noted.items()}
         headers = headers_of(message)
         if sum(len(name) + len(str(value)) for name, value in headers.items()) <= LARGE_HEADERS:
-            noted = headers | noted
+            told = headers | told
         else:
-            noted["mc-headers"] = "too many to be kept"
+            told["mc-headers"] = "too many to be kept"
         properties = Basic.Properties(
-            delivery_mode=2, headers=noted, content_type=message.header.properties.content_type
+            delivery_mode=2, headers=told, content_type=message.header.properties.content_type
         )
         control = self._speaking()
         kept = await ask(declare_dead_count(control, self.group))
@@ -461,14 +381,11 @@ class Reading:
                 message.body, exchange=DEAD, routing_key=self.group, properties=properties, mandatory=True
             )
         )
-        self._met(Stats(lost=int(kept >= DEAD_KEEP)))
+        self._stats.lost += int(kept >= DEAD_KEEP)
         await self._settle(desk, [delivery])
-        self._changed.set()
 
-    async def seek(self, start: Start) -> None:
-        if self._hands.in_hand:
-            raise TransportError("Settle what is in hand before you seek.")
-        self._connected()
+    async def _go_to(self, start: Start) -> None:
+        self._live()
         control = self._speaking()
         for number in range(PARTITIONS):
             await ask(control.queue_purge(queue_of(self.group, number)))
@@ -484,5 +401,3 @@ class Reading:
             if start != "latest":
                 await ask(order(control, self.group, number, secrets.token_hex(8), start))
                 await ask(order(control, self.group, number, secrets.token_hex(8), None))
-        self._hands.clear()
-        self._changed.set()

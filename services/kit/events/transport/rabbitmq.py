@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any, Final
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
@@ -20,7 +20,7 @@ from pamqp.commands import Basic
 from .base import ANSWER_S, PARTITIONS, Outgoing, Rejected, Start, Stats, TransportAway, Wanted, partition_of
 from .bindings import CONTENT_TYPE, binary
 from .rabbit_log import AT
-from .rabbit_reading import Reading
+from .rabbit_reading import RabbitReading
 from .rabbit_wire import (
     EXCHANGE,
     GROUPS,
@@ -61,15 +61,11 @@ class RabbitMQ:
         self._channel: AbstractChannel | None = None
         self._connecting = asyncio.Lock()
         self._exchanges: dict[str, str] = {}
-        self._readings: set[Reading] = set()
+        self._readings: set[RabbitReading] = set()
         self._stats = Stats()
 
     def stats(self) -> Stats:
-        return self._stats
-
-    def _met(self, more: Stats) -> None:
-        both = (getattr(self._stats, field.name) + getattr(more, field.name) for field in fields(Stats))
-        self._stats = Stats(*both)
+        return replace(self._stats)
 
     async def close(self) -> None:
         for reading in self._readings:
@@ -111,7 +107,7 @@ class RabbitMQ:
         answers = await asyncio.gather(*sends, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, PublishError):
-                self._met(Stats(unrouted=1))
+                self._stats.unrouted += 1
                 raise Gone("RabbitMQ has no queue for an event: its log is gone, and will be made again.")
             if isinstance(answer, DeliveryError):
                 raise Gone(f"RabbitMQ takes nothing: {answer}")
@@ -155,10 +151,10 @@ class RabbitMQ:
         topics: Collection[str] = (),
         start: Start = "earliest",
         lease_s: float = 30.0,
-    ) -> Reading:
+    ) -> RabbitReading:
         wanted = Wanted(patterns, topics)
-        reading = Reading(self._address, self._met, wanted, check_group(group), member, start, lease_s)
-        self._readings.add(reading)
+        reading = RabbitReading(self._address, self._stats, wanted, check_group(group), member, start, lease_s)
+        self._readings = {one for one in self._readings if not one.closed} | {reading}
         await reading.begin()
         return reading
 

@@ -12,7 +12,6 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -20,18 +19,16 @@ import msgspec
 import redis.asyncio
 from redis.exceptions import TimeoutError as RedisSilent
 
-from ..retry import Backoff
 from . import redis_scripts as scripts
-from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, TransportError, Wanted, read
-from .hands import Hands
+from .base import ANSWER_S, PARTITIONS, Delivery, Place, Start, Stats, TransportAway, Wanted, read
+from .reading import Reading
 from .redis_wire import (
-    ANY,
     DEAD_PREFIX,
     GROUPS,
     LEASE_PREFIX,
     MEMBERS_PREFIX,
-    Counts,
     after,
+    ask,
     away,
     places_of,
     stream_of,
@@ -48,30 +45,28 @@ ACKS: Final = 500
 """Entries of a partition that one command acknowledges."""
 BLOCK_S: Final = 2.0
 """How long Redis is asked to wait for an entry."""
-PAUSES: Final = Backoff(first_s=0.4, most_s=5.0)
 
 
-class Reading:
-    """One member's Subscription."""
+class RedisReading(Reading):
+    """One member's reading of Redis Streams."""
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        counts: Counts,
+        stats: Stats,
         wanted: Wanted,
         group: str,
         member: str,
         after_id: str,
         lease_s: float,
     ) -> None:
-        self._client, self._counts, self._wanted = client, counts, wanted
-        self._group, self._after = group, after_id
+        super().__init__(stats, wanted, group, lease_s)
+        self._client, self._after = client, after_id
         self._past = f"{member}|"
         """With what the names of earlier processes of this member begin; asked once, at the first meeting."""
         self._me = self._past + secrets.token_hex(8)
         self._lease_ms = int(lease_s * 1000)
         self._every_s = min(lease_s / 3, LOOK_S)
-        self._hands = Hands()
         self._cursors: dict[Place, str] = {}
         self._tails: dict[Place, str] = {}
         self._odd: dict[Place, str] = {}
@@ -79,88 +74,46 @@ class Reading:
         self._joined: set[str] = set()
         self._ever_joined = False
         self._look_at = 0.0
-        self._tries = 0
-        self._changed = asyncio.Event()
-        """Set when there may be something to do before the time for it."""
         self._coming: asyncio.Future[Any] | None = None
         """Waits for an entry after those that ``_awaited`` names, by stream."""
         self._awaited: dict[str, str] = {}
         self._silent_at = 0.0
-        self._closed = asyncio.Event()
         script = client.register_script
         self._join, self._meet, self._acquire = script(scripts.JOIN), script(scripts.MEET), script(scripts.ACQUIRE)
         self._release, self._read, self._ack = script(scripts.RELEASE), script(scripts.READ), script(scripts.ACK)
         self._dead, self._seek = script(scripts.DEAD_LETTER), script(scripts.SEEK)
 
-    async def begin(self) -> None:
-        """Make the groups, so that what is published from now on is theirs; if Redis is away, ``fetch`` does it."""
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._join_topics()
-        except ANY as error:
-            self._says_away(error)
+    async def _prepare(self) -> None:
+        await ask(self._join_topics())
 
-    async def close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        self._changed.set()
+    async def _leave(self) -> None:
         await self._await_nothing()
-        leases = [self._lease_of(place) for place in self._hands.places]
         try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._release(keys=leases, args=[self._me])
-                await self._client.zrem(MEMBERS_PREFIX + self._group, self._me)
-        except ANY as error:
-            log.warning("Group %s: leases are not given back but run out: %s", self._group, error)
+            await ask(self._let_go())
+        except TransportAway as error:
+            log.warning("Group %s: leases are not given back but run out: %s", self.group, error)
+
+    async def _let_go(self) -> None:
+        await self._release(keys=[self._lease_of(place) for place in self._hands.places], args=[self._me])
+        await self._client.zrem(MEMBERS_PREFIX + self.group, self._me)
+
+    async def _start_over(self) -> None:
+        self._joined.clear()
+        self._look_at = 0.0
+        await self._await_nothing()
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def fetch(self, most: int, wait_s: float) -> list[Delivery]:
-        deadline = time.monotonic() + wait_s
-        while not self._closed.is_set():
-            try:
-                found = await self._round(most, deadline)
-                if self._tries:
-                    log.warning("Group %s reads again.", self._group)
-                self._tries = 0
-            except ANY as error:
-                if self._closed.is_set():
-                    break
-                self._says_away(error)
-                await self._await_nothing()
-                pause = PAUSES.pause(self._tries, random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-                found = []
-                await self._sleep_until(min(time.monotonic() + pause, deadline))
-            if found or time.monotonic() >= deadline:
-                return found
-        return []
-
-    def _says_away(self, error: Exception) -> None:
-        if not self._tries:
-            log.warning("Group %s waits for Redis: %s", self._group, error or type(error).__name__)
-            self._counts.breaks += 1
-        self._tries += 1
-        # What Redis forgets meanwhile has to be made anew.
-        self._joined.clear()
-        self._look_at = 0.0
-
     async def _round(self, most: int, deadline: float) -> list[Delivery]:
-        """One step: look around when it is time, give out what is there, read, or wait for a while."""
-        self._changed.clear()
         if time.monotonic() >= self._look_at:
-            async with asyncio.timeout(ANSWER_S):
-                await self._look()
+            await ask(self._look())
             self._look_at = time.monotonic() + self._every_s
         if found := self._hands.take(most, time.monotonic()):
             return found
         room = self._hands.room(most)
         places = [place for place in self._hands.places if not self._hands.waiting(place)]
-        if room > 0 and places and not self._awaits(places):
-            async with asyncio.timeout(ANSWER_S):
-                more = await self._read_some(places, room)
-            if more:
-                return self._hands.take(most, time.monotonic())
+        if room > 0 and places and not self._awaits(places) and await ask(self._read_some(places, room)):
+            return self._hands.take(most, time.monotonic())
         due = self._hands.due() if room > 0 else None
         until = min(deadline, self._look_at, due or deadline)
         tails = {stream_of(place): self._tails[place] for place in places if self._tails.get(place)}
@@ -179,7 +132,7 @@ class Reading:
         for place in places:
             # Until the answer is here: what Redis gives out and we never see has to be taken over.
             self._cursors[place] = "0-0"
-        rows = await self._read(keys=keys, args=[self._me, self._lease_ms, self._group, room, *cursors])
+        rows = await self._read(keys=keys, args=[self._me, self._lease_ms, self.group, room, *cursors])
         skipped: list[tuple[Place, bytes]] = []
         anything = False
         for place, (state, cursor, entries, counts, tail) in zip(places, rows, strict=True):
@@ -204,7 +157,7 @@ class Reading:
                 if delivery is None:
                     skipped.append((place, entry))
                 else:
-                    self._hands.stock([delivery])
+                    self._stock(delivery)
         if skipped:
             await self._skip(skipped)
         return anything
@@ -216,7 +169,7 @@ class Reading:
         self._cursors |= dict.fromkeys(cursors, "0-0")
         async with self._client.pipeline(transaction=False) as pipe:
             for place, entry in entries:
-                pipe.xack(stream_of(place), self._group, entry)
+                pipe.xack(stream_of(place), self.group, entry)
             await pipe.execute()
         self._cursors |= cursors
 
@@ -232,9 +185,7 @@ class Reading:
             raw, event, fault = msgspec.json.encode(whole), None, "The entry has no field 'e'."
         else:
             event, fault = read(raw)
-        if event is None:
-            self._counts.malformed += 1
-        elif event.type not in self._wanted:
+        if event is not None and event.type not in self._wanted:
             return None
         return Delivery(*place, position, attempt, raw, event, fault)
 
@@ -243,7 +194,7 @@ class Reading:
         if why.startswith("NOGROUP"):
             self._joined.discard(place[0])
             self._look_at = 0.0
-            self._counts.breaks += 1
+            self._stats.breaks += 1
         elif self._odd.get(place) != why:
             self._odd[place] = why
             log.warning("%s can't be read: %s", stream_of(place), why)
@@ -274,9 +225,10 @@ class Reading:
             await self._sleep_until(min(until, self._silent_at))
         if coming.done():
             self._coming = None
-            coming.result()
+            if not coming.cancelled():
+                await ask(coming)
         elif time.monotonic() >= self._silent_at:
-            raise RedisSilent("it does not answer")
+            raise away(RedisSilent("it says nothing"))
 
     async def _await_nothing(self) -> None:
         coming, self._coming = self._coming, None
@@ -284,17 +236,10 @@ class Reading:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
-    async def _sleep_until(self, until: float) -> None:
-        try:
-            async with asyncio.timeout(max(until - time.monotonic(), 0.001)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-
     # -- partitions ------------------------------------------------------------------------------
 
     def _lease_of(self, place: Place) -> str:
-        return f"{LEASE_PREFIX}{self._group}:{place[0]}:{place[1]}"
+        return f"{LEASE_PREFIX}{self.group}:{place[0]}:{place[1]}"
 
     async def _join_topics(self) -> None:
         wanted = self._wanted.topics
@@ -304,7 +249,7 @@ class Reading:
         streams = [stream_of(place) for topic in topics for place in places_of(topic)]
         # Whoever joined once and finds its group gone has missed what came since: from the beginning.
         after = "0" if self._ever_joined else self._after
-        await self._join(keys=[GROUPS, *streams], args=[self._group, after, 0])
+        await self._join(keys=[GROUPS, *streams], args=[self.group, after, 0])
         self._joined |= topics
         self._ever_joined = True
 
@@ -313,7 +258,7 @@ class Reading:
         await self._join_topics()
         places = self._hands.places
         members, *mine = await self._meet(
-            keys=[MEMBERS_PREFIX + self._group, *map(self._lease_of, places)],
+            keys=[MEMBERS_PREFIX + self.group, *map(self._lease_of, places)],
             args=[self._me, self._lease_ms, self._past],
         )
         for place, still in zip(places, mine, strict=True):
@@ -361,38 +306,24 @@ class Reading:
 
     # -- settling --------------------------------------------------------------------------------
 
-    async def extend(self) -> set[Place]:
+    async def _renew(self) -> None:
         places = self._hands.places
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                _, *mine = await self._meet(
-                    keys=[MEMBERS_PREFIX + self._group, *map(self._lease_of, places)],
-                    args=[self._me, self._lease_ms, ""],
-                )
-        except ANY as error:
-            raise away(error) from None
+        _, *mine = await ask(
+            self._meet(
+                keys=[MEMBERS_PREFIX + self.group, *map(self._lease_of, places)], args=[self._me, self._lease_ms, ""]
+            )
+        )
         for place, still in zip(places, mine, strict=True):
             if not still:
                 self._lose(place)
-        return self._hands.told()
 
-    def _mine(self, deliveries: Sequence[Delivery]) -> dict[Place, list[Delivery]]:
-        mine = self._hands.mine(deliveries)
-        self._counts.late += len(deliveries) - sum(map(len, mine.values()))
-        return mine
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        mine = self._mine(deliveries)
+    async def _acknowledge(self, mine: dict[Place, list[Delivery]]) -> None:
         while mine:
             # One answer for several partitions, and no command longer than a server takes.
             some = {place: mine[place][:ACKS] for place in list(mine)[:PARTITIONS]}
             args = [" ".join(one.position for one in deliveries_of) for deliveries_of in some.values()]
             keys = [key for place in some for key in (stream_of(place), self._lease_of(place))]
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    answers = await self._ack(keys=keys, args=[self._me, self._group, *args])
-            except ANY as error:
-                raise away(error) from None
+            answers = await ask(self._ack(keys=keys, args=[self._me, self.group, *args]))
             for (place, acked), answer in zip(some.items(), answers, strict=True):
                 self._settled(place, acked, answer)
                 mine[place] = mine[place][ACKS:]
@@ -407,48 +338,29 @@ class Reading:
             self._hands.settle(place, some)
         self._changed.set()
 
-    async def nack(self, deliveries: Sequence[Delivery], delay_s: float = 0.0) -> None:
-        # They stay ours on Redis: another member gets them only with the partition.
-        for place, some in self._mine(deliveries).items():
-            self._hands.give_back(place, some, time.monotonic() + delay_s)
-        self._changed.set()
-
-    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        if not self._mine([delivery]):
-            return
+    async def _put_aside(self, delivery: Delivery, noted: dict[str, str]) -> None:
         place = delivery.place
-        fields: dict[str, bytes | str | int] = {
+        fields: dict[str, bytes | str] = {
             "e": delivery.raw,
             "t": delivery.event.type if delivery.event else "",
-            "topic": delivery.topic,
-            "partition": delivery.partition,
-            "position": delivery.position,
-            "reason": reason[:1000],
             "at": f"{time.time():.3f}",
+            **noted,
         }
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                answer = await self._dead(
-                    keys=[stream_of(place), self._lease_of(place), DEAD_PREFIX + self._group],
-                    args=[self._me, self._group, delivery.position, DEAD_KEEP, *chain(*fields.items())],
-                )
-        except ANY as error:
-            raise away(error) from None
-        self._counts.lost += max(int(answer), 0)
+        answer = await ask(
+            self._dead(
+                keys=[stream_of(place), self._lease_of(place), DEAD_PREFIX + self.group],
+                args=[self._me, self.group, delivery.position, DEAD_KEEP, *chain(*fields.items())],
+            )
+        )
+        self._stats.lost += max(int(answer), 0)
         self._settled(place, [delivery], int(answer))
 
-    async def seek(self, start: Start) -> None:
-        if self._hands.in_hand:
-            raise TransportError("Settle what is in hand before you seek.")
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._join_topics()
-                streams = [stream_of(place) for topic in self._joined for place in places_of(topic)]
-                await self._seek(keys=streams, args=[self._group, after(start)])
-        except ANY as error:
-            raise away(error) from None
-        self._hands.clear()
-        for place in self._hands.places:
-            self._cursors[place] = ">"
+    async def _go_to(self, start: Start) -> None:
+        await ask(self._seek_all(start))
+        self._cursors = dict.fromkeys(self._hands.places, ">")
         self._tails.clear()
-        self._changed.set()
+
+    async def _seek_all(self, start: Start) -> None:
+        await self._join_topics()
+        streams = [stream_of(place) for topic in self._joined for place in places_of(topic)]
+        await self._seek(keys=streams, args=[self.group, after(start)])

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import redis.asyncio
@@ -36,16 +37,15 @@ from .base import (
     partition_of,
     too_large,
 )
-from .redis_reading import Reading
+from .redis_reading import RedisReading
 from .redis_wire import (
-    ANY,
     AWAY,
     AWAY_WORDS,
     GONE,
     GROUPS,
     TOPICS,
-    Counts,
     after,
+    ask,
     away,
     check_url,
     places_of,
@@ -79,17 +79,16 @@ class RedisStreams:
         self._client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
             url, socket_connect_timeout=1.0, socket_timeout=None, retry=Retry(NoBackoff(), 0)
         )
-        self._counts = Counts()
+        self._stats = Stats()
         self._keep = keep
         self._published: dict[Place, int] = {}
         self._known: set[str] = set()
-        self._readings: set[Reading] = set()
+        self._readings: set[RedisReading] = set()
         self._trim = self._client.register_script(scripts.TRIM)
         self._count = self._client.register_script(scripts.COUNT)
 
     def stats(self) -> Stats:
-        counts = self._counts
-        return Stats(counts.trimmed, counts.lost, counts.malformed, late=counts.late, breaks=counts.breaks)
+        return replace(self._stats)
 
     async def close(self) -> None:
         for reading in list(self._readings):
@@ -164,9 +163,9 @@ class RedisStreams:
     async def _cut(self, stream: str) -> bool:
         """Trim the stream by one step and count what some group had still to deal with; whether there may be more."""
         went, *groups = await self._trim(keys=[stream], args=[self._keep // PARTITIONS, self._keep, TRIM_MOST])
-        self._counts.trimmed += int(went)
+        self._stats.trimmed += int(went)
         for group, lost in zip(groups[::2], groups[1::2], strict=True):
-            self._counts.lost += int(lost)
+            self._stats.lost += int(lost)
             log.warning("Group %s lost %d events of %s: it reads too slowly.", group.decode(), lost, stream)
         return int(went) == TRIM_MOST
 
@@ -181,9 +180,10 @@ class RedisStreams:
         topics: Collection[str] = (),
         start: Start = "earliest",
         lease_s: float = 30.0,
-    ) -> Reading:
-        reading = Reading(self._client, self._counts, Wanted(patterns, topics), group, member, after(start), lease_s)
-        self._readings.add(reading)
+    ) -> RedisReading:
+        wanted = Wanted(patterns, topics)
+        reading = RedisReading(self._client, self._stats, wanted, group, member, after(start), lease_s)
+        self._readings = {one for one in self._readings if not one.closed} | {reading}
         await reading.begin()
         return reading
 
@@ -191,28 +191,25 @@ class RedisStreams:
         return [self.name]
 
     async def groups(self) -> set[str]:
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                names: Any = await self._client.hkeys(GROUPS)
-        except ANY as error:
-            raise away(error) from None
+        names: Any = await ask(self._client.hkeys(GROUPS))
         return {name.decode() for name in names}
 
     async def lag(self, group: str) -> dict[str, int]:
-        try:
-            async with asyncio.timeout(ANSWER_S), self._client.pipeline(transaction=False) as pipe:
-                places = [place for topic in await topics_of(self._client) for place in places_of(topic)]
-                for place in places:
-                    pipe.xinfo_groups(stream_of(place))
-                found: dict[str, int] = {}
-                for place, groups in zip(places, await pipe.execute(raise_on_error=False), strict=True):
-                    row = next((row for row in _rows(groups) if row["name"] == group.encode()), None)
-                    if row is not None:
-                        unread = row["lag"] if row["lag"] is not None else await self._unread(place, row)
-                        found[f"{place[0]}/{place[1]}"] = int(row["pending"]) + unread
-                return found
-        except ANY as error:
-            raise away(error) from None
+        return await ask(self._lag(group))
+
+    async def _lag(self, group: str) -> dict[str, int]:
+        places = [place for topic in await topics_of(self._client) for place in places_of(topic)]
+        found: dict[str, int] = {}
+        async with self._client.pipeline(transaction=False) as pipe:
+            for place in places:
+                pipe.xinfo_groups(stream_of(place))
+            answers = await pipe.execute(raise_on_error=False)
+        for place, groups in zip(places, answers, strict=True):
+            row = next((row for row in _rows(groups) if row["name"] == group.encode()), None)
+            if row is not None:
+                unread = row["lag"] if row["lag"] is not None else await self._unread(place, row)
+                found[f"{place[0]}/{place[1]}"] = int(row["pending"]) + unread
+        return found
 
     async def _unread(self, place: Place, row: dict[str, Any]) -> int:
         """For a group that began in the middle, where Redis keeps no count."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import redis.asyncio
@@ -19,7 +20,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import TimeoutError as RedisSilent
 
-from .base import PARTITIONS, Place, Start, TransportAway
+from .base import ANSWER_S, PARTITIONS, Place, Start, TransportAway
 from .secure import BrokerError, hint, warn_unproven, why
 
 STREAM_PREFIX: Final = "mc:events:"
@@ -54,16 +55,7 @@ AWAY_WORDS = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ", "N
 ANY = (RedisError, TimeoutError, OSError)
 """Of a command of ours about the group: whatever its error is, it may be asked again."""
 
-
-@dataclass(slots=True)
-class Counts:
-    """What one transport met."""
-
-    trimmed: int = 0
-    lost: int = 0
-    malformed: int = 0
-    late: int = 0
-    breaks: int = 0
+T = TypeVar("T")
 
 
 def check_url(url: str) -> str:
@@ -86,6 +78,15 @@ def check_url(url: str) -> str:
 def away(error: Exception, scheme: str = "") -> TransportAway:
     """What the seam's callers are told; ``scheme`` of the URL, while it isn't known to be the right one."""
     return TransportAway(f"Redis does not answer: {why(error)}{hint(error, scheme) if scheme else ''}")
+
+
+async def ask(work: Awaitable[T]) -> T:
+    """The answer; TransportAway when there is none in time, or an error of whatever kind."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await work
+    except ANY as error:
+        raise away(error) from None
 
 
 def stream_of(place: Place) -> str:
