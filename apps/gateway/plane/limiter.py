@@ -191,8 +191,12 @@ class Lease:
         return grant.count > 0
 
     def fields(self) -> bytes:
-        """``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
-        left = self.held + self.remaining
+        """``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers).
+
+        What is available is said in units of the policy, so never more than its quota: a bucket that holds a larger
+        burst is as good as full until less than that is left.
+        """
+        left = min(self.held + self.remaining, self.limit.requests)
         return b'%bRateLimit: "%b";r=%d;t=%d\r\n' % (
             self._policy,
             self.limit.name.encode(),

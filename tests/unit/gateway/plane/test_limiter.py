@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from apps.gateway.core.config import RateLimit
+from apps.gateway.core.limits import Grant
 from apps.gateway.core.metrics import Metrics
 from apps.gateway.plane import limiter as module
 from apps.gateway.plane.limiter import ANSWER_SECONDS, Limiter
@@ -88,3 +89,14 @@ def test_a_policy_that_a_revision_took_away_has_no_leases_any_more(silent: str) 
         assert limiter.lease("each", "s") is None
 
     asyncio.run(go())
+
+
+def test_no_more_is_said_to_be_available_than_the_policy_gives() -> None:
+    limiter = Limiter(redis.asyncio.Redis(), Metrics(), lambda: 1.0)
+    limiter.configure({"bursty": RateLimit("bursty", 200, 1.0, 400)})
+    lease = limiter.lease("bursty", "one")
+    assert lease is not None
+    lease.answered(Grant(20, 380, 0.0), monotonic())
+    assert lease.fields() == b'RateLimit-Policy: "bursty";q=200;w=1\r\nRateLimit: "bursty";r=200;t=1\r\n'
+    lease.answered(Grant(20, 100, 0.0), monotonic())
+    assert b";r=140;" in lease.fields(), "what is leased and what is left, once it is less"
