@@ -20,7 +20,7 @@ from .base import Outgoing, Rejected, Start, Stats, TransportAway, Wanted
 from .bindings import CONTENT_TYPE, binary
 from .kafka_group import Log, broken
 from .kafka_reading import KafkaReading
-from .kafka_wire import ANSWER_MS, DEAD_PREFIX, MESSAGE_BYTES, TOPIC_PREFIX, Place, ask, away, make_topics
+from .kafka_wire import ANSWER_MS, DEAD_PREFIX, MESSAGE_BYTES, TOPIC_PREFIX, Address, ask, away, make_topics
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Kafka:
     whole = ""
 
     def __init__(self, url: str) -> None:
-        self._place = Place.of(url)
+        self._address = Address.of(url)
         self._producer: AIOKafkaProducer | None = None
         self._admin: AIOKafkaAdminClient | None = None
         self._looker: AIOKafkaConsumer | None = None
@@ -120,15 +120,15 @@ class Kafka:
                     max_request_size=MESSAGE_BYTES,
                     max_batch_size=BATCH_BYTES,
                     request_timeout_ms=ANSWER_MS,
-                    **self._place.options,
+                    **self._address.options,
                 )
-                await self._place.start(self._producer)
+                await self._address.start(self._producer)
             return self._producer
 
     async def _administrator(self) -> AIOKafkaAdminClient:
         if self._admin is None:
-            self._admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **self._place.options)
-            await self._place.start(self._admin)
+            self._admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **self._address.options)
+            await self._address.start(self._admin)
         return self._admin
 
     async def _put_aside(self, group: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
@@ -155,7 +155,7 @@ class Kafka:
         lease_s: float = 30.0,
     ) -> KafkaReading:
         wanted = Wanted(patterns, topics)
-        reading = KafkaReading(self._place, self._stats, self._put_aside, wanted, group, member, start, lease_s)
+        reading = KafkaReading(self._address, self._stats, self._put_aside, wanted, group, member, start, lease_s)
         self._readings = {one for one in self._readings if not one.closed} | {reading}
         await reading.begin()
         return reading
@@ -186,8 +186,8 @@ class Kafka:
         async with self._connecting:
             admin = await self._administrator()
             if self._looker is None:
-                self._looker = AIOKafkaConsumer(request_timeout_ms=ANSWER_MS, **self._place.options)
-                await self._place.start(self._looker)
+                self._looker = AIOKafkaConsumer(request_timeout_ms=ANSWER_MS, **self._address.options)
+                await self._address.start(self._looker)
         committed = await admin.list_consumer_group_offsets(group)
         # A group of this name may read topics of others as well.
         committed = {one: at for one, at in committed.items() if one.topic.startswith(TOPIC_PREFIX)}

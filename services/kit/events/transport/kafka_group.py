@@ -17,7 +17,7 @@ from aiokafka.errors import (
 )
 
 from .base import Start, TransportAway
-from .kafka_wire import ANSWER_MS, TOPIC_PREFIX, Place, ask, make_topics
+from .kafka_wire import ANSWER_MS, TOPIC_PREFIX, Address, ask, make_topics
 
 
 class Log(NamedTuple):
@@ -44,14 +44,14 @@ def broken(before: Mapping[TopicPartition, Log], now: Mapping[TopicPartition, Lo
 
 
 async def note_start(
-    place: Place, group: str, topics: Collection[str] | None, start: Start, new_consumer: Callable[..., Any]
+    address: Address, group: str, topics: Collection[str] | None, start: Start, new_consumer: Callable[..., Any]
 ) -> None:
     """Make the ``topics`` that are missing, and commit where the group begins, for all partitions of which it knows
     nothing yet. None for ``topics`` are all that there are."""
     made = None if topics is None else {TOPIC_PREFIX + topic for topic in topics}
-    admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **place.options)
+    admin = AIOKafkaAdminClient(request_timeout_ms=ANSWER_MS, **address.options)
     try:
-        await place.start(admin)
+        await address.start(admin)
         await make_topics(admin, made or ())
         known = await _group_offsets(admin, group)
         there = await described(admin, made)
@@ -63,7 +63,7 @@ async def note_start(
         return
     consumer = new_consumer(request_timeout_ms=ANSWER_MS)
     try:
-        await place.start(consumer)
+        await address.start(consumer)
         consumer.assign(new)
         await consumer.commit(await offsets_at(consumer, new, "earliest" if known else start))
     except (UnknownMemberIdError, CommitFailedError):

@@ -17,11 +17,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from .base import ANSWER_S, Delivery, Start, Stats, TransportAway, TransportError, Wanted
-from .base import Place as Partition
+from .base import ANSWER_S, Delivery, Place, Start, Stats, TransportAway, TransportError, Wanted
 from .bindings import unbound
 from .kafka_group import end, note_start, offsets_at
-from .kafka_wire import TOPIC_PREFIX, Place, ask, away
+from .kafka_wire import TOPIC_PREFIX, Address, ask, away
 from .reading import Connected
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class KafkaReading(Connected):
 
     def __init__(
         self,
-        place: Place,
+        address: Address,
         stats: Stats,
         produce: Produce,
         wanted: Wanted,
@@ -68,12 +67,12 @@ class KafkaReading(Connected):
         lease_s: float,
     ) -> None:
         super().__init__(stats, wanted, group, member, lease_s)
-        self._place, self._produce, self._member, self._start = place, produce, member, start
+        self._address, self._produce, self._member, self._start = address, produce, member, start
         self._consumer: Any = None
-        self._records: dict[tuple[Partition, str], ConsumerRecord] = {}
-        self._next: dict[Partition, int] = {}
+        self._records: dict[tuple[Place, str], ConsumerRecord] = {}
+        self._next: dict[Place, int] = {}
         """The offset after the last that came."""
-        self._committed: dict[Partition, int] = {}
+        self._committed: dict[Place, int] = {}
         self._sharing = 0
         """Counts how often the group was shared out."""
         self._giving_up = False
@@ -81,12 +80,12 @@ class KafkaReading(Connected):
         """Whether it was ever noted where the group begins, and whether that is so since Kafka was last away."""
         self._topics: set[str] = set()
         """Those that were there at the last look."""
-        self._reached: dict[Partition, int] = {}
+        self._reached: dict[Place, int] = {}
         """What was committed of each, whoever has it now."""
         self._commit_at = 0.0
 
     @property
-    def _connected(self) -> bool:
+    def _is_joined(self) -> bool:
         return self._consumer is not None
 
     async def _prepare(self) -> None:
@@ -140,7 +139,7 @@ class KafkaReading(Connected):
                 self._put((partition.topic.removeprefix(TOPIC_PREFIX), partition.partition), record)
         return self._hands.take(most, time.monotonic())
 
-    def _put(self, place: Partition, record: ConsumerRecord) -> None:
+    def _put(self, place: Place, record: ConsumerRecord) -> None:
         """Make a delivery of it, unless this subscription has no use for it."""
         if record.offset < self._next[place]:
             raise TransportAway(f"{record.topic} begins anew: it lost what it had.")
@@ -179,13 +178,13 @@ class KafkaReading(Connected):
             # We see to it ourselves that a silent member leaves.
             max_poll_interval_ms=DAY_MS,
             metadata_max_age_ms=LOOK_MS if self._wanted.topics is None else 60 * LOOK_MS,
-            **(self._place.options | options),
+            **(self._address.options | options),
         )
 
     async def _note_start(self) -> None:
         # What a group that began earlier meets later it reads from its beginning.
         start: Start = "earliest" if self._begun else self._start
-        work = note_start(self._place, self.group, self._wanted.topics, start, self._new_consumer)
+        work = note_start(self._address, self.group, self._wanted.topics, start, self._new_consumer)
         await ask(work, 2 * ANSWER_S)
         self._begun = self._noted = True
 
@@ -201,7 +200,7 @@ class KafkaReading(Connected):
         # A group waits for its busy members; so does the answer to whoever wants to join it.
         consumer = self._new_consumer(request_timeout_ms=int((REBALANCE_S + ANSWER_S) * 1000))
         try:
-            await ask(self._place.start(consumer))
+            await ask(self._address.start(consumer))
         except BaseException:
             await end(consumer)
             raise
@@ -237,7 +236,7 @@ class KafkaReading(Connected):
             self._lose(place)
         self._changed.set()
 
-    def _lose(self, place: Partition) -> None:
+    def _lose(self, place: Place) -> None:
         self._hands.lose(place)
         self._next.pop(place, None)
         self._committed.pop(place, None)
@@ -286,16 +285,16 @@ class KafkaReading(Connected):
 
     # -- settling --------------------------------------------------------------------------------
 
-    async def _acknowledge(self, mine: dict[Partition, list[Delivery]]) -> None:
+    async def _acknowledge(self, mine: dict[Place, list[Delivery]]) -> None:
         await self._commit({place: {one.position for one in some} for place, some in mine.items()})
         for place, some in mine.items():
             self._hands.settle(place, some)
             for one in some:
                 self._records.pop((place, one.position), None)
 
-    async def _commit(self, settled: dict[Partition, set[str]]) -> None:
+    async def _commit(self, settled: dict[Place, set[str]]) -> None:
         """Commit up to the first that is not settled, were these; TransportAway."""
-        offsets: dict[Partition, int] = {}
+        offsets: dict[Place, int] = {}
         for place in self._hands.places:
             first = self._hands.first(place, settled.get(place, ()))
             offset = int(first) if first is not None else self._next[place]
@@ -334,11 +333,11 @@ class KafkaReading(Connected):
             self._next[_place(partition)] = self._committed[_place(partition)] = offset
 
 
-def _partition(place: Partition) -> TopicPartition:
+def _partition(place: Place) -> TopicPartition:
     return TopicPartition(TOPIC_PREFIX + place[0], place[1])
 
 
-def _place(partition: TopicPartition) -> Partition:
+def _place(partition: TopicPartition) -> Place:
     return partition.topic.removeprefix(TOPIC_PREFIX), partition.partition
 
 

@@ -45,13 +45,13 @@ class Starts(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class Address:
     """Where the brokers are, and how they are spoken to: the driver's own options."""
 
     options: dict[str, Any]
 
     @classmethod
-    def of(cls, url: str) -> Place:
+    def of(cls, url: str) -> Address:
         """``kafka://user:password@host:port,host:port?sasl=SCRAM-SHA-256``, ``kafkas://`` for TLS. BrokerError."""
         parts = urlsplit(url)
         login, _, hosts = parts.netloc.rpartition("@")

@@ -26,7 +26,7 @@ class Desk:
         self.replay: Replay | None = None
         self.sorting = asyncio.Lock()
         self.yields = False
-        """It is another member's by right: to be let go when nothing of it is in hand."""
+        """It became another member's by right: to be let go when nothing of it is in hand."""
 
     @property
     def place(self) -> Place:

@@ -9,7 +9,6 @@ nor extends for the time of its lease lets go of its connection, and with it of 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -24,10 +23,10 @@ from .bindings import unbound
 from .rabbit_desk import Desk
 from .rabbit_group import make_group
 from .rabbit_log import GROUP, ORDER, Replay, headers_of, order
+from .rabbit_members import Members
 from .rabbit_wire import (
     DEAD,
     DEAD_KEEP,
-    MEMBERS,
     TOPIC,
     Address,
     Gone,
@@ -62,7 +61,7 @@ class RabbitReading(Connected):
     ) -> None:
         super().__init__(stats, wanted, group, member, lease_s)
         self._address, self._start = address, start
-        self._me = f"{member}|{secrets.token_hex(8)}"
+        self._members = Members(group, member, lease_s, self._share_out, self._held)
         self._desks: dict[int, Desk] = {}
         self._connection: AbstractConnection | None = None
         self._speaker: AbstractConnection | None = None
@@ -71,19 +70,16 @@ class RabbitReading(Connected):
         self._control: AbstractChannel | None = None
         self._telling: AbstractChannel | None = None
         """As the control, and nobody waits for an answer."""
-        self._members: dict[str, float] = {}
-        """Whom we heard, and when they are given up."""
         self._ever_joined = False
         self._deleted = False
-        self._beat_at = 0.0
 
     @property
-    def _connected(self) -> bool:
+    def _is_joined(self) -> bool:
         return self._connection is not None
 
     async def _leave(self) -> None:
         try:
-            await self._tell(alive=False)
+            await self._members.tell(alive=False)
         except TransportAway:
             pass  # Then the others miss it.
         await super()._leave()
@@ -97,7 +93,7 @@ class RabbitReading(Connected):
         found = self._hands.take(most, time.monotonic(), but=yielding)
         if not found:
             due = self._hands.due() if self._hands.in_hand < most else None
-            await self._sleep_until(min(deadline, self._beat_at, due or deadline))
+            await self._sleep_until(min(deadline, self._members.beat_at, due or deadline))
         return found
 
     async def _look(self) -> None:
@@ -107,12 +103,7 @@ class RabbitReading(Connected):
             raise Gone("a queue of the group was deleted, and is made again")
         if self._connection is None or self._connection.is_closed:
             await self._prepare()
-        now = time.monotonic()
-        for member in [member for member, until in self._members.items() if until < now]:
-            self._hears(member, alive=False)
-        if now >= self._beat_at:
-            self._beat_at = now + self._lease_s / 3
-            await self._tell(alive=True)
+        await self._members.beat()
         for number in range(PARTITIONS):
             desk = self._desks.get(number)
             if desk is not None and desk.channel.is_closed:
@@ -158,7 +149,7 @@ class RabbitReading(Connected):
         headers = headers_of(message)
         if ORDER in headers and headers.get(GROUP) == self.group:
             replay = Replay(self.group, desk.number, message, partial(self._arrived, desk))
-            await replay.begin(self._live())
+            await replay.begin(self._connected())
             desk.replay = replay
         elif ORDER in headers or not self._put(desk, f"{desk.name}.{message.delivery_tag}", message):
             await self._pass(desk, message)
@@ -196,12 +187,12 @@ class RabbitReading(Connected):
         await asyncio.gather(
             *(self._open(number) for number in range(PARTITIONS) if self._hands.may_return((TOPIC, number)))
         )
-        self._beat_at = time.monotonic() + self._lease_s / 3
-        await self._tell(alive=True)
+        self._members.beat_at = 0.0
+        await self._members.beat()
         if self._closed.is_set():
             await self._drop()
 
-    def _live(self) -> AbstractConnection:
+    def _connected(self) -> AbstractConnection:
         if self._connection is None or self._connection.is_closed:
             raise Gone("There is no connection to RabbitMQ.")
         return self._connection
@@ -218,13 +209,11 @@ class RabbitReading(Connected):
         start: Start = "earliest" if self._ever_joined else self._start
         await make_group(connection, control, self.group, self._wanted.patterns, start)
         self._ever_joined = True
-        told = await control.queue_declare("", exclusive=True, auto_delete=True, arguments={"x-max-length": 1000})
-        await control.queue_bind(told.queue or "", MEMBERS, self.group)
-        await control.basic_consume(told.queue or "", self._told, no_ack=True)
+        await self._members.listen(control, usable(self._telling))
 
     async def _open(self, number: int) -> None:
         """Get into the row of those who consume the partition."""
-        channel = await ask(self._live().channel(publisher_confirms=False))
+        channel = await ask(self._connected().channel(publisher_confirms=False))
         desk = Desk(number, channel, self._arrived)
         await ask(channel.basic_qos(prefetch_count=PREFETCH))
         self._desks[number] = desk
@@ -245,7 +234,7 @@ class RabbitReading(Connected):
     async def _drop(self) -> None:
         for number in list(self._desks):
             self._lose(number)
-        self._members.clear()
+        self._members.forget()
         self._control = self._telling = None
         connections, self._connection, self._speaker = (self._connection, self._speaker), None, None
         for connection in connections:
@@ -255,60 +244,25 @@ class RabbitReading(Connected):
                 except TransportAway:
                     pass  # It is gone either way.
 
-    # -- other members ---------------------------------------------------------------------------
+    def _share_out(self) -> None:
+        """Members came or went. What is another's now is let go once: then ours is the end of its row."""
+        for desk in self._desks.values():
+            desk.yields = self._members.is_anothers(desk.number)
+        self._changed.set()
 
-    async def _tell(self, *, alive: bool) -> None:
-        telling = usable(self._telling)
-        body = json.dumps({"member": self._me, "alive": alive, "lease": self._lease_s}).encode()
-        await ask(telling.basic_publish(body, exchange=MEMBERS, routing_key=self.group))
-
-    async def _told(self, message: DeliveredMessage) -> None:
-        try:
-            told = json.loads(message.body)
-            if "ask" in told:
-                await self._answer(str(told["ask"]))
-            else:
-                self._hears(str(told["member"]), alive=bool(told["alive"]), lease_s=float(told["lease"]))
-        except (ValueError, TypeError, KeyError):
-            return  # Not by one of us.
-
-    async def _answer(self, queue: str) -> None:
-        """Tell somebody who wants to know the group's lag what we have here and have not acknowledged: RabbitMQ counts
-        that for administrators alone."""
-        held = {
+    def _held(self) -> dict[int, int]:
+        """What is here and not acknowledged, by partition."""
+        return {
             desk.number: len(desk.held) + sum(ORDER not in headers_of(message) for message in desk.inbox)
             for desk in self._desks.values()
         }
-        body = json.dumps({"members": len(self._members), "held": held}).encode()
-        try:
-            await ask(usable(self._telling).basic_publish(body, routing_key=queue))
-        except TransportAway:
-            pass  # Whoever asked does not wait for long.
-
-    def _hears(self, member: str, *, alive: bool, lease_s: float = 0.0) -> None:
-        known = member in self._members
-        if alive:
-            self._members[member] = time.monotonic() + min(lease_s, 600.0)
-        else:
-            self._members.pop(member, None)
-        if alive == known:
-            return
-        if alive and member != self._me:
-            # So that the new one knows of us before our next beat.
-            self._beat_at = 0.0
-        row = sorted(self._members)
-        for desk in self._desks.values():
-            desk.yields = bool(row) and row[desk.number % len(row)] != self._me and self._me in row
-        self._changed.set()
 
     # -- settling --------------------------------------------------------------------------------
 
     async def _renew(self) -> None:
         await super()._renew()
-        now = time.monotonic()
-        if self._connection is not None and not self._connection.is_closed and now >= self._beat_at:
-            self._beat_at = now + self._lease_s / 3
-            await self._tell(alive=True)
+        if self._connection is not None and not self._connection.is_closed:
+            await self._members.beat()
         self._lose_closed()
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -322,7 +276,7 @@ class RabbitReading(Connected):
     def _is_there(self, deliveries: Sequence[Delivery]) -> None:
         """Gone when it was the broker that went. Who was silent has no connection either, and is merely late."""
         if deliveries and (self._tries or self._connection is not None):
-            self._live()
+            self._connected()
 
     def _mine(self, deliveries: Sequence[Delivery]) -> dict[Place, list[Delivery]]:
         self._lose_closed()
@@ -334,8 +288,9 @@ class RabbitReading(Connected):
                 self._lose(number)
 
     async def _acknowledge(self, mine: dict[Place, list[Delivery]]) -> None:
-        for place, some in mine.items():
-            await self._settle(self._desks[place[1]], some)
+        # A partition may be lost while another's are acknowledged.
+        for desk, some in [(self._desks[number], some) for (_, number), some in mine.items()]:
+            await self._settle(desk, some)
 
     async def _settle(self, desk: Desk, deliveries: list[Delivery]) -> None:
         self._hands.settle(desk.place, deliveries)
@@ -385,7 +340,7 @@ class RabbitReading(Connected):
         await self._settle(desk, [delivery])
 
     async def _go_to(self, start: Start) -> None:
-        self._live()
+        self._connected()
         control = self._speaking()
         for number in range(PARTITIONS):
             await ask(control.queue_purge(queue_of(self.group, number)))

@@ -182,7 +182,7 @@ class Connected(Reading):
 
     @property
     @abstractmethod
-    def _connected(self) -> bool:
+    def _is_joined(self) -> bool:
         """Whether there is something to let go of."""
 
     @abstractmethod
@@ -212,7 +212,7 @@ class Connected(Reading):
     async def _watch(self) -> None:
         while True:
             left = min(self._renewed + self._lease_s - time.monotonic(), self._lease_s)
-            if left <= 0 and self._connected:
+            if left <= 0 and self._is_joined:
                 log.warning("Group %s: a member was silent for %.0f s and lets go.", self.group, self._lease_s)
                 await self._drop()
             await asyncio.sleep(max(left, self._lease_s / 20))

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from services.kit.events.transport.connect import BrokerError, connect
-from services.kit.events.transport.kafka_wire import Place
+from services.kit.events.transport.kafka_wire import Address
 
 
 async def test_a_url_says_which_broker() -> None:
@@ -42,16 +42,16 @@ def test_who_has_redis_needs_no_other_driver() -> None:
 
 
 def test_kafkas_url_says_how_it_is_spoken_to() -> None:
-    options = Place.of("kafkas://me:p%40ss@one:9092,two:9093?sasl=SCRAM-SHA-256").options
+    options = Address.of("kafkas://me:p%40ss@one:9092,two:9093?sasl=SCRAM-SHA-256").options
     assert options["bootstrap_servers"] == ["one:9092", "two:9093"]
     assert (options["security_protocol"], options["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-256")
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("me", "p@ss")
-    assert Place.of("kafka://one:9092").options == {
+    assert Address.of("kafka://one:9092").options == {
         "bootstrap_servers": ["one:9092"],
         "security_protocol": "PLAINTEXT",
     }
     with pytest.raises(BrokerError):
-        Place.of("kafka://one:9092?acks=0")
+        Address.of("kafka://one:9092?acks=0")
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_an_option_that_would_be_passed_over_is_refused_by_name(url: str, words:
 
 
 def test_a_certificate_is_checked_unless_the_url_says_otherwise(caplog: pytest.LogCaptureFixture) -> None:
-    checked = Place.of("kafkas://one:9092").options["ssl_context"]
+    checked = Address.of("kafkas://one:9092").options["ssl_context"]
     assert (checked.verify_mode, checked.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert not caplog.records
-    believing = Place.of("kafkas://one:9092?verify=none").options["ssl_context"]
+    believing = Address.of("kafkas://one:9092?verify=none").options["ssl_context"]
     assert (believing.verify_mode, believing.check_hostname) == (ssl.CERT_NONE, False)
     assert "isn't checked" in caplog.text
