@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from .cloudevent import CloudEvent
 from .retry import Backoff
-from .transport.base import Outgoing, Rejected, Waits
+from .transport.base import Rejected, Waits
 
 RETRY: Final = Backoff(first_s=1.0, most_s=300.0)
 """Of an event that the broker refuses. It is never given up: it was accepted."""
@@ -22,8 +24,7 @@ MAX_TYPES: Final = 1000
 """Of which is told how much waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """An event that waits, at its ``position`` in the order of commits; the broker has refused it ``tries`` times."""
 
     position: int
@@ -31,11 +32,6 @@ class Row:
     tries: int = 0
     topic: str = ""
     """Where a routing rule sends it; "" is its domain."""
-
-    @property
-    def outgoing(self) -> Outgoing:
-        """As the broker is offered it."""
-        return Outgoing(self.event, self.topic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from opentelemetry import metrics
@@ -178,9 +177,8 @@ class Pump:
         return answers
 
     def _signed(self, row: Row) -> Outgoing:
-        out = row.outgoing
         try:
-            return replace(out, event=self._keys.sign(out.event, self._speaker))
+            return Outgoing(self._keys.sign(row.event, self._speaker), row.topic)
         except NoKey as error:
             raise TransportAway(str(error)) from None
 

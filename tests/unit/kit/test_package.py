@@ -53,8 +53,8 @@ def imported(path: Path) -> set[str]:
 def test_all_that_it_imports_is_asked_for_and_nothing_else() -> None:
     used = set().union(*(imported(path) for path in KIT.rglob("*.py")))
     said = {plain(one) for one in [*NEEDS, *(one for extra in EXTRAS.values() for one in extra)]}
-    # Found by name and not by import: a parser of Redis's answers, and what uvicorn and SQLAlchemy are told to take.
-    assert said - {"hiredis", "uvloop", "httptools", "psycopg"} == used
+    # Found by name and not by import: what uvicorn and SQLAlchemy are told to take.
+    assert said - {"uvloop", "httptools", "psycopg"} == used
 
 
 def test_brokers_are_met_with_their_own_driver_alone() -> None:

@@ -70,8 +70,7 @@ class Waits(TransportError):
         self.again_s = again_s
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """An event on its way out."""
 
     event: CloudEvent

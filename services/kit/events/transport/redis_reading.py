@@ -41,6 +41,8 @@ DEAD_KEEP: Final = 10_000
 """Entries that a group's dead stream keeps; what leaves it counts as lost."""
 LOOK_S: Final = 1.0
 """The longest between two looks at the group's members and at new topics."""
+READS: Final = 500
+"""Entries of one reading: some are handled while others are read."""
 ACKS: Final = 500
 """Entries of a partition that one command acknowledges."""
 BLOCK_S: Final = 2.0
@@ -112,7 +114,8 @@ class RedisReading(Reading):
             return found
         room = self._hands.room(most)
         places = [place for place in self._hands.places if not self._hands.waiting(place)]
-        if room > 0 and places and not self._awaits(places) and await ask(self._read_some(places, room)):
+        unread = room > 0 and places and not self._awaits(places)
+        if unread and await ask(self._read_some(places, min(room, READS))):
             return self._hands.take(most, time.monotonic())
         due = self._hands.due() if room > 0 else None
         until = min(deadline, self._look_at, due or deadline)
@@ -150,10 +153,11 @@ class RedisReading(Reading):
                 self._tails.pop(place, None)
             anything = anything or bool(entries) or cursor != b">"
             for number, (entry, fields) in enumerate(entries):
-                if self._hands.knows(place, entry.decode()):
+                position = entry.decode()
+                if self._hands.knows(place, position):
                     continue
                 attempt = int(counts[number]) if number < len(counts) else 1
-                delivery = self._delivery(place, entry.decode(), attempt, fields)
+                delivery = self._delivery(place, position, attempt, fields)
                 if delivery is None:
                     skipped.append((place, entry))
                 else:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from .base import (
     partition_of,
     too_large,
 )
+from .redis_pipe import Command, exchange
 from .redis_reading import RedisReading
 from .redis_wire import (
     AWAY,
@@ -101,32 +102,33 @@ class RedisStreams:
         if not batch:
             return []
         outcomes: list[Rejected | None] = [None] * len(batch)
-        sent: list[tuple[int, Place]] = []
+        sent: list[int] = []
+        counts: dict[Place, int] = {}
         new = {out.goes_to for out in batch} - self._known
+        commands: list[Command] = [("SADD", TOPICS, *new)] if new else []
+        for at, out in enumerate(batch):
+            body = encode(out.event)
+            if len(body) > MAX_BYTES:
+                outcomes[at] = too_large(len(body))
+                continue
+            place = (out.goes_to, partition_of(out))
+            commands.append(("XADD", stream_of(place), "*", "e", body, "t", out.event.type))
+            counts[place] = counts.get(place, 0) + 1
+            sent.append(at)
         try:
-            async with asyncio.timeout(ANSWER_S), self._client.pipeline(transaction=False) as pipe:
-                if new:
-                    pipe.sadd(TOPICS, *new)
-                for at, out in enumerate(batch):
-                    body = encode(out.event)
-                    if len(body) > MAX_BYTES:
-                        outcomes[at] = too_large(len(body))
-                        continue
-                    place = (out.goes_to, partition_of(out))
-                    pipe.execute_command("XADD", stream_of(place), "*", "e", body, "t", out.event.type)
-                    sent.append((at, place))
-                answers = (await pipe.execute(raise_on_error=False))[bool(new) :]
+            async with asyncio.timeout(ANSWER_S):
+                answers = (await exchange(self._client, commands))[bool(new) :]
                 self._scheme = ""
                 await self._written()
                 self._known |= new
                 # First, for a full server takes nothing again until something has gone.
-                await self._bound([place for _, place in sent])
-                for (at, _), answer in zip(sent, answers, strict=True):
-                    outcomes[at] = _outcome(answer)
+                await self._bound(counts)
         except GONE as error:
             # The set of topics may be gone with the server's memory: name them again next time.
             self._known.clear()
             raise away(error, self._scheme) from None
+        for at, answer in zip(sent, answers, strict=True):
+            outcomes[at] = _outcome(answer)
         return outcomes
 
     async def _written(self) -> None:
@@ -145,11 +147,11 @@ class RedisStreams:
                 return
             await asyncio.sleep(0.005)
 
-    async def _bound(self, places: Sequence[Place]) -> None:
-        """Look at the length of the streams that have grown."""
+    async def _bound(self, counts: Mapping[Place, int]) -> None:
+        """Look at the length of the streams that have grown, by so many."""
         every = min(TRIM_EVERY, max(self._keep // PARTITIONS // 10, 1))
-        for place in places:
-            self._published[place] = self._published.get(place, every) + 1
+        for place, more in counts.items():
+            self._published[place] = self._published.get(place, every) + more
         for place, count in self._published.items():
             if count > every:
                 self._published[place] = 0
