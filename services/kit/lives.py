@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from .statements import Many
 
@@ -17,10 +17,13 @@ MAX_LIVES: Final = 3
 Name = tuple[str, str]
 """What tells events apart: source and id."""
 
-KNOWN: Final = text("SELECT lives FROM trying WHERE consumer = :group AND source = :source AND event_id = :id")
-COUNT: Final = text(
-    "INSERT INTO trying (consumer, source, event_id, lives) VALUES (:group, :source, :id, 1) "
-    "ON CONFLICT (consumer, source, event_id) DO UPDATE SET lives = trying.lives + 1"
+KNOWN: Final = Many(
+    "SELECT trying.source, trying.event_id, trying.lives FROM {rows} AS asked JOIN trying ON "
+    "trying.consumer = :group AND trying.source = asked.value ->> 0 AND trying.event_id = asked.value ->> 1"
+)
+COUNT: Final = Many(
+    "INSERT INTO trying (consumer, source, event_id, lives) SELECT :group, value ->> 0, value ->> 1, 1 "
+    "FROM {rows} WHERE true ON CONFLICT (consumer, source, event_id) DO UPDATE SET lives = trying.lives + 1"
 )
 END: Final = Many(
     "DELETE FROM trying WHERE consumer = :group AND (source, event_id) IN (SELECT value ->> 0, value ->> 1 FROM {rows})"
@@ -36,33 +39,31 @@ class Lives:
 
     def begun(self, connection: Connection, name: Name) -> int:
         """How many earlier lives began to handle it and told of no end."""
-        if name in self._mine:
-            return 0
-        row = connection.execute(KNOWN, self._of(name)).first()
-        return 0 if row is None else int(row.lives)
+        return self._known(connection, [name]).get(name, 0)
 
-    def begin(self, connection: Connection, name: Name) -> None:
-        """This one begins."""
+    def begin(self, connection: Connection, *names: Name) -> None:
+        """This one begins to handle them."""
         # Once a life: what a database that went away cut off did not end the process.
-        if name not in self._mine:
-            connection.execute(COUNT, self._of(name))
-            self._mine.add(name)
+        if new := {*names} - self._mine:
+            COUNT(connection, sorted(new), group=self._group)
+            self._mine |= new
 
     def choose(self, connection: Connection, names: Sequence[Name]) -> int:
         """How many of them to handle now, the first ones, each of which is begun: one that earlier lives ended with
         goes alone. None when too many did with the first."""
-        chosen = 0
-        for name in names:
-            begun = self.begun(connection, name)
-            if begun and chosen:
-                break
-            if begun >= MAX_LIVES:
-                return 0
-            self.begin(connection, name)
-            chosen += 1
-            if begun:
-                break
+        known = self._known(connection, names)
+        if known.get(names[0], 0) >= MAX_LIVES:
+            return 0
+        before = next((at for at, name in enumerate(names) if name in known), len(names))
+        chosen = max(before, 1)
+        self.begin(connection, *names[:chosen])
         return chosen
+
+    def _known(self, connection: Connection, names: Iterable[Name]) -> dict[Name, int]:
+        """Those that earlier lives began, and how many of them."""
+        asked = sorted({*names} - self._mine)
+        rows = KNOWN(connection, asked, group=self._group) if asked else ()
+        return {(row[0], row[1]): int(row[2]) for row in rows}
 
     def end(self, connection: Connection, names: Iterable[Name]) -> None:
         """They ended without ending the process; ``forget`` them when that is committed."""
@@ -71,6 +72,3 @@ class Lives:
     def forget(self, names: Iterable[Name]) -> None:
         """See ``end``."""
         self._mine.difference_update(names)
-
-    def _of(self, name: Name) -> dict[str, str]:
-        return {"group": self._group, "source": name[0], "id": name[1]}

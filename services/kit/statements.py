@@ -6,11 +6,12 @@ statement has all rows, and savepoints are said to the driver itself (docs/decis
 
 from __future__ import annotations
 
-import json
+import sqlite3
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+import msgspec
 from sqlalchemy import Connection, CursorResult, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, ProgrammingError
 
@@ -20,6 +21,11 @@ KEEP: Final = {
     # In one round trip.
     "postgresql": ("RELEASE SAVEPOINT step; SAVEPOINT step",),
 }
+
+
+SAID: Final = "said"
+"""In a connection's ``info``: something was said to its database."""
+_JSON: Final = msgspec.json.Encoder()
 
 
 class Many:
@@ -34,7 +40,7 @@ class Many:
     ) -> CursorResult[*tuple[Any, ...]]:
         """Run it. Who writes passes the rows in the order of their keys, in which everybody takes their locks."""
         statement = self._by[connection.dialect.name]
-        return connection.execute(statement, {"rows": json.dumps(rows, separators=(",", ":")), **others})
+        return connection.execute(statement, {"rows": _JSON.encode(rows).decode(), **others})
 
 
 class Steps:
@@ -45,9 +51,14 @@ class Steps:
         self._dialect = connection.dialect
         self._cursor = connection.connection.cursor()
         self._keep = KEEP[connection.dialect.name]
+        self._info = connection.info
+        driver = connection.connection.driver_connection
+        self._sqlite = driver if isinstance(driver, sqlite3.Connection) else None
+        self._changes = 0
 
     def __enter__(self) -> Self:
         self._say("SAVEPOINT step")
+        self._is_new()
         return self
 
     def __exit__(
@@ -60,12 +71,24 @@ class Steps:
     def keep(self) -> None:
         """What was done since the last step stays. InternalError when a fault was passed over on PostgreSQL, which
         takes nothing after one: then it is to be undone."""
+        if self._nothing_was_done():
+            return
         for statement in self._keep:
             self._say(statement)
+        self._is_new()
 
     def undo(self) -> None:
         """What was done since the last step is as if it had not been."""
         self._say("ROLLBACK TO SAVEPOINT step")
+
+    def _is_new(self) -> None:
+        self._info.pop(SAID, None)
+        self._changes = self._sqlite.total_changes if self._sqlite is not None else 0
+
+    def _nothing_was_done(self) -> bool:
+        """Where that can be seen: neither said by SQLAlchemy, nor past it. What has done nothing needs no keeping, and
+        what is said to a database in the process has both its threads wait for each other."""
+        return self._sqlite is not None and SAID not in self._info and self._sqlite.total_changes == self._changes
 
     def _say(self, statement: str) -> None:
         dbapi = self._dialect.loaded_dbapi

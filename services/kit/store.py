@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .checks import Unwell
 from .events.retry import Away
 from .problem import Problem, Refused
-from .statements import of_the_database
+from .statements import SAID, of_the_database
 
 T = TypeVar("T")
 
@@ -220,6 +220,10 @@ def _engine(url: str, size: int, *, write: bool) -> Engine:
         # What is accepted is on the disk before anyone is told (NORMAL could lose it with the power).
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _says(connection: Connection, *_said: Any) -> None:
+        connection.info[SAID] = True
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

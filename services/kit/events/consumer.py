@@ -38,7 +38,7 @@ meter = metrics.get_meter(__name__)
 forged = meter.create_counter("mc.bus.forged", description="Events refused, for nobody proved that they are true")
 
 LEASE_S: Final = 30.0
-IN_HAND: Final = 512
+IN_HAND: Final = 1024
 """Deliveries that a consumer holds at most, of all its partitions."""
 WAIT_S: Final = 2.0
 """One wait for new events."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Token
+from functools import lru_cache
 from types import TracebackType
 from typing import Final
 
@@ -76,8 +77,10 @@ def processing(delivery: Delivery, system: str, group: str) -> Processing:
     return Processing(_tracer.start_span(f"process {event.type}", parent, SpanKind.CONSUMER, attributes))
 
 
+@lru_cache(maxsize=1024)
 def recorded_in(traceparent: str) -> Context:
-    """Nothing but the event's span, by its ``traceparent``, whatever is going on here."""
+    """Nothing but the event's span, by its ``traceparent``, whatever is going on here. Events that were published
+    together have one."""
     found = _USUAL.fullmatch(traceparent)
     if found is None:
         return _PROPAGATOR.extract({"traceparent": traceparent}, Context())
