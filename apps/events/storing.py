@@ -88,16 +88,19 @@ def store(drafts: Sequence[Draft], data: Sequence[bytes], now: float, context: t
         traceparent = f"00-{correlation}-{context.span_id:016x}-{int(context.trace_flags):02x}"
     places = [draft.place for draft in drafts]
     versions = _reserve(places)
+    position = versions.pop(ALL, None)
+    chances = secrets.randbits(RANDOM_BITS * len(drafts))
     events = []
     for pk, draft, place, schema_version in zip(_take_ids(len(drafts)), drafts, places, schemas, strict=True):
         versions[place] += 1
-        if ALL in versions:
-            versions[ALL] += 1
-        uid = draft.id or uuid7(now, secrets.randbits(RANDOM_BITS))
+        if position is not None:
+            position += 1
+        uid = draft.id or uuid7(now, chances)
+        chances >>= RANDOM_BITS
         events.append(
             (
                 pk,
-                versions.get(ALL),
+                position,
                 uid,
                 draft.type,
                 draft.source,
