@@ -12,8 +12,10 @@ from apps.events.subscriptions.condition import ConditionError
 from apps.events.subscriptions.follower import wanted_by
 from apps.events.subscriptions.matching import match
 from apps.events.subscriptions.models import Attempt, Subscription
+from services.kit.events.cloudevent import CloudEvent
 
 MOST = 200
+"""Deliveries that are told of, by the names of who wants the event."""
 ATTEMPTS = 20
 WORDS = {
     "retrying": ("degraded", "tried again"),
@@ -44,11 +46,13 @@ def of(event: Event) -> Sequence[Delivery]:
         letter.subscription_id: letter
         for letter in DeadLetter.objects.filter(stored=event).defer("stack", "body").order_by("pk")[:MOST]
     }
-    found = []
-    for row in Subscription.objects.order_by("name")[:MOST]:
+    carried, found = event.as_cloudevent(), []
+    for row in Subscription.objects.order_by("name").iterator():
         letter = letters.get(row.pk)
-        if letter is not None or wants(row, event):
+        if letter is not None or _wants(row, carried, event.addressee):
             found.append(_delivery(row, event, letter))
+        if len(found) == MOST:
+            break
     return found
 
 
@@ -67,10 +71,10 @@ def attempts(event: Event) -> Sequence[Attempt]:
     return list(rows.order_by("-pk")[:ATTEMPTS])
 
 
-def wants(row: Subscription, event: Event) -> bool:
+def _wants(row: Subscription, event: CloudEvent, addressee: str) -> bool:
     """Whether patterns, source, addressee and filter let it through."""
     try:
-        return match(wanted_by(row), event.as_cloudevent(), event.addressee).matched
+        return match(wanted_by(row), event, addressee).matched
     except ConditionError:
         return False
 

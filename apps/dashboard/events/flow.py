@@ -79,7 +79,7 @@ class Row:
     def name(self) -> str:
         if len(self.types) == 1:
             return self.types[0].name
-        return f"{self.prefix}.…" if self.prefix else OTHERS
+        return f"{self.prefix}.#" if self.prefix else OTHERS
 
     @property
     def url(self) -> str:
@@ -232,7 +232,8 @@ def lay_out(rows: Sequence[Row], takers: Mapping[str, Taker]) -> Picture:
     rates = _summed(row.producers for row in rows)
     makers = sorted(making, key=lambda name: (-rates[name], name))
     right = sorted(takers, key=lambda name: (_weight(takers[name].state), not taking[name], _mean(taking[name]), name))
-    makers, more_makers = _cut(makers)
+    # Who publishes nothing lately goes first into the box that counts the others.
+    makers, more_makers = _cut(makers, sum(1 for name in makers if rates[name]))
     right, more_takers = _cut(right)
     makers.sort(key=lambda name: (_mean(making[name]), name))
     height = max(len(makers) + bool(more_makers), len(rows), len(right) + bool(more_takers), 1) * ROW + TOP
@@ -252,9 +253,10 @@ def _more(names: Sequence[str]) -> str:
     return f"{len(names):,} more"
 
 
-def _cut(names: list[str]) -> tuple[list[str], list[str]]:
-    """As many as there are rows for, and the others."""
-    return (names, []) if len(names) <= ROWS else (names[: ROWS - 1], names[ROWS - 1 :])
+def _cut(names: list[str], most: int = ROWS) -> tuple[list[str], list[str]]:
+    """All when there are rows for them, or as many of the first ``most`` as there are rows for, and the others."""
+    end = len(names) if len(names) <= ROWS else min(most, ROWS - 1)
+    return names[:end], names[end:]
 
 
 def _taker(one: Taker, rows: Sequence[Row], taken: Sequence[int]) -> Box:

@@ -51,11 +51,17 @@ class Sending:
 
 
 def hops(
-    stored_at: float, position: int | None, sending: Sending | None, spans: Iterable[SpanLike], addressee: str = ""
+    stored_at: float,
+    position: int | None,
+    sending: Sending | None,
+    spans: Iterable[SpanLike],
+    addressee: str = "",
+    publisher: str = "",
 ) -> Sequence[Hop]:
     """The way of an event that was recorded at ``stored_at``; ``spans`` are those in which somebody handled it.
 
-    ``addressee``: the one subscription that it is for, from the log and not over the bus.
+    ``addressee``: the one subscription that it is for, from the log and not over the bus. ``publisher``: whoever put it
+    on the bus, when that was not Mission Control.
     """
     found = [Hop("Recorded", "healthy", "stored", stored_at, 0.0)]
     if position is None:
@@ -64,8 +70,10 @@ def hops(
         found.append(Hop("In the log", "healthy", f"position {position:,}"))
     if addressee:
         found.append(Hop("On the bus", "reports", "not sent", detail=f"{addressee} alone gets it, from the log"))
+    elif publisher:
+        found.append(Hop("On the bus", "healthy", "came from it", detail=f"{publisher} put it there"))
     elif sending is None:
-        found.append(Hop("On the bus", "unknown", "no record", detail="forgotten after its retention, or not ours"))
+        found.append(Hop("On the bus", "unknown", "no record", detail="forgotten after its retention"))
     elif sending.sent_at is not None:
         tries = f", at try {sending.attempts}" if sending.attempts > 1 else ""
         found.append(_at("On the bus", "healthy", "taken", sending.sent_at, stored_at, f"topic {sending.topic}{tries}"))

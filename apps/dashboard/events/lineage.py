@@ -21,24 +21,32 @@ HIGHEST = 20
 """Causes followed upwards."""
 DEEPEST = 12
 """Levels of effects followed below the first cause that is known and its way to the event."""
+STEPS = 8
+"""Steps to the right that are drawn."""
+STRAIGHT = 4
+"""Levels from which on only a branch is a step to the right."""
 BESIDE = 20
 """Events shown of the same work that nobody names as a cause or an effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One line of the tree. ``gap_s``: since its cause, None for the root; ``lost``: named and not in the log."""
+    """One line of the tree. ``gap_s``: since its cause, None for the root; ``lost``: named and not in the log.
+
+    ``step``: how far it is drawn to the right. A chain in which each has one effect stays below itself once it is long.
+    """
 
     level: int
     event: Event | None
     gap_s: float | None = None
     here: bool = False
     lost: str = ""
+    step: int = 0
 
     @property
     def indent(self) -> int:
         """Pixels."""
-        return min(self.level, 12) * 18
+        return min(self.step, STEPS) * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,48 +59,64 @@ class Tree:
 
 
 def read(event: Event) -> Tree:
-    """The tree around ``event``: at most HIGHEST queries by id, DEEPEST by cause and one by correlation."""
+    """The tree around ``event``: one query by correlation, at most HIGHEST by id and DEEPEST by cause, for what is not
+    of the same work."""
+    work, cut = _work(event)
+    named = {str(one.event_id): one for one in work}
     causes: list[Event] = []
-    lost = ""
+    lost, asked = "", 0
     seen = {str(event.event_id)}
     at = event
-    cut = []
     while at.causation_id and at.causation_id not in seen:
-        if len(causes) == HIGHEST:
-            cut.append(f"causes beyond the nearest {HIGHEST}")
-            break
         seen.add(at.causation_id)
-        cause = by_id(at.causation_id, at.correlation_id)
+        cause = named.get(at.causation_id)
+        if cause is None:
+            if asked == HIGHEST:
+                cut.append(f"causes beyond the nearest {len(causes)}")
+                break
+            asked += 1
+            cause = by_id(at.causation_id, at.correlation_id)
         if cause is None:
             lost = at.causation_id
             break
         causes.append(cause)
         at = cause
     known = {one.pk: one for one in (*causes, event)}
-    cut += _follow(known)
-    if event.correlation_id:
-        work = Event.objects.filter(correlation_id=event.correlation_id).exclude(pk__in=list(known))
-        found = list(work.order_by("-position")[: MOST + 1])
-        known |= {one.pk: one for one in found[:MOST]}
-        if len(found) > MOST:
-            cut.append(f"all but the newest {MOST} of the same work")
+    cut = _follow(known, work) + cut
+    known |= {one.pk: one for one in work}
     return grow(event, list(known.values()), lost, cut)
 
 
-def _follow(known: dict[int, Event]) -> list[str]:
-    """Add the effects of ``known``, level by level; what had to be left out."""
-    names, left = [str(one.event_id) for one in known.values()], MOST
+def _work(event: Event) -> tuple[list[Event], list[str]]:
+    """The newest events of the same work, and what is left out of them."""
+    if not event.correlation_id:
+        return [], []
+    rows = Event.objects.filter(correlation_id=event.correlation_id).exclude(pk=event.pk)
+    found = list(rows.order_by("-position")[: MOST + 1])
+    return found[:MOST], [f"all but the newest {MOST} of the same work"] if len(found) > MOST else []
+
+
+def _follow(known: dict[int, Event], work: Sequence[Event]) -> list[str]:
+    """Add the effects of ``known``, level by level; what had to be left out. Those of the same ``work`` are at hand."""
+    effects: dict[str, list[Event]] = {}
+    for one in work:
+        effects.setdefault(one.causation_id, []).append(one)
+    reached, left = list(known.values()), MOST
     for _ in range(DEEPEST):
+        for one in reached:
+            # Grows while it is gone through: the effects of effects too.
+            more = [effect for effect in effects.get(str(one.event_id), ()) if effect.pk not in known]
+            known |= {effect.pk: effect for effect in more}
+            reached += more
         # Said twice for the index, which has only events that name a cause.
-        effects = Event.objects.filter(~Q(causation_id=""), causation_id__in=names).exclude(pk__in=list(known))
-        found = list(effects.order_by("position", "pk")[: left + 1])
+        asked = Event.objects.filter(~Q(causation_id=""), causation_id__in=[str(one.event_id) for one in reached])
+        found = list(asked.exclude(pk__in=list(known)).order_by("position", "pk")[: left + 1])
         if not found:
             return []
+        known |= {one.pk: one for one in found[:left]}
         if len(found) > left:
-            known |= {one.pk: one for one in found[:left]}
             return [f"effects after the first {MOST}"]
-        known |= {one.pk: one for one in found}
-        names, left = [str(one.event_id) for one in found], left - len(found)
+        reached, left = found, left - len(found)
     return [f"effects below {DEEPEST} levels"]
 
 
@@ -128,15 +152,17 @@ def grow(event: Event, known: Iterable[Event], lost: str = "", cut: Sequence[str
     drawn: set[int] = set()
     if lost:
         nodes.append(Node(0, None, lost=lost))
-    pending: list[tuple[Event, int, Event | None]] = [(root, 1 if lost else 0, None)]
+    pending: list[tuple[Event, int, int, Event | None]] = [(root, 1 if lost else 0, 1 if lost else 0, None)]
     while pending:
-        one, level, cause = pending.pop()
+        one, level, step, cause = pending.pop()
         if one.pk in drawn:
             continue
         drawn.add(one.pk)
         gap = max(0.0, (one.time - cause.time).total_seconds()) if cause is not None else None
-        nodes.append(Node(level, one, gap, here=one.pk == event.pk))
-        pending += [(effect, level + 1, one) for effect in reversed(effects.get(str(one.event_id), ()))]
+        nodes.append(Node(level, one, gap, here=one.pk == event.pk, step=step))
+        next_ones = effects.get(str(one.event_id), [])
+        further = step + 1 if level < STRAIGHT or len(next_ones) > 1 else step
+        pending += [(effect, level + 1, further, one) for effect in reversed(next_ones)]
     beside = [one for one in events if one.pk not in drawn and one.correlation_id == event.correlation_id]
     left_out = [*cut, *([f"{len(beside) - BESIDE} more of the same work"] if len(beside) > BESIDE else [])]
     return Tree(nodes, beside[:BESIDE], ", ".join(left_out))

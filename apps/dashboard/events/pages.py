@@ -11,7 +11,7 @@ from django.views.decorators.cache import never_cache
 
 from apps.dashboard.access import page
 from apps.dashboard.events import browse, deliveries, document, hops, lineage, replays, states
-from apps.dashboard.events.links import event_url
+from apps.dashboard.events.links import OURS, event_url
 from apps.dashboard.pages import current
 from apps.events.models import Event, EventType, OutboxMessage, SchemaVersion
 from apps.events.queries import history
@@ -92,6 +92,7 @@ def event(request: HttpRequest, event_id: str = "") -> HttpResponse:
     one = found[0]
     spans, blind = _handled(one)
     faults, schema, said = schema_of(one)
+    publisher = "" if one.source == OURS else one.source
     row = OutboxMessage.objects.filter(pk=one.pk).first()
     sending = (
         hops.Sending(row.topic, row.sent_at.timestamp() if row.sent_at else None, row.attempts, row.last_error)
@@ -113,7 +114,14 @@ def event(request: HttpRequest, event_id: str = "") -> HttpResponse:
             "schema_said": said,
             "schema_lines": document.lines(schema) if schema is not None else [],
             "tree": lineage.read(one),
-            "hops": hops.hops(one.time.timestamp(), one.position, sending, spans, one.addressee),
+            "hops": hops.hops(
+                one.time.timestamp(),
+                one.position,
+                sending,
+                spans,
+                one.addressee,
+                "" if one.source == OURS else one.source,
+            ),
             "blind": blind,
             "deliveries": (found_deliveries := deliveries.of(one)),
             "delivered": deliveries.in_short(found_deliveries),

@@ -30,7 +30,8 @@ from services.kit.events.schema import Fault, Violation, named
 LARGEST = 1_100_000
 """Bytes of text that are read."""
 VERSIONS = 20
-MOST = 500
+MOST = 100
+"""Subscriptions that are listed with their answers: those that would get the event come first."""
 SAMPLE = {"type": "business.order.placed", "source": "shop", "data": {"order": 1}}
 FILLED = {"specversion": "1.0", "id": "test", "source": "tester", "time": "2030-01-01T00:00:00Z"}
 """What an event must have and a test need not say."""
@@ -76,7 +77,9 @@ def tester(request: HttpRequest) -> HttpResponse:
                 "lines": document.lines(event.data, telling.faults if telling else ()),
                 "mode": registered.mode.replace("_", " ") if registered else "",
                 "readers": list(SchemaReader.objects.filter(event_type=event.type).order_by("consumer")),
-                "asked": subscriptions(event, addressee),
+                "asked": (found := subscriptions(event, addressee))[:MOST],
+                "takers": sum(one.found.matched for one in found),
+                "others": len(found) - len(found[:MOST]),
             }
     context["text"] = text if text is not None else json.dumps(SAMPLE, indent=2)
     return render(request, "events/tester.html", context, status=400 if "problem" in context else 200)
@@ -134,10 +137,10 @@ def schemas(event: CloudEvent) -> list[Held]:
 def subscriptions(event: CloudEvent, addressee: str = "") -> Sequence[Asked]:
     """Every subscription with its answer: those that would get it first."""
     found = []
-    for row in Subscription.objects.order_by("name")[:MOST]:
+    for row in Subscription.objects.order_by("name").iterator():
         try:
             answer = match(wanted_by(row), event, addressee)
         except ConditionError as error:
             answer = Match(False, f"its filter is no longer understood: {error}", odd=True)
         found.append(Asked(row, answer))
-    return sorted(found, key=lambda one: not one.found.matched)
+    return sorted(found, key=lambda one: (not one.found.matched, not one.found.odd))

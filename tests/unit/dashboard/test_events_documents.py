@@ -112,6 +112,8 @@ def test_a_way_is_timed_from_the_record() -> None:
     assert hops.hops(1.0, 1, hops.Sending("shop", None, 4, "no route"), [])[2].state == "failing"
     alone = hops.hops(1.0, 1, None, [], "billing")[2]
     assert (alone.word, alone.detail) == ("not sent", "billing alone gets it, from the log")
+    others = hops.hops(1.0, 1, None, [], publisher="ledger")[2]
+    assert (others.word, others.detail) == ("came from it", "ledger put it there")
 
 
 @pytest.mark.parametrize("odd", ["catalogue", "..", "a/b", "a?b", "rows", "", "%2e"])
@@ -146,7 +148,7 @@ def test_what_is_wrong_stands_on_top_of_the_flow_and_alone() -> None:
     assert [row.name for row in rows[:2]] == ["bank.sum.v7", "post.card.sent"]
     assert rows[1].state == "untaken" and rows[1].told == "nobody takes it"
     (shop,) = [row for row in rows if row.name.startswith("shop.")]
-    assert (shop.name, shop.told, shop.rate) == ("shop.…", "60 types", 540.0)
+    assert (shop.name, shop.told, shop.rate) == ("shop.#", "60 types", 540.0)
     picture = flow.lay_out(rows, takers)
     assert [box.name for box in picture.boxes if box.kind == "taker"] == ["broken", "fine"]
     assert picture.lines[-1].state == "failing", "above the others"

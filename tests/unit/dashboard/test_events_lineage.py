@@ -63,6 +63,20 @@ def test_a_chain_is_followed_so_deep_and_no_deeper(django_assert_max_num_queries
     assert [node.here for node in last.nodes][-1]
 
 
+def test_a_long_chain_of_one_work_is_whole_and_drawn_straight(django_assert_max_num_queries: Any) -> None:
+    chain = effect(work="long")
+    for _ in range(lineage.DEEPEST + lineage.HIGHEST + 28):
+        chain += effect(chain[-1], "long")
+    with django_assert_max_num_queries(3):
+        tree = lineage.read(chain[30])
+    assert [node.event.pk for node in tree.nodes if node.event] == [one.pk for one in chain]
+    assert tree.cut == "" and not tree.beside, "what is shown is not said to be left out"
+    assert max(node.step for node in tree.nodes) == lineage.STRAIGHT
+    (aside,) = effect(chain[50], "long")
+    steps = {node.event.pk: node.step for node in lineage.read(aside).nodes if node.event}
+    assert steps[aside.pk] == steps[chain[51].pk] == steps[chain[50].pk] + 1
+
+
 def test_effects_are_found_by_an_index() -> None:
     (order,) = effect()
     effect(order)

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from apps.dashboard.events import browse, catalogue, subscriptions
+from apps.dashboard.events import browse, catalogue, deliveries, subscriptions, tester
 from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.aggregate import KNOWN, Aggregate, Fact, execute, know
@@ -514,3 +514,15 @@ def test_a_group_says_what_becomes_of_its_letters_and_offers_what_can_be_done(
     DeadLetter.objects.filter(subscription=hook).update(state="retrying")
     text = text_of(viewer, "/events/dead-letters/")
     assert ("Try now" in text and "&quot;state&quot;: &quot;retrying&quot;" in text) or '"state": "retrying"' in text
+
+
+def test_whoever_wants_an_event_is_found_among_many_who_do_not(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "MOST", 2)
+    monkeypatch.setattr(tester, "MOST", 2)
+    (one,) = orders(1)
+    Subscription.objects.bulk_create(Subscription(name=f"a{n}", patterns=["bank.#"]) for n in range(9))
+    Subscription.objects.create(name="zebra", patterns=["shop.#"], position=10**9)
+    assert "zebra" in text_of(viewer, f"/events/{one.event_id}/")
+    answer = viewer.get("/events/tester/", {"event": one.event_id})
+    assert [asked.row.name for asked in answer.context["asked"]] == ["zebra", "a0"]
+    assert "8 more subscriptions are not listed: they do not get it" in answer.content.decode()
