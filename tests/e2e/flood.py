@@ -1,4 +1,5 @@
-"""Strange amounts, made at once: what pages must be usable with. Runs as Mission Control's own, like ``fill``."""
+"""Strange amounts, made at once: what pages must be usable with. Runs as Mission Control's own, like ``fill``,
+in a home that is thrown away."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.letters.models import DeadLetter
-from apps.events.models import EventType, Subscription
+from apps.events.models import Subscription
 from apps.events.schemas.registry import register
 from apps.events.storing import Draft
 
@@ -78,11 +79,3 @@ def _chain() -> str:
         )
         cause = str(publish_all([draft])[0].event_id)
     return cause
-
-
-def ebb() -> None:
-    """Take away what is no event; these go with their retention."""
-    DeadLetter.objects.filter(source="flood").delete()
-    Subscription.objects.filter(name__startswith="flood-").delete()
-    Subscription.objects.filter(name=LONG).delete()
-    EventType.objects.filter(name__startswith="flood").delete()
