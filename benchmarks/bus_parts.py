@@ -23,8 +23,7 @@ from services.kit.events.cloudevent import CloudEvent
 from services.kit.events.consumer import Consumer
 from services.kit.events.signing import CONTROL, Ring
 from services.kit.events.transport.connect import connect
-from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.parked import ORDERED, REPORTED
+from services.kit.inbox import INBOX, SqlInbox
 from services.kit.store import Store
 
 KEY = "MC_BENCH_KEY"
@@ -80,7 +79,7 @@ async def relay(broker: str, url: str, redis_url: str) -> None:
 
 async def consumer(broker: str, url: str, redis_url: str) -> None:
     """A service's consumer whose handler does nothing: its inbox row is the effect."""
-    store = Store(f"sqlite:///{Path(os.environ['MC_HOME']) / 'consumer.sqlite3'}", [INBOX, PARKED, REPORTED, ORDERED])
+    store = Store(f"sqlite:///{Path(os.environ['MC_HOME']) / 'consumer.sqlite3'}", INBOX)
     await store.start()
     counter = Counter()
     transport = connect(url)

@@ -20,13 +20,15 @@ from services.kit.events.cloudevent import CloudEvent
 from services.kit.events.consumer import Consumer
 from services.kit.events.retry import Permanent
 from services.kit.events.transport.connect import connect
-from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.parked import ORDERED, REPORTED
-from services.kit.store import Migration, Store
+from services.kit.inbox import INBOX, SqlInbox
+from services.kit.store import Migration, Store, Tables
 from tests.signed import KEYS
 
-SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL, key TEXT NOT NULL, member TEXT NOT NULL)",))
-MIGRATIONS = (INBOX, PARKED, REPORTED, ORDERED, SEEN)
+SEEN = Tables(
+    "seen",
+    Migration("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL, key TEXT NOT NULL, member TEXT NOT NULL)"),
+)
+TABLES = (INBOX, SEEN)
 
 
 async def main(
@@ -48,7 +50,7 @@ async def main(
             {"id": event.id, "key": event.partition_key, "member": member},
         )
 
-    store = Store(f"sqlite:///{Path(database)}", MIGRATIONS)
+    store = Store(f"sqlite:///{Path(database)}", *TABLES)
     await store.start()
     transport = connect(url)
     inbox = SqlInbox(store, group, handler, system=transport.name, gapless=True)

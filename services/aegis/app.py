@@ -10,7 +10,7 @@ from services.aegis import store as clients
 from services.aegis.api import router
 from services.aegis.keys import BadKeys, KeyRing
 from services.aegis.settings import AegisSettings
-from services.aegis.store import MIGRATIONS
+from services.aegis.store import CLIENTS
 from services.kit.app import create_app
 from services.kit.checks import Check, Unwell
 from services.kit.settings import Settings
@@ -45,7 +45,7 @@ class Identity:
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
     assert isinstance(settings, AegisSettings)  # noqa: S101 - services.aegis.settings.read made them
-    store = Store(settings.database_url, MIGRATIONS)
+    store = Store(settings.database_url, CLIENTS)
     keys = KeyRing(settings.keys_file)
     identity = Identity(settings, store, keys)
     return create_app(

@@ -17,14 +17,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from services.kit.store import Migration
+from services.kit.store import Migration, Tables
 
-MIGRATIONS = (
+CLIENTS = Tables(
+    "aegis",
     Migration(
-        (
-            "CREATE TABLE clients (id TEXT PRIMARY KEY, salt TEXT NOT NULL, hash TEXT NOT NULL, "
-            "scopes TEXT NOT NULL, from_file INTEGER NOT NULL)",
-        )
+        "CREATE TABLE clients (id TEXT PRIMARY KEY, salt TEXT NOT NULL, hash TEXT NOT NULL, "
+        "scopes TEXT NOT NULL, from_file INTEGER NOT NULL)"
     ),
 )
 DEFAULT_SCOPES = ("api",)

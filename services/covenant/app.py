@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from services.covenant.api import router
-from services.covenant.store import MIGRATIONS
+from services.covenant.store import TABLES
 from services.kit import published
 from services.kit.app import create_app
 from services.kit.broker import Broker
@@ -22,7 +22,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
-    store = Store(settings.database_url, MIGRATIONS)
+    store = Store(settings.database_url, *TABLES)
     broker = Broker(settings)
     outbox = Outbox(
         store,

@@ -11,26 +11,24 @@ from sqlalchemy import Connection, Row, text
 
 from services.covenant.ledger import GENESIS, Draft, Entry, seal
 from services.kit.accounts import NAMES
-from services.kit.outbox import NUMBERED, OUTBOX, SENT
-from services.kit.store import Migration
+from services.kit.outbox import OUTBOX
+from services.kit.store import Migration, Tables
 
-MIGRATIONS = (
-    OUTBOX,
+LEDGER = Tables(
+    "covenant",
     Migration(
-        (
-            "CREATE TABLE entries (height BIGINT PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, "
-            "recipient TEXT NOT NULL, amount BIGINT NOT NULL CHECK (amount > 0), currency TEXT NOT NULL, "
-            "memo TEXT NOT NULL, recorded_by TEXT NOT NULL, recorded_at TEXT NOT NULL, previous_hash TEXT NOT NULL, "
-            "hash TEXT NOT NULL UNIQUE)",
-            "CREATE INDEX entries_by_sender ON entries (sender, height)",
-            "CREATE INDEX entries_by_recipient ON entries (recipient, height)",
-            # The newest entry a second time, so that a chain cut short at its end is noticed too.
-            "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), height BIGINT NOT NULL, hash TEXT NOT NULL)",
-            f"INSERT INTO head (one, height, hash) VALUES (1, 0, '{GENESIS}')",  # noqa: S608 - a constant
-            # Kept for ever, as the entries are: a key that comes back in a year must not pay twice.
-            "CREATE TABLE idempotency (consumer TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, "
-            "height BIGINT NOT NULL, PRIMARY KEY (consumer, key))",
-        ),
+        "CREATE TABLE entries (height BIGINT PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, "
+        "recipient TEXT NOT NULL, amount BIGINT NOT NULL CHECK (amount > 0), currency TEXT NOT NULL, "
+        "memo TEXT NOT NULL, recorded_by TEXT NOT NULL, recorded_at TEXT NOT NULL, previous_hash TEXT NOT NULL, "
+        "hash TEXT NOT NULL UNIQUE)",
+        "CREATE INDEX entries_by_sender ON entries (sender, height)",
+        "CREATE INDEX entries_by_recipient ON entries (recipient, height)",
+        # The newest entry a second time, so that a chain cut short at its end is noticed too.
+        "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), height BIGINT NOT NULL, hash TEXT NOT NULL)",
+        f"INSERT INTO head (one, height, hash) VALUES (1, 0, '{GENESIS}')",  # noqa: S608 - a constant
+        # Kept for ever, as the entries are: a key that comes back in a year must not pay twice.
+        "CREATE TABLE idempotency (consumer TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, "
+        "height BIGINT NOT NULL, PRIMARY KEY (consumer, key))",
         sqlite=tuple(
             f"CREATE TRIGGER entries_no_{verb.lower()} BEFORE {verb} ON entries "
             "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
@@ -43,10 +41,8 @@ MIGRATIONS = (
             "FOR EACH STATEMENT EXECUTE FUNCTION append_only()",
         ),
     ),
-    NAMES,
-    SENT,
-    NUMBERED,
 )
+TABLES = (OUTBOX, NAMES, LEDGER)
 
 CHUNK = 2000
 """Entries read at a time when the chain is walked."""

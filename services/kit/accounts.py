@@ -13,9 +13,9 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from .store import Migration
+from .store import Migration, Tables
 
-NAMES: Final = Migration(("CREATE TABLE names (skeleton TEXT PRIMARY KEY, account TEXT NOT NULL)",))
+NAMES: Final = Tables("names", Migration("CREATE TABLE names (skeleton TEXT PRIMARY KEY, account TEXT NOT NULL)"))
 """Which account was the first to look as its skeleton does."""
 
 _ACCOUNT: Final = re.compile(r"[^\W\d_](?:[^\W\d]|[0-9.'-]){0,62}")

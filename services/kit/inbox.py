@@ -25,36 +25,26 @@ from .events.retry import Permanent
 from .events.transport.base import Delivery
 from .holes import SqlGaps
 from .lives import MAX_LIVES, Lives, Name
-from .parked import AGAIN, BEHIND, DIED, MAX_ODD, ParkedRows, clipped
+from .parked import AGAIN, BEHIND, DIED, MAX_ODD, ROWS, ParkedRows, clipped
 from .statements import Many, Steps, of_the_database
-from .store import Migration, Store
+from .store import Migration, Store, Tables
 
-INBOX = Migration(
-    (
+INBOX: Final = Tables(
+    "inbox",
+    Migration(
         "CREATE TABLE inbox (consumer TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, "
         "handled_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (consumer, source, event_id))",
-    )
-)
-"""One row per handled event, kept as long as the state it guards: a replay years later must still do nothing."""
-
-PARKED = Migration(
-    (
-        "CREATE TABLE parked (id {serial}, consumer TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL, "
-        "event_id TEXT NOT NULL, body TEXT NOT NULL, topic TEXT NOT NULL, part INTEGER NOT NULL, "
-        "position TEXT NOT NULL, reason TEXT NOT NULL, kind TEXT NOT NULL, tries INTEGER NOT NULL, "
-        "first_at DOUBLE PRECISION NOT NULL, last_at DOUBLE PRECISION NOT NULL, "
-        # NULL: only by somebody's word.
-        "due DOUBLE PRECISION, UNIQUE (consumer, source, event_id))",
-        "CREATE INDEX parked_by_key ON parked (consumer, source, key, id)",
-        "CREATE TABLE heard (consumer TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL, last BIGINT NOT NULL, "
-        "holes TEXT NOT NULL, missing BIGINT NOT NULL, PRIMARY KEY (consumer, source, key))",
+        "CREATE TABLE heard (consumer TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL, "
+        "last BIGINT NOT NULL, holes TEXT NOT NULL, missing BIGINT NOT NULL, PRIMARY KEY (consumer, source, key))",
         "CREATE INDEX heard_missing ON heard (consumer, missing) WHERE missing > 0",
         "CREATE TABLE trying (consumer TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, "
         "lives INTEGER NOT NULL, PRIMARY KEY (consumer, source, event_id))",
-    )
+        *ROWS,
+    ),
 )
-"""``parked``: a queue per key, whose first row failed and whose others wait behind it. ``heard``: numbers by key.
-``trying``: events that were about to be handled, by how many lives began to."""
+"""What a consumer's store holds. ``inbox``: one row per handled event, kept as long as the state it guards: a replay
+years later must still do nothing. ``heard``: numbers by key. ``trying``: events that were about to be handled, by how
+many lives began to. And what ``parked`` keeps."""
 
 SPENDS_S: Final = 0.25
 """After so long a batch ends early: the service's other writes wait for it."""

@@ -23,42 +23,27 @@ from .events.outbox import MAX_TYPES, Backlog, Row, Settlement, Waiting
 from .events.pump import Pump
 from .events.signing import Keys
 from .events.transport.base import Transport
-from .store import Migration, Store
+from .store import Migration, Store, Tables
 
-OUTBOX = Migration(
-    (
+OUTBOX: Final = Tables(
+    "outbox",
+    Migration(
         "CREATE TABLE outbox (id {serial}, type TEXT NOT NULL, body TEXT NOT NULL, "
-        "recorded_at DOUBLE PRECISION NOT NULL)",
-    )
-)
-
-SENT = Migration(
-    (
-        "ALTER TABLE outbox ADD COLUMN key TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE outbox ADD COLUMN tries INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE outbox ADD COLUMN due DOUBLE PRECISION NOT NULL DEFAULT 0",
-        "ALTER TABLE outbox ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE outbox ADD COLUMN sent_at DOUBLE PRECISION",
+        "recorded_at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, sequence BIGINT NOT NULL, "
+        "tries INTEGER NOT NULL DEFAULT 0, due DOUBLE PRECISION NOT NULL DEFAULT 0, "
+        "reason TEXT NOT NULL DEFAULT '', sent_at DOUBLE PRECISION)",
         "CREATE INDEX outbox_waiting ON outbox (id) WHERE sent_at IS NULL",
         "CREATE INDEX outbox_put_off ON outbox (due) WHERE sent_at IS NULL AND due > 0",
         "CREATE INDEX outbox_sent ON outbox (sent_at) WHERE sent_at IS NOT NULL",
+        "CREATE INDEX outbox_numbers ON outbox (key, sequence)",
         "CREATE TABLE outbox_keys (key TEXT PRIMARY KEY, last BIGINT NOT NULL)",
         "CREATE TABLE outbox_lease (one INTEGER PRIMARY KEY CHECK (one = 1), holder TEXT NOT NULL, "
         "until DOUBLE PRECISION NOT NULL)",
         "INSERT INTO outbox_lease (one, holder, until) VALUES (1, '', 0)",
-    )
-)
-"""What was sent is marked and stays; keys are numbered; one of a service's twins pumps at a time."""
-
-NUMBERED = Migration(
-    (
-        "ALTER TABLE outbox ADD COLUMN sequence BIGINT NOT NULL DEFAULT 0",
-        "CREATE INDEX outbox_numbers ON outbox (key, sequence)",
     ),
-    sqlite=("UPDATE outbox SET sequence = CAST(COALESCE(json_extract(body, '$.sequence'), '0') AS INTEGER)",),
-    postgresql=("UPDATE outbox SET sequence = COALESCE((body::jsonb->>'sequence')::bigint, 0)",),
 )
-"""What was sent can be asked for by its number within its key (services.kit.published)."""
+"""What a publisher's store holds. What was sent is marked and stays, to be asked for by its number within its key
+(services.kit.published); one of a service's twins pumps at a time."""
 
 LEASE_S: Final = 15.0
 """Longer than a batch can take with a broker that answers late."""

@@ -19,32 +19,28 @@ from .events.reporting import DISCARD, MAX_STACK, PARKED, REDRIVE, RESOLVED, Com
 from .events.retry import Away, Backoff
 from .events.transport.base import Delivery
 from .statements import Many
-from .store import Migration, Store
+from .store import Store
 
-REPORTED = Migration(
-    (
-        "ALTER TABLE parked ADD COLUMN type TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE parked ADD COLUMN stack TEXT NOT NULL DEFAULT ''",
-        # How often the row changed, and which of its changes was told; whether one may have been.
-        "ALTER TABLE parked ADD COLUMN changed INTEGER NOT NULL DEFAULT 1",
-        "ALTER TABLE parked ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE parked ADD COLUMN offered INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX parked_untold ON parked (consumer, id) WHERE told < changed",
-        "CREATE TABLE freed (id {serial}, consumer TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, "
-        "how TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)",
-        "CREATE INDEX freed_by_consumer ON freed (consumer, id)",
-    )
+ROWS: Final = (
+    "CREATE TABLE parked (id {serial}, consumer TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL, "
+    "event_id TEXT NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL, topic TEXT NOT NULL, part INTEGER NOT NULL, "
+    "position TEXT NOT NULL, reason TEXT NOT NULL, kind TEXT NOT NULL, stack TEXT NOT NULL, tries INTEGER NOT NULL, "
+    "first_at DOUBLE PRECISION NOT NULL, last_at DOUBLE PRECISION NOT NULL, "
+    # NULL: only by somebody's word.
+    "due DOUBLE PRECISION, "
+    # How often the row changed, and which of its changes was told; whether one may have been.
+    "changed INTEGER NOT NULL DEFAULT 1, told INTEGER NOT NULL DEFAULT 0, offered INTEGER NOT NULL DEFAULT 0, "
+    "UNIQUE (consumer, source, event_id))",
+    "CREATE INDEX parked_by_key ON parked (consumer, source, key, id)",
+    "CREATE INDEX parked_untold ON parked (consumer, id) WHERE told < changed",
+    "CREATE TABLE freed (id {serial}, consumer TEXT NOT NULL, source TEXT NOT NULL, event_id TEXT NOT NULL, "
+    # Which row it was, and its last change: what is told of one event has an order, however it travels.
+    "parked_id BIGINT NOT NULL, changed INTEGER NOT NULL, first_at DOUBLE PRECISION NOT NULL, "
+    "how TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)",
+    "CREATE INDEX freed_by_consumer ON freed (consumer, id)",
 )
-"""Which rows Mission Control knows of; ``freed``: those that it knows of and that are no more."""
-
-ORDERED = Migration(
-    (
-        "ALTER TABLE freed ADD COLUMN parked_id BIGINT NOT NULL DEFAULT 0",
-        "ALTER TABLE freed ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE freed ADD COLUMN first_at DOUBLE PRECISION NOT NULL DEFAULT 0",
-    )
-)
-"""Which row it was, and its last change: what is told of one event has an order, however it travels."""
+"""``parked``: a queue per key, whose first row failed and whose others wait behind it. ``freed``: rows that Mission
+Control knows of and that are no more."""
 
 MAX_PARKED: Final = 100_000
 """Rows; at so many, what would be parked stays with the broker, and the consumer waits."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .checks import Unwell
@@ -39,13 +39,27 @@ READERS = 2
 _log = logging.getLogger("services.store")
 
 
-@dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema, run once, in order. ``{serial}`` is the dialect's counting primary key."""
+    """One step of a schema: statements, and more for one kind of database. ``{serial}`` is its counting primary key."""
 
-    statements: tuple[str, ...]
-    sqlite: tuple[str, ...] = ()
-    postgresql: tuple[str, ...] = ()
+    def __init__(self, *statements: str, sqlite: Sequence[str] = (), postgresql: Sequence[str] = ()) -> None:
+        self._statements, self._more = statements, {"sqlite": sqlite, "postgresql": postgresql}
+
+    def of(self, dialect: str) -> list[str]:
+        """The statements for a database of this kind."""
+        serial = "INTEGER PRIMARY KEY AUTOINCREMENT" if dialect == "sqlite" else "BIGSERIAL PRIMARY KEY"
+        return [one.replace("{serial}", serial) for one in (*self._statements, *self._more[dialect])]
+
+
+class Tables:
+    """Tables that belong together: a name, and the steps that make them, each run once and in order.
+
+    Every group is counted by itself, so what one adds does not concern the others. A later version adds a step at the
+    end and never changes one that has run somewhere.
+    """
+
+    def __init__(self, name: str, *steps: Migration) -> None:
+        self.name, self.steps = name, steps
 
 
 class StoreAway(Refused, Away):
@@ -63,17 +77,17 @@ class _Job:
 
 
 class Store:
-    """The database at ``url``, brought up to the last of ``migrations`` at start.
+    """The database at ``url``, which at start gets what is missing of ``tables``, in the order given.
 
     ``async with store:`` starts and stops it. A program that ends without ``stop`` has the writes under way finished,
     and is told.
     """
 
-    def __init__(self, url: str, migrations: Sequence[Migration]) -> None:
+    def __init__(self, url: str, *tables: Tables) -> None:
         self._url = make_url(url)
         if self._url.drivername in {"postgres", "postgresql"}:
             self._url = self._url.set(drivername="postgresql+psycopg")
-        self._migrations = migrations
+        self._tables = tables
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._writer: Engine | None = None
         self._reader: Engine | None = None
@@ -149,7 +163,7 @@ class Store:
         self._writer = _engine(self._url.render_as_string(False), 1, write=True)
         self._reader = _engine(self._url.render_as_string(False), READERS, write=False)
         with self._writer.begin() as connection:
-            migrate(connection, self._migrations)
+            migrate(connection, self._tables)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         assert self._reader is not None  # noqa: S101 - start comes first
@@ -233,18 +247,30 @@ def _engine(url: str, size: int, *, write: bool) -> Engine:
     return engine
 
 
-def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
-    """Run the migrations that this database has not had, inside the caller's transaction."""
+def migrate(connection: Connection, tables: Sequence[Tables]) -> None:
+    """Run the steps that this database has not had, inside the caller's transaction."""
     dialect = connection.dialect.name
     if dialect == "postgresql":
         # Two processes may start at once; the lock is given back with the transaction.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7370021)")
-    connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
-    version = connection.exec_driver_sql("SELECT COALESCE(MAX(version), 0) FROM schema_version").scalar_one()
-    if version > len(migrations):
-        raise RuntimeError(f"The database is at version {version}, newer than this program knows ({len(migrations)}).")
-    serial = "INTEGER PRIMARY KEY AUTOINCREMENT" if dialect == "sqlite" else "BIGSERIAL PRIMARY KEY"
-    for number, step in enumerate(migrations[version:], version + 1):
-        for statement in step.statements + (step.sqlite if dialect == "sqlite" else step.postgresql):
-            connection.exec_driver_sql(statement.replace("{serial}", serial))
-        connection.exec_driver_sql(f"INSERT INTO schema_version (version) VALUES ({number})")  # noqa: S608 - an integer
+    connection.exec_driver_sql(
+        "CREATE TABLE IF NOT EXISTS schema_versions (tables TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+    )
+    versions = {
+        row.tables: row.version for row in connection.exec_driver_sql("SELECT tables, version FROM schema_versions")
+    }
+    note = text(
+        "INSERT INTO schema_versions (tables, version) VALUES (:tables, :version) "
+        "ON CONFLICT (tables) DO UPDATE SET version = excluded.version"
+    )
+    for group in tables:
+        name, version, newest = group.name, versions.get(group.name, 0), len(group.steps)
+        if version > newest:
+            raise RuntimeError(
+                f"The database has version {version} of the tables {name}, newer than this program knows ({newest})."
+            )
+        for step in group.steps[version:]:
+            for statement in step.of(dialect):
+                connection.exec_driver_sql(statement)
+        if version < newest:
+            connection.execute(note, {"tables": name, "version": newest})

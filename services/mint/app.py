@@ -19,7 +19,7 @@ from services.kit.settings import Settings
 from services.kit.store import Store
 from services.mint.api import router
 from services.mint.settings import MintSettings
-from services.mint.store import MIGRATIONS, apply
+from services.mint.store import TABLES, apply
 
 RECORDED = "business.transaction.recorded"
 LEDGER = "covenant"
@@ -29,7 +29,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 def build(settings: Settings) -> FastAPI:
     """The application for ``settings``."""
     assert isinstance(settings, MintSettings)  # noqa: S101 - services.mint.settings.read made them
-    store = Store(settings.database_url, MIGRATIONS)
+    store = Store(settings.database_url, *TABLES)
     broker = Broker(settings)
     needed = contracts.read(SCHEMAS)
     # The ledger's key carries nothing else, so a height that never comes is a transaction that is missing here.

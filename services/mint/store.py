@@ -8,38 +8,25 @@ from sqlalchemy import Connection, text
 
 from services.kit.accounts import NAMES, Lookalike, claim
 from services.kit.events.cloudevent import CloudEvent
-from services.kit.inbox import INBOX, PARKED
+from services.kit.inbox import INBOX
 from services.kit.money import MAX_BALANCE, format_amount
-from services.kit.parked import ORDERED, REPORTED
-from services.kit.store import Migration
+from services.kit.store import Migration, Tables
 from services.mint.accounts import BadTransaction, postings
 
-MIGRATIONS = (
-    INBOX,
+BALANCES = Tables(
+    "mint",
     Migration(
-        (
-            "CREATE TABLE balances (account TEXT NOT NULL, currency TEXT NOT NULL, minor BIGINT NOT NULL, "
-            "updated_at TEXT NOT NULL, PRIMARY KEY (account, currency))",
-            "CREATE TABLE postings (id {serial}, transaction_id TEXT NOT NULL, height BIGINT NOT NULL, "
-            "account TEXT NOT NULL, other TEXT NOT NULL, minor BIGINT NOT NULL, currency TEXT NOT NULL, "
-            "memo TEXT NOT NULL, balance BIGINT NOT NULL, recorded_at TEXT NOT NULL, "
-            # The same transaction in two events, however that came about, moves money once.
-            "UNIQUE (transaction_id, account))",
-            "CREATE INDEX postings_by_account ON postings (account, id)",
-        )
+        "CREATE TABLE balances (account TEXT NOT NULL, currency TEXT NOT NULL, minor BIGINT NOT NULL, "
+        "updated_at TEXT NOT NULL, PRIMARY KEY (account, currency))",
+        "CREATE TABLE postings (id {serial}, transaction_id TEXT NOT NULL, height BIGINT NOT NULL, "
+        "account TEXT NOT NULL, other TEXT NOT NULL, minor BIGINT NOT NULL, currency TEXT NOT NULL, "
+        "memo TEXT NOT NULL, balance BIGINT NOT NULL, recorded_at TEXT NOT NULL, "
+        # The same transaction in two events, however that came about, moves money once.
+        "UNIQUE (transaction_id, account))",
+        "CREATE INDEX postings_by_account ON postings (account, id)",
     ),
-    NAMES,
-    PARKED,
-    # What was posted before numbers were kept was heard.
-    Migration(
-        (
-            "INSERT INTO heard (consumer, source, key, last, holes, missing) SELECT 'mint', 'covenant', 'ledger', "
-            "MAX(height), '[]', 0 FROM postings HAVING MAX(height) IS NOT NULL",
-        )
-    ),
-    REPORTED,
-    ORDERED,
 )
+TABLES = (INBOX, NAMES, BALANCES)
 
 RECENT = 20
 LEDGER = "covenant"

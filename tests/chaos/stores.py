@@ -9,10 +9,9 @@ from services.kit import env
 from services.kit.broker import follow
 from services.kit.events.signing import Ring
 from services.kit.events.transport.routed import Routed
-from services.kit.inbox import INBOX, PARKED
-from services.kit.outbox import NUMBERED, OUTBOX, SENT
-from services.kit.parked import ORDERED, REPORTED
-from services.kit.store import Migration
+from services.kit.inbox import INBOX
+from services.kit.outbox import OUTBOX
+from services.kit.store import Migration, Tables
 from tests import signed
 
 GROUP = "chaos"
@@ -21,17 +20,19 @@ KEYS = Ring.of(SECRETS)
 VARIABLE = " ".join(f"{source}={secret}" for source, secret in SECRETS)
 """The same as ``MC_BUS_KEYS``."""
 
-RECORDED = Migration(
-    ("CREATE TABLE recorded (last INTEGER NOT NULL)", "INSERT INTO recorded (last) VALUES (0)"),
+RECORDED = Tables(
+    "recorded",
+    Migration("CREATE TABLE recorded (last INTEGER NOT NULL)", "INSERT INTO recorded (last) VALUES (0)"),
 )
-SEEN = Migration(
-    (
+SEEN = Tables(
+    "seen",
+    Migration(
         # No key but its own: an effect that happened twice is to be seen twice.
-        "CREATE TABLE seen (id {serial}, source TEXT NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL)",
-    )
+        "CREATE TABLE seen (id {serial}, source TEXT NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL)"
+    ),
 )
-OUTGOING = (OUTBOX, SENT, RECORDED, NUMBERED)
-INCOMING = (INBOX, PARKED, REPORTED, ORDERED, SEEN)
+OUTGOING = (OUTBOX, RECORDED)
+INCOMING = (INBOX, SEEN)
 
 
 async def bus(folder: Path, name: str) -> tuple[Routed, Any]:

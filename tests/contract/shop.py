@@ -22,15 +22,14 @@ from services.kit.events.mending import Mender
 from services.kit.events.repair import Published, Repair
 from services.kit.events.retry import Away
 from services.kit.events.transport.connect import connect
-from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.outbox import NUMBERED, OUTBOX, SENT, Outbox
-from services.kit.parked import ORDERED, REPORTED
-from services.kit.store import Migration, Store
+from services.kit.inbox import INBOX, SqlInbox
+from services.kit.outbox import OUTBOX, Outbox
+from services.kit.store import Migration, Store, Tables
 from tests.brokers import Broker
 from tests.signed import KEYS
 from tests.waiting import patient
 
-SEEN = Migration(("CREATE TABLE seen (id {serial}, key TEXT NOT NULL, n INTEGER NOT NULL)",))
+SEEN = Tables("seen", Migration("CREATE TABLE seen (id {serial}, key TEXT NOT NULL, n INTEGER NOT NULL)"))
 KEYS_COUNT = 16
 
 
@@ -42,8 +41,8 @@ class Shop:
         self.domain = f"t{uuid4().hex[:8]}"
         self.group = f"{self.domain}-g"
         self.sends, self.reads = connect(broker.url), connect(broker.url)
-        self.mine = Store(f"sqlite:///{folder / 'publisher.sqlite3'}", [OUTBOX, SENT, NUMBERED])
-        self.theirs = Store(f"sqlite:///{folder / 'consumer.sqlite3'}", [INBOX, PARKED, REPORTED, ORDERED, SEEN])
+        self.mine = Store(f"sqlite:///{folder / 'publisher.sqlite3'}", OUTBOX)
+        self.theirs = Store(f"sqlite:///{folder / 'consumer.sqlite3'}", INBOX, SEEN)
         self.outbox = Outbox(self.mine, self.sends, "tests", keys=KEYS)
         self.app = FastAPI()
         self.app.include_router(published.router(self.mine, KEYS, "tests"))

@@ -19,21 +19,20 @@ from services.kit.events.inbox import Kept
 from services.kit.events.lanes import Outcome, Park
 from services.kit.events.retry import Away, Permanent
 from services.kit.events.transport.base import Delivery
-from services.kit.inbox import INBOX, PARKED, SqlInbox
+from services.kit.inbox import INBOX, SqlInbox
 from services.kit.lives import MAX_LIVES
-from services.kit.parked import ORDERED, REPORTED
-from services.kit.store import Migration, Store
+from services.kit.store import Migration, Store, Tables
 from tests.stores import postgres, url
 
 __all__ = ["postgres", "url"]
 
-SEEN = Migration(("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL)",))
-MIGRATIONS = [INBOX, PARKED, REPORTED, ORDERED, SEEN]
+SEEN = Tables("seen", Migration("CREATE TABLE seen (id {serial}, event_id TEXT NOT NULL)"))
+TABLES = (INBOX, SEEN)
 
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    made = Store(url, MIGRATIONS)
+    made = Store(url, *TABLES)
     await made.start()
     yield made
     await made.stop()
@@ -189,7 +188,7 @@ async def test_a_parked_event_that_ends_the_process_is_not_tried_at_every_start(
 
 
 async def test_two_members_resume_a_parked_event_once(store: Store, url: str) -> None:
-    other = Store(url, MIGRATIONS)
+    other = Store(url, *TABLES)
     await other.start()
     members = [SqlInbox(store, "g", note), SqlInbox(other, "g", note)]
     for number in range(1, 11):
@@ -316,7 +315,7 @@ async def test_a_handler_that_passes_over_a_fault_of_its_statement_blocks_nobody
 
 @pytest.mark.postgres
 async def test_a_connection_that_is_cut_between_two_events_is_a_database_that_is_away(postgres: str) -> None:
-    store, other = Store(postgres, MIGRATIONS), Store(postgres, MIGRATIONS)
+    store, other = Store(postgres, *TABLES), Store(postgres, *TABLES)
     await store.start()
     await other.start()
     kill = text("SELECT pg_terminate_backend(:pid, 5000)")

@@ -20,7 +20,7 @@ from services.kit.events.pump import Pump
 from services.kit.events.signing import CONTROL
 from services.kit.events.transport.base import Rejected
 from services.kit.events.transport.connect import connect
-from services.kit.outbox import LEASE_S, NUMBERED, OUTBOX, SENT, Outbox, SqlOutbox
+from services.kit.outbox import LEASE_S, OUTBOX, Outbox, SqlOutbox
 from services.kit.store import Store
 from tests.signed import KEYS
 from tests.unit.kit.events.memory import Memory
@@ -50,7 +50,7 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", [OUTBOX, SENT, NUMBERED])
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", OUTBOX)
     await store.start()
     yield store
     await store.stop()
@@ -206,22 +206,3 @@ async def test_what_every_reader_would_call_forged_stays_and_holds_up_nothing(se
     query = text("SELECT reason FROM outbox WHERE sent_at IS NULL")
     reason = await service.read(lambda c: c.execute(query).scalar_one())
     assert reason == "mission-control may not speak for tests: readers would take it for forged."
-
-
-async def test_rows_of_an_older_version_are_sent(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
-    old = Store(url, [OUTBOX])
-    await old.start()
-    body = '{"specversion":"1.0","id":"1","source":"tests","type":"test.thing.done","data":{"n":1},"partitionkey":"a"}'
-    insert = text("INSERT INTO outbox (type, body, recorded_at) VALUES ('test.thing.done', :body, 0)")
-    await old.write(lambda c: c.execute(insert, {"body": body}))
-    await old.stop()
-    new = Store(url, [OUTBOX, SENT, NUMBERED])
-    await new.start()
-    bus = Memory()
-    pump = Pump(SqlOutbox(new, "one"), bus, KEYS, "tests")
-    pump.stop()
-    await pump.run()
-    ((entry,),) = bus.rows.values()
-    assert entry.event is not None and entry.event.id == "1"
-    await new.stop()

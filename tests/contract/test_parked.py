@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from services.kit.env import ROOT
 from services.kit.events import contracts
@@ -18,7 +17,7 @@ from services.kit.events.retry import Permanent
 from services.kit.events.transport.base import Delivery
 from services.kit.inbox import MAX_LIVES, SqlInbox
 from services.kit.store import Store
-from tests.contract.test_inbox import MIGRATIONS, column, deliveries, delivery, failing, park, seen, what
+from tests.contract.test_inbox import TABLES, column, deliveries, delivery, failing, park, seen, what
 from tests.stores import postgres, url
 
 __all__ = ["postgres", "url"]
@@ -29,7 +28,7 @@ promised = contracts.read(ROOT / "services" / "kit" / "schemas")
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    made = Store(url, MIGRATIONS)
+    made = Store(url, *TABLES)
     await made.start()
     yield made
     await made.stop()
@@ -213,12 +212,3 @@ async def test_nobody_elses_event_takes_the_place_of_one(store: Store) -> None:
     await inbox.park(park(delivery("a1")))
     await inbox.rows.obey(Command(REPLACE, of("a1"), CloudEvent("new", "t.thing.done", "other", 1.0, {})))
     assert await column(store, "SELECT event_id FROM parked") == ["a1"]
-
-
-async def test_rows_from_before_reports_are_told(store: Store) -> None:
-    insert = (
-        "INSERT INTO parked (consumer, source, key, event_id, body, topic, part, position, reason, kind, tries, "
-        "first_at, last_at, due) VALUES ('g', 'tests', 'a', 'a1', '{}', 't', 0, '1', 'no', 'ValueError', 5, 0, 0, 0)"
-    )
-    await store.write(lambda connection: connection.execute(text(insert)).rowcount)
-    assert [data["event_id"] for _, data in await tell(SqlInbox(store, "g", failing({})))] == ["a1"]

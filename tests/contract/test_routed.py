@@ -19,16 +19,18 @@ from services.kit.events.consumer import Consumer
 from services.kit.events.routing import Document, Rule
 from services.kit.events.transport import moves
 from services.kit.events.transport.routed import Routed
-from services.kit.inbox import INBOX, PARKED, SqlInbox
-from services.kit.outbox import NUMBERED, OUTBOX, SENT, Outbox
-from services.kit.parked import ORDERED, REPORTED
-from services.kit.store import Migration, Store
+from services.kit.inbox import INBOX, SqlInbox
+from services.kit.outbox import OUTBOX, Outbox
+from services.kit.store import Migration, Store, Tables
 from tests.brokers import KINDS, Broker
 from tests.signed import KEYS
 from tests.waiting import patient
 
-SEEN = Migration(("CREATE TABLE seen (id {serial}, key TEXT NOT NULL, number INTEGER NOT NULL, member TEXT NOT NULL)",))
-MIGRATIONS = (INBOX, PARKED, REPORTED, ORDERED, OUTBOX, SENT, NUMBERED, SEEN)
+SEEN = Tables(
+    "seen",
+    Migration("CREATE TABLE seen (id {serial}, key TEXT NOT NULL, number INTEGER NOT NULL, member TEXT NOT NULL)"),
+)
+TABLES = (INBOX, OUTBOX, SEEN)
 KEYS_COUNT = 40
 
 
@@ -55,7 +57,7 @@ class World:
     def __init__(self, folder: Path, urls: dict[str, str]) -> None:
         self.urls = urls
         self.domain = f"t{uuid4().hex[:8]}"
-        self.store = Store(f"sqlite:///{folder / 'store.sqlite3'}", MIGRATIONS)
+        self.store = Store(f"sqlite:///{folder / 'store.sqlite3'}", *TABLES)
         self.routes: list[Routed] = []
         self.revision = itertools.count(1)
         self.last: tuple[Rule, ...] = (Rule("#", "default"),)

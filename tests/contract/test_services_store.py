@@ -19,7 +19,7 @@ from services.covenant.ledger import GENESIS, Draft, verify
 from services.kit import store as kit
 from services.kit.checks import Unwell
 from services.kit.events.cloudevent import CloudEvent
-from services.kit.store import Migration, Store, StoreAway
+from services.kit.store import Migration, Store, StoreAway, Tables
 from services.mint import store as balances
 from services.mint.accounts import BadTransaction
 from tests.fleet import ROOT
@@ -28,12 +28,12 @@ from tests.waiting import patient
 
 __all__ = ["postgres", "url"]
 
-NOTES = Migration(("CREATE TABLE notes (id {serial}, body TEXT NOT NULL UNIQUE)",))
+NOTES = Tables("notes", Migration("CREATE TABLE notes (id {serial}, body TEXT NOT NULL UNIQUE)"))
 
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    made = Store(url, [NOTES])
+    made = Store(url, NOTES)
     await made.start()
     yield made
     await made.stop()
@@ -51,7 +51,7 @@ async def test_what_is_written_is_read_and_survives_a_restart(store: Store, url:
     await store.write(add("one"))
     assert await bodies(store) == ["one"]
     await store.stop()
-    again = Store(url, [NOTES])
+    again = Store(url, NOTES)
     await again.start()
     assert await bodies(again) == ["one"]
     await again.stop()
@@ -60,10 +60,11 @@ async def test_what_is_written_is_read_and_survives_a_restart(store: Store, url:
 FORGETFUL = """
 import asyncio, sys
 from sqlalchemy import text
-from services.kit.store import Migration, Store
+from services.kit.store import Migration, Store, Tables
 
 async def main(url):
-    store = Store(url, [Migration(("CREATE TABLE notes (id {serial}, body TEXT NOT NULL UNIQUE)",))])
+    notes = Tables("notes", Migration("CREATE TABLE notes (id {serial}, body TEXT NOT NULL UNIQUE)"))
+    store = Store(url, notes)
     await store.start()
     await store.write(lambda connection: connection.execute(text("INSERT INTO notes (body) VALUES ('kept')")))
     if sys.argv[2] == "raises":
@@ -80,7 +81,7 @@ async def test_a_program_that_forgets_to_stop_its_store_ends_and_is_told(url: st
     )
     assert done.returncode == code, done.stderr
     assert b"async with store" in done.stderr
-    async with Store(url, [NOTES]) as store:
+    async with Store(url, NOTES) as store:
         assert await bodies(store) == ["kept"]
     with pytest.raises(StoreAway):
         await bodies(store)
@@ -88,7 +89,7 @@ async def test_a_program_that_forgets_to_stop_its_store_ends_and_is_told(url: st
 
 async def test_every_commit_of_sqlite_reaches_the_disk(tmp_path: Path) -> None:
     """A write says that it is durable; from a test no power cut can be had, so the setting is looked at."""
-    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", [NOTES])
+    store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}", NOTES)
     await store.start()
     found = await store.write(lambda connection: connection.execute(text("PRAGMA synchronous")).scalar())
     await store.stop()
@@ -148,7 +149,7 @@ async def test_too_many_waiting_writes_are_refused_and_not_queued(store: Store, 
 
 
 async def test_a_write_after_the_stop_is_refused(url: str) -> None:
-    store = Store(url, [NOTES])
+    store = Store(url, NOTES)
     await store.start()
     await store.stop()
     with pytest.raises(StoreAway):
@@ -158,22 +159,35 @@ async def test_a_write_after_the_stop_is_refused(url: str) -> None:
 
 
 async def test_migrations_run_once_in_order_and_an_older_program_is_kept_out(url: str) -> None:
-    more = Migration(("ALTER TABLE notes ADD COLUMN colour TEXT", "UPDATE notes SET colour = 'red'"))
-    for steps in ([NOTES], [NOTES, more], [NOTES, more]):
-        store = Store(url, steps)
+    more = Migration("ALTER TABLE notes ADD COLUMN colour TEXT", "UPDATE notes SET colour = 'red'")
+    grown = Tables("notes", *NOTES.steps, more)
+    for tables in (NOTES, grown, grown):
+        store = Store(url, tables)
         await store.start()
         await store.stop()
-    old = Store(url, [NOTES])
-    with pytest.raises(RuntimeError, match="newer than this program"):
+    old = Store(url, NOTES)
+    with pytest.raises(RuntimeError, match="version 2 of the tables notes, newer than this program"):
         await old.start()
     await old.stop()
+
+
+async def test_what_one_group_of_tables_adds_does_not_concern_the_others(url: str) -> None:
+    """A service's own tables, and those of a kit that grew meanwhile."""
+    ours = Tables("ours", Migration("CREATE TABLE ours (id {serial})"))
+    grown = Tables("notes", *NOTES.steps, Migration("INSERT INTO notes (body) VALUES ('added')"))
+    for tables in ((NOTES,), (NOTES, ours), (ours, grown), (grown, ours)):
+        async with Store(url, *tables) as store:
+            kept = await bodies(store)
+            if ours in tables:
+                await store.write(lambda connection: connection.execute(text("INSERT INTO ours DEFAULT VALUES")))
+    assert kept == ["added"], "each step once"
 
 
 async def test_a_locked_database_is_unwell_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own trouble: another process holds the write lock for too long."""
     monkeypatch.setattr(kit, "BUSY_SECONDS", 0.2)
     url = f"sqlite:///{tmp_path / 'locked.sqlite3'}"
-    store = Store(url, [NOTES])
+    store = Store(url, NOTES)
     await store.start()
     other = create_engine(url)
     with other.connect() as connection:
@@ -195,7 +209,7 @@ def draft(amount: int = 100, sender: str = "a", recipient: str = "b") -> Draft:
 
 
 async def test_the_ledger_chains_pages_and_refuses_changes(url: str) -> None:
-    store = Store(url, ledger.MIGRATIONS)
+    store = Store(url, *ledger.TABLES)
     await store.start()
     entries = await asyncio.gather(
         *(
@@ -220,7 +234,7 @@ async def test_the_ledger_chains_pages_and_refuses_changes(url: str) -> None:
 
 
 async def test_two_processes_on_one_ledger_keep_one_chain(url: str) -> None:
-    stores = [Store(url, ledger.MIGRATIONS) for _ in range(2)]
+    stores = [Store(url, *ledger.TABLES) for _ in range(2)]
     for store in stores:
         await store.start()
     await asyncio.gather(*(store.write(lambda c: ledger.append(c, draft())) for _ in range(25) for store in stores))
@@ -231,7 +245,7 @@ async def test_two_processes_on_one_ledger_keep_one_chain(url: str) -> None:
 
 
 async def test_a_transaction_moves_balances_once_however_often_its_event_comes(url: str) -> None:
-    store = Store(url, balances.MIGRATIONS)
+    store = Store(url, *balances.TABLES)
     await store.start()
     data = {"id": "t1", "height": 1, "from": "a", "to": "b", "amount": "2.50", "currency": "AZR", "recorded_at": "2026"}
     event = CloudEvent(id="e1", source="covenant", type="business.transaction.recorded", time=0.0, data=data)
@@ -259,7 +273,7 @@ async def test_a_transaction_moves_balances_once_however_often_its_event_comes(u
     ],
 )
 async def test_what_the_ledger_should_not_have_let_in_moves_nothing(url: str, changes: dict[str, str]) -> None:
-    store = Store(url, balances.MIGRATIONS)
+    store = Store(url, *balances.TABLES)
     await store.start()
     data = {"id": "t1", "height": 1, "from": "bob", "to": "alice", "amount": "1", "currency": "AZR", "recorded_at": "2"}
     first = CloudEvent(id="e1", source="covenant", type="business.transaction.recorded", time=0.0, data=data)
@@ -276,7 +290,7 @@ async def test_what_the_ledger_should_not_have_let_in_moves_nothing(url: str, ch
 
 
 async def test_no_balance_passes_its_limit(url: str) -> None:
-    store = Store(url, balances.MIGRATIONS)
+    store = Store(url, *balances.TABLES)
     await store.start()
     data = {"from": "bob", "to": "alice", "amount": "999999999999.99", "currency": "AZR", "recorded_at": "2"}
     steps = [
