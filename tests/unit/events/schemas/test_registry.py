@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -198,4 +199,18 @@ def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Any) -> None:
     folder.mkdir(parents=True)
     (folder / f"{TYPE}.1.json").write_text("{")
     with pytest.raises(CommandError, match=f"{TYPE}.1.json"):
+        call_command("schemas", str(tmp_path))
+
+
+@pytest.mark.parametrize("named", ["", "greeter"])
+def test_the_command_takes_a_services_folder_or_the_one_above_it(tmp_path: Any, named: str) -> None:
+    folder = tmp_path / "greeter" / "schemas" / "publishes"
+    folder.mkdir(parents=True)
+    (folder / f"{TYPE}.1.json").write_text(json.dumps(V1))
+    call_command("schemas", str(tmp_path / named))
+    assert EventType.objects.get(name=TYPE).producers == ["greeter"]
+
+
+def test_the_command_says_that_a_folder_has_no_schemas(tmp_path: Any) -> None:
+    with pytest.raises(CommandError, match="name the service's folder"):
         call_command("schemas", str(tmp_path))
