@@ -13,12 +13,13 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
 from apps.gateway import actions, queries
 from apps.gateway.core import config
+from apps.gateway.forms import FIELDSETS, RouteForm
 from apps.gateway.models import (
     ApiKey,
     BreakerOverride,
@@ -54,19 +55,21 @@ OFFERED = {"allow": _callers, "issuers": _issuers}
 
 @admin.register(Route)
 class RouteAdmin(PublishingAdmin):
+    form = RouteForm
     list_display = ["name", "path", "service", "callers", "credentials", "rate_limit", "timeout_shown", "state"]
     list_filter = ["service", "enabled", "rate_limit"]
     list_select_related = ["service", "rate_limit"]
     search_fields = ["name", "path", "description", "service__name"]
     autocomplete_fields = ["service", "rate_limit"]
-    readonly_fields = ["shadows", *STAMPS]
+    readonly_fields = ["in_words", "shadows", *STAMPS]
     actions = ["enable", "disable"]
     fieldsets = [
-        (None, {"fields": [("name", "enabled"), "description"]}),
+        (None, {"fields": [("name", "enabled"), "description", "in_words"]}),
         ("Which requests", {"fields": [("path", "match"), "hosts", "methods", "shadows"]}),
         ("Where to", {"fields": [("service", "strip_prefix")]}),
         ("Who may call", {"fields": ["auth", "issuers", "allow", "scopes", ("forward_credentials", "rate_limit")]}),
         ("Limits", {"fields": [("timeout", "per_try_timeout", "idle_timeout"), ("retries", "max_body")]}),
+        *FIELDSETS,
         ("Expected", {"fields": [("degraded_share", "failing_share", "slow_ms")]}),
         RECORD,
     ]
@@ -76,6 +79,13 @@ class RouteAdmin(PublishingAdmin):
         if offered is not None:
             return db_field.formfield(words=offered(), widget=UnfoldAdminSelect2MultipleWidget())
         return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    @display(description="Policies in words")
+    def in_words(self, row: Route) -> str:
+        if row.pk is None:
+            return "Told once it is saved."
+        told = queries.policies_in_words(row)
+        return format_html("<dl>{}</dl>", format_html_join("", "<dt><b>{}</b></dt><dd>{}</dd>", told))
 
     @display(description="More exact routes on this path")
     def shadows(self, row: Route) -> str:

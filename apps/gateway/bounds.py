@@ -26,7 +26,7 @@ def finite(value: float) -> None:
 
 def validators(struct: type[msgspec.Struct], name: str) -> list[Any]:
     """The validators of member ``name`` of ``struct``."""
-    kind = _member(struct, name).type
+    kind = _bare(_member(struct, name).type)
     options = kind.types if isinstance(kind, shapes.UnionType) else (kind,)
     found: list[Any] = []
     for option in options:
@@ -66,6 +66,11 @@ def _member(struct: type[msgspec.Struct], name: str) -> shapes.Field:
     kind = shapes.type_info(struct)
     assert isinstance(kind, shapes.StructType)  # noqa: S101 - holds for every Struct
     return next(field for field in kind.fields if field.name == name)
+
+
+def _bare(kind: shapes.Type) -> shapes.Type:
+    """Without what is told of it to people."""
+    return kind.type if isinstance(kind, shapes.Metadata) else kind
 
 
 def pattern(struct: type[msgspec.Struct], name: str) -> str:

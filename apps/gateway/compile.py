@@ -201,6 +201,8 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items() if item) or "as by default"
     if isinstance(value, list):
         return ", ".join(
             f"{item.get('name')} {item.get('url', '')}".strip() if isinstance(item, dict) else str(item)

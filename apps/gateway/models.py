@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.gateway import bounds
 from apps.gateway.core import config
+from apps.gateway.described import Wrong, read
 from apps.gateway.revisions import ConfigRevision
 from apps.gateway.rules import HOST, HOST_HINT, check_jwks_url, check_path, check_who
 from apps.registry.fields import WordsField
@@ -56,6 +57,24 @@ def by_key() -> list[str]:
 
 def eddsa() -> list[str]:
     return ["EdDSA"]
+
+
+class PoliciesField(models.JSONField):
+    """Settings by policy, as apps.gateway.described reads them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"default": dict, "blank": True, **kwargs})
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.JSONField", args, kwargs
+
+    def clean(self, value: Any, model_instance: Any) -> Any:
+        try:
+            return read(value)
+        except Wrong as wrong:
+            where = ".".join(part for part in (wrong.policy, wrong.member) if part)
+            raise ValidationError(f"{where}: {wrong}" if where else str(wrong)) from None
 
 
 class Stamped(models.Model):
@@ -302,6 +321,7 @@ class Route(Stamped):
     max_body = _bounded(
         models.PositiveBigIntegerField, config.Route, "max_body", help_text="Largest request body, in bytes."
     )
+    policies = PoliciesField(help_text="Further policies by name, each with its settings.")
     # What the pages judge it by; the data plane knows nothing of these.
     degraded_share = models.FloatField(
         "degraded from",

@@ -9,8 +9,11 @@ from typing import Any, TypeVar, cast
 import redis
 from django.conf import settings
 
+from apps.gateway import compile as compiler
+from apps.gateway.core import config
 from apps.gateway.core.routing import yields_to
 from apps.gateway.models import Route
+from apps.gateway.plane.policies.order import in_words
 from apps.gateway.revisions import ConfigRevision
 from apps.lib import clock, kv, wire
 from apps.lib.border import MALFORMED, is_spoilt
@@ -120,6 +123,19 @@ def shadowed_by(route: Route, routes: ByPath) -> list[str]:
     """
     others = routes.get(route.path.rstrip("/"), [])
     return [other.name for other in others if other.pk != route.pk and yields_to(route, other)]
+
+
+def policies_in_words(row: Route) -> list[tuple[str, str]]:
+    """Title and line of each policy of a saved route, in the order in which requests meet them.
+
+    Of a row that no gateway could be sent, as one that another program wrote, the reason.
+    """
+    limit = row.rate_limit
+    try:
+        limits = {} if limit is None else {limit.name: compiler.rate_limit(limit)}
+        return in_words(compiler.route(row), limits)
+    except config.ConfigError as error:
+        return [("Can't be published", str(error))]
 
 
 def latest_revision() -> ConfigRevision | None:

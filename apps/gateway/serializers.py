@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.gateway import bounds, queries
 from apps.gateway.core import config
+from apps.gateway.described import POLICIES, Described, Member
 from apps.gateway.models import (
     ApiKey,
     BreakerPolicy,
@@ -19,8 +21,9 @@ from apps.gateway.models import (
     Route,
     ServicePolicy,
 )
+from apps.lib.rest import OnlyKnown
 from apps.registry.models import Service
-from apps.registry.serializers import StrictBoolean, Validated, Words
+from apps.registry.serializers import StrictBoolean, StrictFloat, Validated, Words
 
 STAMPS = ["created_at", "updated_at"]
 
@@ -54,6 +57,45 @@ class ServicePolicySerializer(Validated):
         read_only_fields = STAMPS
 
 
+def _setting(member: Member) -> serializers.Field:
+    """The API's field for one setting of a policy."""
+    common: dict[str, Any] = {"required": False, "help_text": member.help}
+    if member.optional:
+        common["allow_null"] = True
+    if member.kind == "words":
+        return Words(**common)
+    if member.kind == "fields":
+        return serializers.DictField(**common, child=serializers.CharField(allow_blank=True, trim_whitespace=False))
+    if member.kind == "choice":
+        return serializers.ChoiceField(**common, choices=list(member.choices))
+    kinds: dict[str, Any] = {"flag": StrictBoolean, "whole": serializers.IntegerField, "number": StrictFloat}
+    made: serializers.Field = kinds.get(member.kind, serializers.CharField)(**common)
+    return made
+
+
+def _policy(policy: Described) -> serializers.Field:
+    name = f"{policy.name.title().replace('_', '')}PolicySerializer"
+    made = {member.name: _setting(member) for member in policy.members}
+    kind = type(name, (OnlyKnown, serializers.Serializer), {**made, "__doc__": policy.help})
+    field: serializers.Field = kind(required=False, allow_null=True, help_text=policy.help)
+    return field
+
+
+PoliciesSerializer: Any = type(
+    "PoliciesSerializer",
+    (OnlyKnown, serializers.Serializer),
+    {
+        **{policy.name: _policy(policy) for policy in POLICIES},
+        "__doc__": "Policies of a route by name, each with its settings; null for none.",
+    },
+)
+
+
+class WordsOfPolicySerializer(serializers.Serializer):
+    policy = serializers.CharField()
+    words = serializers.CharField()
+
+
 class RouteSerializer(Validated):
     service = _named(Service.objects.all())
     rate_limit = _named(RateLimitPolicy.objects.all(), allow_null=True, required=False)
@@ -69,7 +111,19 @@ class RouteSerializer(Validated):
     )
     scopes = Words(required=False, help_text="What the caller's key or token must hold, all of it.")
     forward_credentials = StrictBoolean(required=False)
+    policies = PoliciesSerializer(required=False)
+    in_words = serializers.SerializerMethodField()
     shadowed_by = serializers.SerializerMethodField()
+
+    def validate_policies(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A change of one policy leaves the others as they are."""
+        kept = dict(self.instance.policies) if self.partial and isinstance(self.instance, Route) else {}
+        return {name: settings for name, settings in {**kept, **value}.items() if settings is not None}
+
+    @extend_schema_field(WordsOfPolicySerializer(many=True))
+    def get_in_words(self, row: Route) -> list[dict[str, str]]:
+        """What each of its policies does, in the order in which requests meet them."""
+        return [{"policy": title, "words": words} for title, words in queries.policies_in_words(row)]
 
     def get_shadowed_by(self, row: Route) -> list[str]:
         """More exact routes on the same path, which get some of the requests that this one matches."""
@@ -84,6 +138,7 @@ class RouteSerializer(Validated):
             "description",
             "enabled",
             *(name for name in config.Route.__struct_fields__ if name != "name"),
+            "in_words",
             "shadowed_by",
             "degraded_share",
             "failing_share",

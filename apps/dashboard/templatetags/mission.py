@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from apps.dashboard import words
 from apps.dashboard.judge import freshness, own
+from apps.gateway.queries import policies_in_words
 from apps.lib.clock import wall
 
 register = template.Library()
@@ -369,6 +370,12 @@ def who_words(route: Any) -> str:
         return "anyone"
     who = "every consumer" if "*" in route.allow else ", ".join(route.allow) or "nobody"
     return f"{who}, by {' or '.join({'key': 'API key', 'jwt': 'JWT'}.get(kind, kind) for kind in route.auth)}"
+
+
+@register.filter
+def in_words(route: Any) -> list[tuple[str, str]]:
+    """What its policies do, title and line of each."""
+    return policies_in_words(route)
 
 
 @register.filter

@@ -45,7 +45,11 @@ class Call(Protocol):
         """Bytes of its body that have come so far."""
 
     @property
-    def trace_id(self) -> bytes: ...
+    def trace_id(self) -> bytes:
+        """In hex."""
+
+    @property
+    def span_id(self) -> bytes: ...
 
     def resume(self, word: bool = True) -> None:
         """What it waits for has come about, and says ``word``: for whoever a hook had it wait for.

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from apps.gateway.core import fields
+
 Slug = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,62}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=86_400)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
@@ -88,6 +90,38 @@ class Service(msgspec.Struct, frozen=True):
     """Send the fleet token upstream."""
 
 
+Fields = dict[str, str]
+"""Names and values of header fields; apps.gateway.core.fields says which."""
+Names = tuple[str, ...]
+
+
+class Headers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Header fields changed on the way (apps.gateway.core.transform)."""
+
+    request_set: Annotated[
+        Fields,
+        Meta(description="Of requests, in place of what the client sent. {consumer} and {request_id} are filled in."),
+    ] = {}
+    request_add: Annotated[Fields, Meta(description="Of requests, beside what the client sent.")] = {}
+    request_remove: Annotated[Names, Meta(description="Of requests, by name.")] = ()
+    response_set: Annotated[Fields, Meta(description="Of the service's answers, in place of what it sent.")] = {}
+    response_add: Annotated[Fields, Meta(description="Of the service's answers, beside what it sent.")] = {}
+    response_remove: Annotated[Names, Meta(description="Of the service's answers, by name.")] = ()
+
+    def __post_init__(self) -> None:
+        fields.check("request", self.request_set, self.request_add, self.request_remove)
+        fields.check("response", self.response_set, self.response_add, self.response_remove)
+
+
+class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a route may have beside its own members, each by its settings. None: it has it not.
+
+    Forms, API and documents take their members from here (apps.gateway.described).
+    """
+
+    headers: Headers | None = None
+
+
 class Route(msgspec.Struct, frozen=True):
     """Which requests go where, and under which policies. The longest path wins, then an exact host."""
 
@@ -124,6 +158,7 @@ class Route(msgspec.Struct, frozen=True):
     retries: Annotated[int, Meta(ge=0, le=5)] = 1
     """Further attempts for idempotent methods (RFC 9110 section 9.2.2), each on another instance while there is one."""
     max_body: Annotated[int, Meta(ge=0)] = 10 * 1024 * 1024
+    policies: Policies = Policies()
 
 
 class RateLimit(msgspec.Struct, frozen=True):

@@ -119,6 +119,11 @@ _RESPONSE = {
 }
 
 
+def plain(name: bytes) -> bytes:
+    """A field's name as servers that make variables of names tell it from others."""
+    return name.lower().translate(_PLAIN_NAME)
+
+
 class Kinds(dict[bytes, int]):
     """What a field name means, by the name as it was sent; learns spellings, up to a bound.
 
@@ -136,9 +141,9 @@ class Kinds(dict[bytes, int]):
         if _TOKEN.fullmatch(name) is None:
             raise FramingError("A field's name is not a token.")
         lower = name.lower()
-        plain = lower.translate(_PLAIN_NAME)
-        kind = self._known.get(plain, DROP if plain.startswith(self._dropped) else PASS)
-        if plain != lower and kind != PASS:
+        spelt = lower.translate(_PLAIN_NAME)
+        kind = self._known.get(spelt, DROP if spelt.startswith(self._dropped) else PASS)
+        if spelt != lower and kind != PASS:
             kind = DROP
         if len(self) < 1024 and len(name) < 64:
             self[name] = kind
@@ -172,8 +177,8 @@ class Lines(dict[bytes, tuple[int, bytes]]):
         return found
 
 
-REQUEST_LINES = Lines(Kinds(_REQUEST, _OURS))
-RESPONSE_LINES = Lines(Kinds(_RESPONSE))
+REQUEST_KINDS, RESPONSE_KINDS = Kinds(_REQUEST, _OURS), Kinds(_RESPONSE)
+REQUEST_LINES, RESPONSE_LINES = Lines(REQUEST_KINDS), Lines(RESPONSE_KINDS)
 
 
 class RequestHead:

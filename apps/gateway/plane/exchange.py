@@ -186,17 +186,6 @@ class Exchange(Request):
         self._move(SEND_ALL)
         self.deadline = min(self._until, self.tries.whole(now))
 
-    def _body_so_far(self) -> list[bytes]:
-        """What can go on of the body; kept for another attempt while it is small."""
-        body = self.body
-        if body:
-            self.body = []
-            if self._replay is not None:
-                self._replay += body
-                if self.body_size > REPLAY_BYTES:
-                    self._replay = None
-        return body
-
     @entry
     def upstream_failed(self, attempt: Attempt) -> None:
         """The attempt came to nothing, or the answer broke off."""
@@ -271,6 +260,8 @@ class Exchange(Request):
                 self._rewind()
                 self._try(monotonic())
                 return
+            for hook in self._way.chain.answer if self._way is not None else ():
+                hook(self, head)
             self._move(ANSWER)
             client.begin(self, status, head, connection.take(), connection.done)
         else:

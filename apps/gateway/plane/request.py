@@ -17,6 +17,7 @@ from apps.gateway.core.auth import Identity
 from apps.gateway.core.chain import Later
 from apps.gateway.core.config import Route
 from apps.gateway.core.headers import RequestHead
+from apps.gateway.core.retry import REPLAY_BYTES
 from apps.gateway.core.routing import Way
 from apps.gateway.core.states import EXCHANGE, WAITS_FOR, Event, IllegalTransition, State
 from apps.gateway.plane import admission, own
@@ -155,6 +156,17 @@ class Request(ABC):
     def _wait(self, until: float) -> None:
         """This state lasts until then at the most."""
         self.deadline = self._until = until
+
+    def _body_so_far(self) -> list[bytes]:
+        """What can go on of the body; kept for another attempt while it is small."""
+        body = self.body
+        if body:
+            self.body = []
+            if self._replay is not None:
+                self._replay += body
+                if self.body_size > REPLAY_BYTES:
+                    self._replay = None
+        return body
 
     def collapse(self, error: IllegalTransition) -> None:
         """A fault of ours: count it and end this exchange alone; tests want to see it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from apps.gateway.core.chain import Chain
 from apps.gateway.core.config import Route
-from apps.gateway.plane.policies import access, auth, limit, size, tries, withhold
+from apps.gateway.plane.policies import access, auth, headers, limit, size, tries, withhold
 from apps.gateway.plane.policies.parts import Limits, Parts
 
 ORDER = (
@@ -18,6 +18,7 @@ ORDER = (
     withhold.POLICY,
     size.POLICY,
     limit.POLICY,
+    headers.POLICY,
     tries.POLICY,
 )
 

@@ -34,6 +34,9 @@ SEGMENT = 70_000
 ROUTES = ("open", "limited", "token", "both", "own", "nowhere")
 GARBAGE = (b"\x00", b"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", b"SSH-2.0-x\r\n", b"GET / HTTP/2.0\r\n\r\n")
 UPSTREAM = ROUTES[:4]
+HEADERS = config.Policies(
+    headers=config.Headers(request_set={"X-Who": "{consumer}"}, response_set={"X-Id": "{request_id}"})
+)
 SELDOM = st.sampled_from([False, False, False, True])
 LAST = (b"SSH-2.0\r\n\r\n", b"HTTP/1.1 101 Go\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nto the end")
 
@@ -179,7 +182,7 @@ class Machine(RuleBasedStateMachine):
                 config.Route("open", "s", "/open", auth=()),
                 config.Route("limited", "s", "/limited", auth=(), rate_limit="limit", retries=2),
                 config.Route("token", "s", "/token", auth=("jwt",), retries=0),
-                config.Route("both", "s", "/both", auth=("jwt",), rate_limit="limit"),
+                config.Route("both", "s", "/both", auth=("jwt",), rate_limit="limit", policies=HEADERS),
             ),
             rate_limits=(config.RateLimit("limit", 10),),
         )
