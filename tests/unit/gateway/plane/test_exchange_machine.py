@@ -35,7 +35,7 @@ ROUTES = ("open", "limited", "token", "both", "own", "nowhere")
 GARBAGE = (b"\x00", b"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", b"SSH-2.0-x\r\n", b"GET / HTTP/2.0\r\n\r\n")
 UPSTREAM = ROUTES[:4]
 HEADERS = config.Policies(
-    headers=config.Headers(request_set={"X-Who": "{consumer}"}, response_set={"X-Id": "{request_id}"})
+    headers=config.Headers(request_set={"X-Who": "{consumer}"}, response_set={"X-Request": "{request_id}"})
 )
 SELDOM = st.sampled_from([False, False, False, True])
 LAST = (b"SSH-2.0\r\n\r\n", b"HTTP/1.1 101 Go\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nto the end")
@@ -368,6 +368,8 @@ class Machine(RuleBasedStateMachine):
                 assert upstream.asked is None, "a second request on a connection that is not done with the first"
                 upstream.asked = self.all[int(event.target.decode().lstrip("/").split("/")[-1])]
                 assert event.method.decode() == upstream.asked.method
+                whose = [value for name, value in event.headers if name == b"x-who"]
+                assert whose == ([b"caller"] if upstream.asked.route == "both" else []), "once, on every attempt"
                 upstream.body, upstream.whole = b"", False
             elif isinstance(event, h11.Data):
                 assert upstream.asked is not None
@@ -508,6 +510,7 @@ class Machine(RuleBasedStateMachine):
             for asked, read in zip(client.asked, client.answers(), strict=False):
                 if "x-id" in read.fields:
                     assert asked.route in UPSTREAM and read.fields["x-id"] == str(asked.number)
+                    assert ("x-request" in read.fields) == (asked.route == "both")
                     if asked.method != "HEAD" and read.status not in {204, 304}:
                         sent = [body for body in asked.answers if body.startswith(read.body)]
                         assert sent and (not read.whole or read.body in asked.answers)
