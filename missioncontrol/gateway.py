@@ -22,10 +22,9 @@ from apps.gateway.plane import handover
 from apps.gateway.plane.gateway import Gateway
 from apps.gateway.plane.processes import Parent, listen
 from apps.gateway.plane.worker import Settings
-from apps.lib import proof
 from apps.lib.addresses import networks
 from missioncontrol import guard, keys
-from services.kit import env
+from services.kit import env, proof
 
 VERSION = "0.1.0"
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from django.conf import settings
 
-from apps.lib import proof
 from missioncontrol import keys
-from services.kit import env, telemetry
+from services.kit import env, proof, telemetry
 
 
 def start(service: str) -> Callable[[], None]:

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Scope
 
-from . import env, errors, garbage, logs, telemetry
+from . import env, errors, garbage, logs, proof, telemetry
 from .auth import FleetOnly
 from .checks import Check
 from .edge import Limits
@@ -96,7 +96,7 @@ def run(build: Callable[[Settings], FastAPI], read: Callable[[], Settings]) -> N
     flush = telemetry.start(
         settings.name,
         endpoint=settings.otlp_url,
-        headers=env.otlp_headers(settings.otlp_url),
+        headers=env.otlp_headers(settings.otlp_url) | {proof.FIELD: proof.of(settings.fleet_token)},
         version=settings.version,
         instance=settings.instance,
         namespace="fleet",

@@ -9,6 +9,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from apps.gateway.core.edge import Edge, Encoder, Labels
+from apps.lib.proof import Sender
 from apps.telemetry import queries
 from apps.telemetry.collector.metrics import MetricDecoder
 from apps.telemetry.quantiles import EDGE
@@ -35,7 +36,7 @@ class Teller:
         """What was said, or that nothing was."""
         now = int((time.time() if at is None else at) * 1e9)
         for block in (
-            MetricDecoder().decode(self._encoder.encode(self._edge.take(), now, now), time.time(), True).blocks
+            MetricDecoder().decode(self._encoder.encode(self._edge.take(), now, now), time.time(), Sender.OURS).blocks
         ):
             self._client.raw_insert(block.table, insert_block=block.data, fmt="Native")
 

@@ -28,7 +28,13 @@ MAY_IMPORT = {
 # The ground floor: what of the kit everybody may build on, because it needs no framework.
 GROUND = (
     *("services.kit.env", "services.kit.events", "services.kit.problem"),
-    *("services.kit.files", "services.kit.seal", "services.kit.signature", "services.kit.together"),
+    *(
+        "services.kit.files",
+        "services.kit.proof",
+        "services.kit.seal",
+        "services.kit.signature",
+        "services.kit.together",
+    ),
 )
 FRAMEWORKS = {
     *("django", "rest_framework", "celery", "channels", "daphne", "twisted"),

@@ -35,8 +35,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from apps.gateway.core.edge import Encoder, Labels, Tally
-from apps.lib import proof
 from missioncontrol import keys
+from services.kit import proof
 from tests.clickhouse import TOKEN, CollectorProcess
 from tests.waiting import patient, until
 
@@ -153,7 +153,12 @@ def test_nobody_but_mission_control_reports_in_its_name(collector: CollectorProc
     for fields in ({}, {"Authorization": f"Bearer {TOKEN}"}, {proof.FIELD: TOKEN}, {proof.FIELD: ""}):
         assert tell(forged, **fields) == 1
         assert tell(counted("mc.gateway.faults", "gateway"), **fields) == 1
-    assert tell(counted("mc.bus.handled", "covenant")) == 0, "what the services' kit counts is the services' own"
+    for fields in ({}, {proof.FIELD: TOKEN}, {proof.FIELD: ""}):
+        assert tell(counted("mc.bus.lag", "mint"), **fields) == 1, "a stranger on this machine speaks for no service"
+        assert tell(counted("mc.outbox.waiting", "mint"), **fields) == 1
+    for fields in ({proof.FIELD: proof.of(TOKEN)}, {"Authorization": f"Bearer {TOKEN}"}):
+        assert tell(counted("mc.bus.lag", "mint"), **fields) == 0, "what the services' kit counts, the fleet says"
+        assert tell(counted("mc.gateway.faults", "gateway"), **fields) == 1
     assert tell(counted("mine", "gateway")) == 0
     true = {proof.FIELD: keys.telemetry()}
     assert tell(forged, **true) == tell(counted("mc.gateway.faults", "gateway"), **true) == 0, (

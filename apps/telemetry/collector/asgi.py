@@ -15,13 +15,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from apps.lib import clock, proof
+from apps.lib import clock
+from apps.lib.proof import Sender
 from apps.telemetry.collector.buffer import PATIENCE, Buffer
 from apps.telemetry.collector.exports import Export
 from apps.telemetry.collector.ingest import Ingest
 from apps.telemetry.collector.report import prometheus, statistics
 from apps.telemetry.collector.store import Store
 from services.kit.problem import CONTENT_TYPE, Problem, Refused
+from services.kit.proof import FIELD as PROOF
+from services.kit.proof import of as proof_of
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ class Collector:
         self.limits = limits
         self._store = store
         self._token = fleet_token.encode()
-        self._proof = proof.encode()
+        self._proofs = [(Sender.OURS, proof.encode()), (Sender.FLEET, proof_of(fleet_token).encode())]
         self._version = version
         self._keep_days = keep_days
         self._started = clock.monotonic()
@@ -161,12 +164,12 @@ class Collector:
         try:
             if scope["method"] != "POST":
                 raise Refused(Problem(405, "method_not_allowed", "Send OTLP by POST."))
-            ours = self._authenticate(scope, headers)
+            sender = self._authenticate(scope, headers)
             _check_media_type(headers)
             if self._ingest is None:
                 raise Refused(Problem(503, "starting", "The collector is starting.", retry_after=1))
             self._ingest.counts.requests += 1
-            answer = await self._ingest.outcome(await self._take(self._ingest, signal, ours, headers, receive))
+            answer = await self._ingest.outcome(await self._take(self._ingest, signal, sender, headers, receive))
         except HungUp:
             return
         except Refused as error:
@@ -179,28 +182,32 @@ class Collector:
         else:
             await _respond(send, 200, answer, PROTOBUF)
 
-    async def _take(self, ingest: Ingest, signal: str, ours: bool, headers: dict[str, str], receive: Receive) -> Export:
+    async def _take(
+        self, ingest: Ingest, signal: str, sender: Sender, headers: dict[str, str], receive: Receive
+    ) -> Export:
         """Read the body and hand its rows over; no byte of it is held afterwards."""
         hold = _Hold(self)
         try:
             body = await self._body(headers, receive, hold)
             ingest.counts.received_bytes += len(body)
             packing = headers.get("content-encoding", "").strip().lower()
-            return ingest.take(signal, ours, body, packing, self.limits.in_flight - self._in_flight + len(body))
+            return ingest.take(signal, sender, body, packing, self.limits.in_flight - self._in_flight + len(body))
         finally:
             hold.release()
 
-    def _authenticate(self, scope: Scope, headers: dict[str, str]) -> bool:
-        """Whether one of our own processes sends. Loopback needs no token; a wrong one is refused from anywhere."""
-        ours = hmac.compare_digest(headers.get(proof.FIELD, "").encode(), self._proof)
+    def _authenticate(self, scope: Scope, headers: dict[str, str]) -> Sender:
+        """Who sends. Loopback needs no token; a wrong one is refused from anywhere."""
+        shown = headers.get(PROOF, "").encode()
+        sender = next((who for who, proof in self._proofs if hmac.compare_digest(shown, proof)), Sender.ANYONE)
         given = headers.get("authorization", "")
         if given:
             kind, _, token = given.partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token):
                 raise Refused(Problem(401, "bad_token", "The bearer token is not this fleet's token."))
-        elif not ours and not _loopback(scope):
+            sender = max(sender, Sender.FLEET)
+        elif not sender and not _loopback(scope):
             raise Refused(Problem(401, "no_token", "Send the fleet token as 'Authorization: Bearer <token>'."))
-        return ours
+        return sender
 
     async def _body(self, headers: dict[str, str], receive: Receive, hold: _Hold) -> bytes:
         limit = self.limits.body

@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from apps.lib import clock
+from apps.lib.proof import Sender
 from apps.telemetry import coding
 from apps.telemetry.collector.attributes import Malformed
 from apps.telemetry.collector.buffer import Buffer, Full, Rejected
@@ -45,17 +46,17 @@ class Ingest:
         self.traces = TraceDecoder(keep_days=keep_days)
         self.metrics = MetricDecoder(keep_days=keep_days)
 
-    def take(self, signal: str, ours: bool, body: bytes, packing: str, room: int) -> Export:
+    def take(self, signal: str, sender: Sender, body: bytes, packing: str, room: int) -> Export:
         """Read one request and hand its rows over; ``outcome`` tells what becomes of them. Raises Refused.
 
-        ``ours``: one of our own processes sent it, and may say what pages take for the truth.
+        What pages take for the truth only some may say (``sender``).
         ``room`` is how many bytes it may unpack to now; the body is not needed afterwards.
         """
         plain = self._unpack(body, packing, room)
-        export = self.exports.open(digest(f"{signal} {ours}", plain), clock.monotonic())
+        export = self.exports.open(digest(f"{signal} {sender}", plain), clock.monotonic())
         if not export.complete and not export.waiting:
             try:
-                self._begin(export, signal, ours, plain)
+                self._begin(export, signal, sender, plain)
             finally:
                 self.exports.drop(export)
         return export
@@ -81,11 +82,11 @@ class Ingest:
                 )
         return export.answer
 
-    def _begin(self, export: Export, signal: str, ours: bool, plain: bytes) -> None:
+    def _begin(self, export: Export, signal: str, sender: Sender, plain: bytes) -> None:
         """Read it, and hand over what is not stored yet."""
         now = clock.wall()
         try:
-            decoded = self.traces.decode(plain, now) if signal == "traces" else self.metrics.decode(plain, now, ours)
+            decoded = self.traces.decode(plain, now) if signal == "traces" else self.metrics.decode(plain, now, sender)
         except Malformed as error:
             raise Refused(Problem(400, "malformed_otlp", f"This is not OTLP protobuf: {error}.")) from None
         try:

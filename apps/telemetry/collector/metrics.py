@@ -10,11 +10,15 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from apps.lib import proof
+from apps.lib.proof import Sender, needed
 from apps.telemetry.collector import native
 from apps.telemetry.collector.attributes import LONGEST_KEY, Counter, Malformed, Pair, Pairs
 from apps.telemetry.collector.decode import DAY, MAP, Block, Decoded
 
+REFUSED = (
+    "names that begin with mc. are Mission Control's own, and those that begin with mc.bus. or mc.outbox. are said by "
+    "whoever shows the fleet token"
+)
 LONGEST_TEXT = 1024
 MOST_BUCKETS = 512
 MOST_EXEMPLARS = 16
@@ -62,10 +66,10 @@ class MetricDecoder:
         self._keep = keep_days * DAY
         self._pairs = Pairs(self.counter)
 
-    def decode(self, body: bytes, now: float, ours: bool) -> Decoded:
+    def decode(self, body: bytes, now: float, sender: Sender) -> Decoded:
         """Read one ExportMetricsServiceRequest; Malformed when it isn't one. ``now``: wall-clock seconds.
 
-        What only Mission Control may report is rejected unless the request is ``ours``.
+        What the ``sender`` may not report is rejected.
         """
         try:
             request = ExportMetricsServiceRequest.FromString(body)
@@ -78,10 +82,10 @@ class MetricDecoder:
             for scoped in group.scope_metrics:
                 origin = self._origin(group, scoped)
                 for metric in scoped.metrics:
-                    if not ours and proof.ours(metric.name):
+                    if sender < needed(metric.name):
                         kind = metric.WhichOneof("data")
                         count = len(getattr(metric, kind).data_points) if kind else 0
-                        decoded.reject(count, "names that begin with mc. are Mission Control's own")
+                        decoded.reject(count, REFUSED)
                         continue
                     self._points(tables, origin, metric, oldest, newest, decoded)
         for kind, rows in tables.items():
