@@ -44,6 +44,12 @@ def has(user: Any, role: str) -> bool:
     return rank(user) >= RANK[role]
 
 
+def acts_as(request: Any, role: str) -> bool:
+    """Whether whoever asks holds ``role`` or one above it, and asks by nothing that holds less."""
+    grant = getattr(getattr(request, "auth", None), "grant", None)
+    return has(request.user, role) and (grant is None or RANK[grant.role] >= RANK[role])
+
+
 API = "/api/v1/"
 AREAS: dict[str, frozenset[str]] = {
     "services": frozenset({"services", "instances"}),

@@ -43,7 +43,7 @@ class ChangeRefused(Exception):
 class AtomicWrites(Conditional):
     """Mixin of API views: every unsafe request is one transaction, and ``Idempotency-Key`` makes a repeat harmless.
 
-    The same key with the same body gives the first answer again for a day; with another body it is
+    The same key with the same body and query gives the first answer again for a day; with another one it is
     refused (422). Only what succeeded is remembered: a refused write changed nothing and may be tried again.
     ``If-Match`` is honoured, as Conditional says.
     """
@@ -84,7 +84,8 @@ class AtomicWrites(Conditional):
             )
         IdempotentWrite.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
         digest = _sha256(str(request.user.pk), request.method, request.path, key)
-        fingerprint = _sha256(json.dumps(request.data, sort_keys=True))
+        query = request.META.get("QUERY_STRING", "")
+        fingerprint = _sha256(json.dumps(request.data, sort_keys=True), *([query] if query else []))
         # A second request with the same key waits here for the first one's transaction.
         record, new = IdempotentWrite.objects.get_or_create(digest=digest, defaults={"fingerprint": fingerprint})
         if not new:
@@ -99,7 +100,9 @@ class AtomicWrites(Conditional):
 def _replay(record: IdempotentWrite, fingerprint: str, key: str) -> Response:
     if record.fingerprint != fingerprint:
         raise Refused(
-            Problem(422, "idempotency_key_reused", "This Idempotency-Key was used with another body; send a new key.")
+            Problem(
+                422, "idempotency_key_reused", "This Idempotency-Key was used with another request; send a new key."
+            )
         )
     data = json.loads(_cipher(key).decrypt(record.answer.encode()) or b"null")
     return Response(data, status=record.status, headers={"Idempotent-Replayed": "true"})

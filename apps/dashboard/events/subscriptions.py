@@ -17,6 +17,7 @@ from apps.dashboard.judge import bus
 from apps.dashboard.judge.readings import Bus
 from apps.events.letters.models import DeadLetter, RedriveJob
 from apps.events.queries import head
+from apps.events.subscriptions import rules
 from apps.events.subscriptions.models import Attempt, Subscription
 from apps.lib import roles
 from apps.lib.clock import wall
@@ -91,6 +92,7 @@ def subscription(request: HttpRequest, name: str) -> HttpResponse:
             "attempts": shown[:ATTEMPTS],
             "older": shown[ATTEMPTS - 1].pk if len(shown) > ATTEMPTS else None,
             "jobs": list(RedriveJob.objects.filter(subscription=row).order_by("-pk")[:10]),
+            "url": row.url if roles.has(request.user, roles.ADMIN) else rules.host_alone(row.url),
             "secrets": 2 if row.previous_until and row.previous_until.timestamp() > wall() else 1,
             "may_act": roles.has(request.user, roles.OPERATOR),
             "may_steer": roles.has(request.user, roles.OPERATOR) and one["follows"],

@@ -290,6 +290,8 @@ def _stop(job: RedriveJob, state: str, why: str, what: What) -> None:
 
 
 def _summary(job: RedriveJob) -> str:
+    if not job.succeeded and not job.failed:
+        return "Nothing was left to try."
     return (
         f"{job.succeeded} of {job.succeeded + job.failed} went well."
         if job.failed

@@ -19,7 +19,7 @@ from apps.events import queries as log
 from apps.events.subscriptions import actions, queries, rules
 from apps.events.subscriptions.models import Subscription
 from apps.events.subscriptions.serializers import WRITABLE
-from apps.lib import clock
+from apps.lib import clock, roles
 from services.kit.problem import Refused
 
 
@@ -87,10 +87,17 @@ class SubscriptionAdmin(ModelAdmin):
         return super().get_form(request, obj, change, **kwargs) if obj else NewWebhookForm
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["name", *WRITABLE, *self.said] if obj else ["name", *WRITABLE, "start"]
+        if not obj:
+            return ["name", *WRITABLE, "start"]
+        whole = roles.has(request.user, roles.ADMIN)
+        return ["name", *(name if whole or name != "url" else "host" for name in WRITABLE), *self.said]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["name", *self.said] if obj else []
+        return ["name", "host", *self.said] if obj else []
+
+    def get_search_fields(self, request: HttpRequest) -> Any:
+        # What may not be read may not be guessed letter by letter either.
+        return self.search_fields if roles.has(request.user, roles.ADMIN) else ["name"]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and (obj is None or obj.kind == Subscription.Kind.WEBHOOK)
@@ -110,6 +117,10 @@ class SubscriptionAdmin(ModelAdmin):
     @display(description="Breaker", label={"closed": "success", "half-open": "warning", "open": "danger"})
     def breaker(self, row: Subscription) -> str:
         return queries.breaker(row, clock.wall())
+
+    @display(description="Url")
+    def host(self, row: Subscription) -> str:
+        return rules.host_alone(row.url)
 
     @display(description="Behind")
     def behind(self, row: Subscription) -> str:

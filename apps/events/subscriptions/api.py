@@ -28,7 +28,7 @@ from apps.events.subscriptions.serializers import (
 )
 from apps.lib import clock
 from apps.lib.rest import Pages, name_the_actor
-from apps.lib.roles import ViewerReadsOperatorActs
+from apps.lib.roles import ADMIN, ViewerReadsOperatorActs, acts_as
 from apps.lib.writes import AtomicWrites
 
 NAME = "[A-Za-z0-9_-]{1,64}"
@@ -79,7 +79,11 @@ class SubscriptionViewSet(
     filterset_fields = ["kind", "state"]
 
     def get_serializer_context(self) -> dict[str, Any]:
-        return super().get_serializer_context() | {"head": log.head(), "now": clock.wall()}
+        return super().get_serializer_context() | {
+            "head": log.head(),
+            "now": clock.wall(),
+            "whole": acts_as(self.request, ADMIN),
+        }
 
     def _shown(self, row: Subscription) -> Response:
         row.refresh_from_db()

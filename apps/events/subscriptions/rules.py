@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -9,11 +10,15 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ValidationError
 
 from apps.events.subscriptions.condition import ConditionError, compiled
-from apps.lib.addresses import Guard
+from apps.lib.addresses import Guard, literal
 from services.kit.events import patterns
 from services.kit.events.cloudevent import NO_TEXT
 
 MOST_PATTERNS: Final = 50
+HOST: Final = re.compile(
+    r"(?=.{1,253}\.?$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?", re.IGNORECASE
+)
+"""What a name server can be asked for (RFC 1035 section 2.3.4), and the underscore that some have in their networks."""
 PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -55,6 +60,12 @@ def _filter(text: str) -> str:
     return ""
 
 
+def host_alone(url: str) -> str:
+    """Of ``url`` what may be told to whoever can't change it: in path and query many services have their secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/…" if parts.netloc else ""
+
+
 def url_fault(url: str, guard: Guard) -> str:
     """Why nothing could be delivered to ``url``; empty when that can't be seen."""
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
@@ -72,5 +83,7 @@ def url_fault(url: str, guard: Guard) -> str:
         return "A URL that is called has no fragment."
     if port == 0:
         return "Port 0 is none."
+    if literal(parts.hostname) is None and not HOST.fullmatch(parts.hostname):
+        return "The host name is none: labels of 1 to 63 letters, digits and hyphens, 253 characters at most."
     refused = guard.early(parts.hostname, port or PORTS[parts.scheme])
     return f"The address is not allowed: {refused}." if refused else ""

@@ -45,6 +45,7 @@ class SubscriptionSerializer(OnlyKnown, serializers.ModelSerializer):
             *("previous_until", "created_at", "seen_at"),
         ]
         read_only_fields = [one for one in fields if one not in {"name", *WRITABLE}]
+        extra_kwargs = {"url": {"help_text": "Whoever can't change it is told its host alone."}}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,6 +59,12 @@ class SubscriptionSerializer(OnlyKnown, serializers.ModelSerializer):
 
     def get_pace(self, row: Subscription) -> float:
         return round(queries.pace(row, self.context["now"]), 3)
+
+    def to_representation(self, row: Subscription) -> dict[str, Any]:
+        found: dict[str, Any] = super().to_representation(row)
+        if not self.context["whole"]:
+            found["url"] = rules.host_alone(found["url"])
+        return found
 
     def get_breaker(self, row: Subscription) -> str:
         return queries.breaker(row, self.context["now"])

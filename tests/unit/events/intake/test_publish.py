@@ -230,6 +230,9 @@ def test_an_idempotency_key_gives_the_first_answer(ann: Publisher) -> None:
     assert (again.status_code, again.json(), again["Idempotent-Replayed"]) == (202, first.json(), "true")
     other = ann.send({"type": TYPE, "data": {"n": 1}}, HTTP_IDEMPOTENCY_KEY="k")
     assert (other.status_code, other.json()["failure"]) == (422, "idempotency_key_reused")
+    # A condition is part of what was asked for, though it is not in the body.
+    other = ann.send({"type": TYPE}, query="?expected_version=7", HTTP_IDEMPOTENCY_KEY="k")
+    assert (other.status_code, other.json()["failure"]) == (422, "idempotency_key_reused")
     assert Event.objects.count() == 1
 
 

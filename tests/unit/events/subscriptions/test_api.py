@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
+from django.test import Client
 from rest_framework.test import APIClient
 
 from apps.events.actions import publish
@@ -18,11 +19,20 @@ from apps.events.schemas.queries import consumers
 from apps.events.sequencer import number
 from apps.events.subscriptions import locked, queries, signature
 from apps.events.subscriptions.follower import keys_of
+from apps.lib.roles import Grant
+from apps.people.actions import issue
+from missioncontrol.fleet import roles as fleet_roles
 
 pytestmark = pytest.mark.django_db
 
 PATH = "/api/v1/events/subscriptions"
 GOOD = {"name": "billing", "patterns": ["business.order.*"], "url": "https://billing.example/hook?v=1"}
+
+
+@pytest.fixture(autouse=True)
+def plain_files(settings: Any) -> None:
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
 
 
 @pytest.fixture
@@ -106,6 +116,12 @@ def test_a_secret_is_replaced_while_the_old_one_still_signs(api: APIClient) -> N
         ({"url": "https://bücher.example/"}, "url", "ASCII"),
         ({"url": "https://there.example:99999/"}, "url", "no URL"),
         ({"url": "/hook"}, "url", "https://"),
+        ({"url": "https://there..example/"}, "url", "host name"),
+        ({"url": f"https://{'a' * 64}.example/"}, "url", "host name"),
+        ({"url": f"https://{'a.' * 127}example/"}, "url", "host name"),
+        ({"url": "https://-there.example/"}, "url", "host name"),
+        ({"url": "https://there.%65xample/"}, "url", "host name"),
+        ({"url": "https://there.example;x/"}, "url", "host name"),
         ({"url": ""}, "url", "https://"),
         ({"patterns": ["Business.*"]}, "patterns", "lower-case"),
         ({"patterns": ["#.#.#.#.a"]}, "patterns", "at most 3"),
@@ -229,3 +245,29 @@ def test_a_schema_that_breaks_a_subscription_is_refused_naming_it(api: APIClient
     assert consumers(["business.order.placed"]) == {"business.order.placed": ["billing"]}
     with pytest.raises(registry.Incompatible, match=r"It would break billing"):
         registry.register("business.order.placed", {"type": "object", "properties": {}}, author="test")
+
+
+@pytest.mark.parametrize(("role", "whole"), [("viewer", False), ("operator", False), ("admin", True)])
+def test_only_who_may_change_an_address_is_told_more_of_it_than_its_host(
+    role: str, whole: bool, api: APIClient, client: Client
+) -> None:
+    """Many services have their secret in the path of their webhooks, or in its query."""
+    api.post(PATH, GOOD | {"url": "https://hooks.example/services/T0/s3cret?key=s3cret"}, format="json")
+    fleet_roles(lambda line: None)
+    person = User.objects.create_user("pat", is_staff=True)
+    person.groups.add(Group.objects.get(name=role))
+    theirs = APIClient()
+    theirs.credentials(HTTP_AUTHORIZATION=f"Bearer {issue(person, 'test')[1]}")
+    client.force_login(person)
+    pk = Subscription.objects.get(name="billing").pk
+    texts = [theirs.get(PATH).content, theirs.get(f"{PATH}/billing").content]
+    texts += [client.get("/events/subscriptions/billing/").content]
+    texts += [client.get(f"/admin/events/subscription/{pk}/change/").content]
+    if role != "viewer":
+        texts.append(theirs.post(f"{PATH}/billing/pause").content)
+    for text in texts:
+        assert b"hooks.example" in text and (b"s3cret" in text) is whole
+    assert (b"billing" in client.get("/admin/events/subscription/", {"q": "s3cret"}).content) is whole
+    # A token of an admin's that acts as a viewer is told what a viewer is.
+    theirs.credentials(HTTP_AUTHORIZATION=f"Bearer {issue(person, 'small', grant=Grant('viewer'))[1]}")
+    assert b"s3cret" not in theirs.get(f"{PATH}/billing").content
