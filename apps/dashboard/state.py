@@ -106,7 +106,7 @@ def _events(picture: Picture) -> Document:
         "state": judged.state,
         "why": judged.why,
         "head": seen.head,
-        "waiting": changes.waiting if waits else None,
+        "waiting": changes.waiting + _elsewhere(reports) if waits else None,
         "oldest_at": _second(changes.oldest_at) if waits and changes.waiting else None,
         "failed": sum(one.open.get("failed", 0) for one in seen.receivers),
         "retrying": sum(one.open.get("retrying", 0) for one in seen.receivers),
@@ -129,6 +129,11 @@ def _events(picture: Picture) -> Document:
             for one in seen.receivers
         },
     }
+
+
+def _elsewhere(reports: Reports) -> int:
+    """Events that wait in services' own outboxes; ours is counted where it lies."""
+    return sum(one.events for one in reports.waiting if one.publisher not in own.TITLES)
 
 
 def _date(found: Document, before: Mapping[str, Any], now: float) -> None:

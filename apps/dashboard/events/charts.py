@@ -13,9 +13,11 @@ from apps.dashboard.access import page
 from apps.dashboard.events import flow as lay
 from apps.dashboard.events import groups, kinds
 from apps.dashboard.events.flow import Taker, Type
+from apps.dashboard.events.links import OURS
 from apps.dashboard.events.source import BusSource
 from apps.dashboard.judge import bus
-from apps.dashboard.judge.readings import Receiver
+from apps.dashboard.judge.own import TITLES
+from apps.dashboard.judge.readings import Receiver, Waiting
 from apps.dashboard.words import ago, plural
 from apps.events.subscriptions.models import Subscription
 from apps.lib.clock import wall
@@ -33,7 +35,9 @@ def flow(request: HttpRequest) -> HttpResponse:
     under = request.GET.get("under", "").strip()[:MAX_TYPE]
     found, rates = kinds.kinds()
     now = wall()
-    takers = {one.name: taker(one, now) for one in bus.heard(BusSource().read(), groups.lately()).receivers}
+    reports = groups.lately()
+    takers = {one.name: taker(one, now) for one in bus.heard(BusSource().read(), reports).receivers}
+    waiting = reports.waiting if reports is not None else ()
     gone = list(Subscription.objects.filter(state=Subscription.State.DISABLED).values_list("name", "patterns"))
     types = [_type(kind, rates, takers, gone) for kind in found if not under or f"{kind.name}.".startswith(f"{under}.")]
     idle = [] if under else [one for one in types if one.idle]
@@ -48,7 +52,7 @@ def flow(request: HttpRequest) -> HttpResponse:
             "nav": "events",
             "section": "flow",
             "under": under,
-            "picture": lay.lay_out(rows, known),
+            "picture": lay.lay_out(rows, known, held(waiting)),
             "rows": [(row, row.takers(known)) for row in rows],
             "shown": len(shown),
             "idle": len(idle),
@@ -57,11 +61,23 @@ def flow(request: HttpRequest) -> HttpResponse:
             "unused": sorted(known.keys() - concerned),
             "wrong": lay.wrong(known)[:SAID],
             "wrongs": len(lay.wrong(known)),
+            "unsent": [one.said for one in bus.unsent(waiting, now)],
+            "blind": reports is None,
             "untaken": (untaken := [one for one in shown if one.untaken]),
             "untaken_words": f"{plural(len(untaken), 'type')} taken by nobody:",
             "seconds": rates.seconds,
         },
     )
+
+
+def held(waiting: Sequence[Waiting]) -> dict[str, str]:
+    """Publisher → what it can't get rid of."""
+    found: dict[str, list[str]] = {}
+    for one in waiting:
+        if one.away or one.oldest_s > bus.WAITS_S:
+            name = OURS if one.publisher in TITLES else one.publisher
+            found.setdefault(name, []).append(f"{one.events:,} wait for {one.broker}")
+    return {name: " · ".join(said) for name, said in found.items()}
 
 
 def taker(one: Receiver, now: float) -> Taker:

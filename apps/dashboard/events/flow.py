@@ -220,8 +220,10 @@ def _rank(row: Row) -> tuple[int, float, str]:
     return _weight(row.state), -row.rate, row.name
 
 
-def lay_out(rows: Sequence[Row], takers: Mapping[str, Taker]) -> Picture:
-    """The rows and whoever has to do with them; the worst on top, in an order in which few lines cross."""
+def lay_out(rows: Sequence[Row], takers: Mapping[str, Taker], held: Mapping[str, str] | None = None) -> Picture:
+    """The rows and whoever has to do with them; the worst on top, in an order in which few lines cross. ``held``: what
+    publishers can't get rid of, in words."""
+    held = held or {}
     making: dict[str, list[int]] = {}
     taking: dict[str, list[int]] = {name: [] for name in takers}
     for n, row in enumerate(rows):
@@ -230,14 +232,14 @@ def lay_out(rows: Sequence[Row], takers: Mapping[str, Taker]) -> Picture:
         for name in row.takers(takers):
             taking[name].append(n)
     rates = _summed(row.producers for row in rows)
-    makers = sorted(making, key=lambda name: (-rates[name], name))
+    makers = sorted(making, key=lambda name: (name not in held, not rates[name], -rates[name], name))
     right = sorted(takers, key=lambda name: (_weight(takers[name].state), not taking[name], _mean(taking[name]), name))
     # Who publishes nothing lately goes first into the box that counts the others.
-    makers, more_makers = _cut(makers, sum(1 for name in makers if rates[name]))
+    makers, more_makers = _cut(makers, sum(1 for name in makers if rates[name] or name in held))
     right, more_takers = _cut(right)
     makers.sort(key=lambda name: (_mean(making[name]), name))
     height = max(len(makers) + bool(more_makers), len(rows), len(right) + bool(more_takers), 1) * ROW + TOP
-    left = [Box("producer", name, 0, 0, 0, rates[name], url=source_url(name)) for name in makers]
+    left = [_maker(name, rates[name], held.get(name, "")) for name in makers]
     if more_makers:
         left.append(Box("producer", MORE, 0, 0, 0, sum(rates[name] for name in more_makers), _more(more_makers)))
     middle = [Box("type", row.name, 0, 0, 0, row.rate, row.told, row.state, row.url) for row in rows]
@@ -257,6 +259,10 @@ def _cut(names: list[str], most: int = ROWS) -> tuple[list[str], list[str]]:
     """All when there are rows for them, or as many of the first ``most`` as there are rows for, and the others."""
     end = len(names) if len(names) <= ROWS else min(most, ROWS - 1)
     return names[:end], names[end:]
+
+
+def _maker(name: str, rate: float, held: str) -> Box:
+    return Box("producer", name, 0, 0, 0, rate, held, "failing" if held else "", source_url(name))
 
 
 def _taker(one: Taker, rows: Sequence[Row], taken: Sequence[int]) -> Box:

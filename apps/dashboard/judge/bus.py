@@ -95,7 +95,7 @@ def troubles(bus: Bus, now: float, waiting: Sequence[Waiting] = ()) -> Iterator[
     for one in bus.receivers:
         if one.missing and not is_silent(one, now):
             yield Trouble(f"{plural(one.missing, 'event')} never came to {one.name}", page_of([one]))
-    yield from _unsent(waiting, now)
+    yield from unsent(waiting, now)
     failed = {one.name: one.open.get("failed", 0) for one in bus.receivers if one.open.get("failed")}
     if failed:
         names = sorted(failed, key=lambda name: (-failed[name], name))
@@ -150,7 +150,7 @@ def _projections(projections: Sequence[Projected], now: float) -> Iterator[Troub
             yield Trouble(f"projection {one.name} is {behind}, {late}", PROJECTIONS, one.behind_since)
 
 
-def _unsent(waiting: Sequence[Waiting], now: float) -> Iterator[Trouble]:
+def unsent(waiting: Sequence[Waiting], now: float) -> Iterator[Trouble]:
     """Broker by broker, what publishers can't get rid of."""
     stuck = [one for one in waiting if one.away or one.oldest_s > WAITS_S]
     for broker in dict.fromkeys(one.broker for one in stuck):

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from apps.dashboard.events import document, flow, hops, lineage, links
+from apps.dashboard.events import charts, document, flow, hops, lineage, links
+from apps.dashboard.judge.readings import Waiting
 from apps.events.models import Event
 from services.kit.events.schema import Fault
 
@@ -177,3 +178,23 @@ def test_a_type_that_is_the_prefix_of_others_stands_by_itself() -> None:
 def test_own_types_are_idle_when_nobody_published_them_and_never_missed() -> None:
     assert flow.Type("system.replay.done", seen=False).idle and not flow.Type("shop.order.placed", seen=False).idle
     assert not flow.Type("system.replay.done").untaken and flow.Type("shop.order.placed").untaken
+
+
+def test_a_publisher_that_can_not_get_rid_of_its_events_is_seen_among_many() -> None:
+    types = [flow.Type(f"d{n}.x.y", 9.0, {f"p{n}": 9.0}, ["fine"]) for n in range(40)]
+    types += [flow.Type("bank.sum.moved", 0.0, {"bank": 0.0}, ["fine"])]
+    takers = {"fine": flow.Taker("fine")}
+    held = {"bank": "12 wait for kafka"}
+    (bank,) = [box for box in flow.lay_out(flow.rows_of(types, takers), takers, held).boxes if box.name == "bank"]
+    assert (bank.kind, bank.state, bank.told) == ("producer", "failing", "12 wait for kafka")
+
+
+def test_what_a_publisher_holds_is_told_by_its_name_among_producers() -> None:
+    held = charts.held(
+        [
+            Waiting("relay", "kafka", 12, 90.0, False),
+            Waiting("relay", "redis", 3, 1.0, True),
+            Waiting("covenant", "redis", 3, 1.0, False),
+        ]
+    )
+    assert held == {"mission-control": "12 wait for kafka · 3 wait for redis"}

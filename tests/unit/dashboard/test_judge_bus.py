@@ -208,6 +208,9 @@ def test_our_own_outbox_that_grows_old_is_told_with_its_depth() -> None:
     document = state.build(readings(bus=Bus(head=100), changes=changes), {}, NOW)
     assert document["verdict"]["title"] == "Degraded: the relay is behind: 1,200 events waiting, the oldest for 2 min"
     assert document["events"]["waiting"] == 1200
+    said = Reports(waiting=(Waiting("relay", "kafka", 1200, 90.0, True), Waiting("covenant", "kafka", 5, 9.0, True)))
+    document = state.build(readings(bus=Bus(head=100), changes=changes, reports=said), {}, NOW)
+    assert document["events"]["waiting"] == 1205, "ours once, and those of services"
 
 
 @given(
