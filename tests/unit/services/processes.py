@@ -55,8 +55,8 @@ class Home:
 class Process:
     """One service."""
 
-    def __init__(self, home: Home, name: str, port: int | None = None, **env: str) -> None:
-        self.home, self.name = home, name
+    def __init__(self, home: Home, name: str, port: int | None = None, *, module: str = "", **env: str) -> None:
+        self.home, self.name, self.module = home, name, module or f"services.{name}"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = home.env | {f"MC_{name.upper()}_PORT": str(self.port)} | env
@@ -67,7 +67,7 @@ class Process:
         """Start it, and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{self.name}"], cwd=ROOT, env=self.env, stdout=log, stderr=log
+                [sys.executable, "-m", self.module], cwd=ROOT, env=self.env, stdout=log, stderr=log
             )
         if ready:
             until(self._ready, 30, what=f"{self.name} is ready")
