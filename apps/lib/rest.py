@@ -170,7 +170,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     elif isinstance(error, EventError):
         problem = error.problem()
     elif isinstance(error, Http404):
-        problem = Problem(404, "not_found", str(error) or "There is nothing at this address.")
+        # Django's own sentence names the model, which is no word of ours for people.
+        said = "" if "matches the given query" in str(error) else str(error)
+        problem = Problem(404, "not_found", said or "There is nothing at this address.")
     elif isinstance(error, PermissionDenied):
         problem = Problem(403, "not_allowed", "Your role does not allow this.")
     elif isinstance(error, ProtectedError):

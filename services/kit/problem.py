@@ -24,6 +24,7 @@ TITLES = {
     409: "Conflict",
     410: "Gone",
     411: "Length required",
+    412: "Precondition failed",
     413: "Content too large",
     414: "URI too long",
     415: "Unsupported media type",

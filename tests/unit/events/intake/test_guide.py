@@ -21,7 +21,7 @@ GUIDE = Path(__file__).parents[4] / "docs" / "events.md"
 def test_each_line_publishes_what_the_guide_says(settings: Any) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     overload.depth = overload.Depth()
-    ann = Publisher("ann")
+    admin = Publisher("admin", "admin")
     lines = [
         shlex.split(line)
         for block in re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -36,12 +36,12 @@ def test_each_line_publishes_what_the_guide_says(settings: Any) -> None:
         body = words[words.index("-d") + 1]
         query = words[2].removeprefix("$MC/api/v1/events")
         named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in fields.items()}
-        answer = ann.send(body, kind, query, **named)
+        answer = admin.send(body, kind, query, **named)
         assert (answer.status_code, answer.json()["refused"]) == (202, 0), answer.content
     assert list(Event.objects.order_by("id").values_list("source", "type")) == [
-        ("client/ann", "library.book.bought"),
-        ("client/ann", "library.book.lent"),
-        ("client/ann", "library.book.lent"),
-        ("client/ann/shelf", "library.shelf.built"),
-        ("client/ann/shelf", "library.shelf.built"),
+        ("client/admin", "library.book.bought"),
+        ("client/admin", "library.book.lent"),
+        ("client/admin", "library.book.lent"),
+        ("client/admin/shelf", "library.shelf.built"),
+        ("client/admin/shelf", "library.shelf.built"),
     ]

@@ -153,7 +153,9 @@ def test_a_name_is_taken_once_and_an_unknown_one_is_not_found(api: APIClient) ->
     assert api.post(PATH, GOOD, format="json").status_code == 201
     assert api.post(PATH, GOOD, format="json").status_code == 400
     for method, path in (("get", ""), ("patch", ""), ("post", "/pause"), ("post", "/test"), ("get", "/attempts")):
-        assert getattr(api, method)(f"{PATH}/nobody{path}").status_code == 404, path
+        answer = getattr(api, method)(f"{PATH}/nobody{path}")
+        assert answer.status_code == 404, path
+        assert answer.json()["detail"] == "There is nothing at this address.", path
 
 
 def test_it_starts_where_it_is_told_to(api: APIClient) -> None:
