@@ -102,6 +102,32 @@ async def test_one_that_fails_undoes_itself_alone_and_holds_its_key(store: Store
     assert what(await inbox.handle(deliveries("a1", "a2"), careful=False)) == ["handled"] * 2
 
 
+HOWEVER: dict[str, Callable[[Connection], Any]] = {
+    "not at all": lambda connection: None,
+    "said": lambda connection: connection.exec_driver_sql("INSERT INTO seen (event_id) VALUES ('b1')"),
+    "past SQLAlchemy": lambda connection: connection.connection.cursor().execute(
+        "INSERT INTO seen (event_id) VALUES ('b1')"
+    ),
+    "a table": lambda connection: connection.exec_driver_sql("CREATE TABLE made (id INTEGER)"),
+}
+
+
+@pytest.mark.parametrize("how", HOWEVER)
+async def test_what_a_handler_did_stays_when_the_next_one_is_undone_however_it_was_done(store: Store, how: str) -> None:
+    def handler(connection: Connection, event: CloudEvent) -> None:
+        if event.id == "b1":
+            HOWEVER[how](connection)
+        elif event.id != "a1":
+            note(connection, event)
+            raise ValueError("not now")
+
+    outcomes = await SqlInbox(store, "g", handler).handle(deliveries("a1", "b1", "c1", "d1"), careful=False)
+    assert what(outcomes) == ["handled", "handled", "failed", "failed"]
+    assert await seen(store) == (["b1"] if how in {"said", "past SQLAlchemy"} else [])
+    if how == "a table":
+        assert await column(store, "SELECT id FROM made") == []
+
+
 async def test_a_fault_of_the_database_is_nobodys_failure(store: Store) -> None:
     fault = OperationalError("INSERT", {}, Exception("disk full"))
     inbox = SqlInbox(store, "g", failing({"a2": fault}))
