@@ -22,6 +22,7 @@ from apps.events.nudges import nudge
 from apps.events.storing import Draft, store
 from apps.lib import clock
 from apps.lib.aio import in_thread
+from apps.lib.turns import turn
 from services.kit.events.cloudevent import EventError, check_data, check_type
 
 tracer = trace.get_tracer(__name__)
@@ -114,7 +115,7 @@ def publish_all(
     name = drafts[0].type if len({draft.type for draft in drafts}) == 1 else "events"
     with (
         tracer.start_as_current_span(f"publish {name}", kind=trace.SpanKind.PRODUCER) as span,
-        transaction.atomic(),
+        turn(),
     ):
         span.set_attributes({"messaging.system": "mission-control", "messaging.batch.message_count": len(drafts)})
         now = clock.wall()

@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import Count, Min, QuerySet
 
 from apps.events.models import CARRIED, SHARDS, Event, OutboxMessage, OutboxShard, carried
+from apps.lib.turns import turn
 from services.kit.events.outbox import MAX_TYPES, Backlog, Row, Settlement, Waiting
 
 LEASE_S = 30.0
@@ -74,7 +75,8 @@ def claim(holder: str, now: float, limit: int) -> list[Row]:
         shards = sorted(shard for (shard,) in cursor.fetchall())
         if not shards:
             return []
-        cursor.execute(LEASE.format(shards=", ".join(map(str, shards))), said)
+        with turn():
+            cursor.execute(LEASE.format(shards=", ".join(map(str, shards))), said)
         cursor.execute(READY.format(time=TIME[connection.vendor]), said)
         claimed = [_row(*columns) for columns in cursor.fetchall()]
     if not claimed:
@@ -101,7 +103,7 @@ def _seconds(time: datetime | str) -> float:
 
 def settle(holder: str, settlement: Settlement, now: float) -> None:
     """Mark what the bus took, put off what it refused, and give the shards back."""
-    with transaction.atomic():
+    with turn():
         if settlement.sent:
             with connection.cursor() as cursor:
                 rows = msgspec.json.encode(settlement.sent).decode()
