@@ -76,7 +76,9 @@ def held(waiting: Sequence[Waiting]) -> dict[str, str]:
     for one in waiting:
         if one.away or one.oldest_s > bus.WAITS_S:
             name = OURS if one.publisher in TITLES else one.publisher
-            found.setdefault(name, []).append(f"{one.events:,} wait for {one.broker}")
+            found.setdefault(name, []).append(
+                f"{one.events:,} wait for {one.broker}" if one.events else f"{one.broker} is away"
+            )
     return {name: " · ".join(said) for name, said in found.items()}
 
 

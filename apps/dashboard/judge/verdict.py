@@ -66,7 +66,9 @@ def judge(
     faulty = any(part.state in {FAILING, DEGRADED} for name, part in parts.items() if name in TITLES)
     own = [SYSTEM] if faulty or found.blind else []
     links = (*own, *(bus.links if bus.state == DEGRADED else ()))
-    return replace(found, links=links[:LINKS]) if found.state not in {HEALTHY, SETUP} else found
+    # Whom it speaks of has a button of its own.
+    most = 1 if found.services else LINKS
+    return replace(found, links=links[:most]) if found.state not in {HEALTHY, SETUP} else found
 
 
 def _judge(

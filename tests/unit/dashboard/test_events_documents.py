@@ -195,6 +195,7 @@ def test_what_a_publisher_holds_is_told_by_its_name_among_producers() -> None:
             Waiting("relay", "kafka", 12, 90.0, False),
             Waiting("relay", "redis", 3, 1.0, True),
             Waiting("covenant", "redis", 3, 1.0, False),
+            Waiting("mint", "kafka", 0, 0.0, True),
         ]
     )
-    assert held == {"mission-control": "12 wait for kafka · 3 wait for redis"}
+    assert held == {"mission-control": "12 wait for kafka · 3 wait for redis", "mint": "kafka is away"}
