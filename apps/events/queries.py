@@ -14,6 +14,8 @@ from apps.events.models import ALL, Event, Stream
 from services.kit.events import patterns
 
 MOST = 1000
+MOST_PROBED = 100
+"""Types that a page is bounded by. Each costs a query, and a publisher may choose as many types as they like."""
 
 # From one type to the next by the index: as many probes as there are types, however many events.
 TYPES = f"""
@@ -103,7 +105,11 @@ def beside(rows: QuerySet[Event], types: Sequence[str]) -> QuerySet[Event]:
     """``matching`` for rows that something else narrows more: SQLite, which keeps no figures about its columns,
     would go by the types first and read a million events of the last year to show those of the last minute."""
     kinds = kinds_like(types)
-    return rows if kinds is None else rows.alias(kind=Concat("type", Value(""))).filter(kind__in=kinds)
+    return rows if kinds is None else _beside(rows, kinds)
+
+
+def _beside(rows: QuerySet[Event], kinds: Sequence[str]) -> QuerySet[Event]:
+    return rows.alias(kind=Concat("type", Value(""))).filter(kind__in=kinds)
 
 
 def page_of(
@@ -113,15 +119,16 @@ def page_of(
 
     A database either sorts all events of several types or goes through the log until it has found enough: both
     take a million steps for one page when the types are common, or rare. The page ends at the latest where one of the
-    types alone would fill it, and that is a probe of the index by type and position for each.
+    types alone would fill it, and that is a probe of the index by type and position for each of the first. Where they
+    are more, and none of these fills it, the log is gone through.
     """
     order = "position" if forward else "-position"
     begin = {} if start is None else {"position__gt" if forward else "position__lt": start}
     filled = []
-    for kind in kinds:
+    for kind in kinds[:MOST_PROBED]:
         own = Event.objects.filter(type=kind, position__isnull=False, **begin).order_by(order)
         filled += own.values_list("position", flat=True)[count - 1 : count]
-    rows = rows.filter(type__in=kinds)
+    rows = rows.filter(type__in=kinds) if len(kinds) <= MOST_PROBED else _beside(rows, kinds)
     if not filled:
         return rows
     return rows.filter(position__lte=min(filled)) if forward else rows.filter(position__gte=max(filled))

@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 from apps.events import sequencer
 from apps.events.actions import publish_all
 from apps.events.models import Event
-from apps.events.queries import following
+from apps.events.queries import MOST_PROBED, following
 from apps.events.storing import Draft
 
 pytestmark = pytest.mark.django_db
@@ -113,3 +113,15 @@ def test_what_is_asked_is_answered_by_an_index(types: list[str], question: str) 
     scans = [line for line in plan.splitlines() if "SCAN events_event" in line]
     assert all("INDEX" in line for line in scans), plan
     assert "INDEX" in plan.upper() or "PRIMARY KEY" in plan, plan
+
+
+def test_a_thousand_types_of_one_pattern_cost_no_query_each(api: APIClient, django_assert_max_num_queries: Any) -> None:
+    """Whoever publishes chooses their types: a query for each would let them hold up all deliveries."""
+    publish_all([Draft(f"mass.t{number % 1000}.made", {}, stream=f"s{number}") for number in range(1100)])
+    while sequencer.number():
+        pass
+    with django_assert_max_num_queries(MOST_PROBED + 5):
+        reading = following(0, ["mass.#"], limit=50)
+    assert [event.position for event in reading.events] == list(range(1, 51))
+    found, _ = walk(api, "/api/v1/events?page_size=500&type=mass.%23")
+    assert found == list(range(1100, 0, -1))
