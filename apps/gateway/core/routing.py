@@ -22,11 +22,12 @@ Hosts = dict[str, "Methods"]
 class Way:
     """A route, ready for use."""
 
-    __slots__ = ("_cut", "chain", "route")
+    __slots__ = ("_cut", "asks", "route", "tells")
 
     def __init__(self, route: Route, chain: Chain = UNPOLICED) -> None:
         self.route = route
-        self.chain = chain
+        self.asks, self.tells = chain
+        """Its policies' hooks on requests and on answers."""
         self._cut = len(route.path.rstrip("/")) if route.strip_prefix and route.match == "prefix" else 0
 
     def forward(self, path: str) -> str:

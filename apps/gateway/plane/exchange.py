@@ -16,6 +16,7 @@ from apps.gateway.core.chain import Later, RequestHook
 from apps.gateway.core.headers import ResponseHead
 from apps.gateway.core.paths import normalise
 from apps.gateway.core.retry import IDEMPOTENT, REPLAY_BYTES, worth_another
+from apps.gateway.core.routing import Way
 from apps.gateway.core.size import over
 from apps.gateway.core.states import Event, IllegalTransition, State
 from apps.gateway.core.trace import parse_traceparent
@@ -83,17 +84,7 @@ class Exchange(Request):
             admission.refuse_websocket(head)
         if head.via:
             admission.refuse_loops(head)
-        self._pass_policies(iter(way.chain.request))
-
-    def _pass_policies(self, hooks: Iterator[RequestHook]) -> None:
-        """Ask what is left of the chain, until one has to wait; past the last the request is admitted."""
-        for hook in hooks:
-            later = hook(self)
-            if later is not None:
-                self._hooks = hooks
-                self._suspend(later)
-                return
-        self._set_out(self.now)
+        self._proceed(way, iter(way.asks))
 
     def _suspend(self, later: Later) -> None:
         self._move(SUSPEND)
@@ -110,15 +101,21 @@ class Exchange(Request):
             later = self.later.then(self, word)
             if later is not None:
                 self._suspend(later)
-            else:
-                self._pass_policies(self._hooks)
+            elif self._way is not None:
+                self._proceed(self._way, self._hooks)
         except Refused as refused:
             self._turn_down(refused)
 
-    def _set_out(self, now: float) -> None:
-        """Admitted: on the way as soon as there is enough to send."""
-        head, way, client = self.head, self._way, self.client
-        assert way is not None  # noqa: S101 - nobody is admitted without a route
+    def _proceed(self, way: Way, hooks: Iterator[RequestHook]) -> None:
+        """Ask what is left of the chain, until one has to wait; past the last it is admitted, and on the way as soon as
+        there is enough to send."""
+        for hook in hooks:
+            later = hook(self)
+            if later is not None:
+                self._hooks = hooks
+                self._suspend(later)
+                return
+        head, client, now = self.head, self.client, self.now
         if head.hops is not None and self.method == b"OPTIONS" and admission.last_hop(head):
             self._tell_methods()
             return
@@ -260,7 +257,7 @@ class Exchange(Request):
                 self._rewind()
                 self._try(monotonic())
                 return
-            for hook in self._way.chain.answer if self._way is not None else ():
+            for hook in self._way.tells if self._way is not None else ():
                 hook(self, head)
             self._move(ANSWER)
             client.begin(self, status, head, connection.take(), connection.done)
