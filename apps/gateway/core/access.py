@@ -35,15 +35,22 @@ class Access:
             raise denied
 
 
-def without_ours(head: RequestHead) -> None:
-    """Take keys of ours out of what goes on to a service that authenticates by itself.
+def sent_on(head: RequestHead) -> bytes:
+    """The client's credentials as lines, ready to send, for a service that authenticates by itself.
 
-    They are for the gateway alone and never go on: the service learns their owner by X-Consumer.
+    Without keys of ours, which are for the gateway alone (the service learns their owner by X-Consumer), and without
+    what ``Connection`` keeps to this hop.
     """
-    if head.key is not None and head.key.startswith(KEY_PREFIX):
-        head.key = None
-    if head.authorization is not None and any(word.startswith(KEY_PREFIX) for word in head.authorization.split()):
-        head.authorization = None
+    key, authorization, lines = head.key, head.authorization, b""
+    if key is not None and not key.startswith(KEY_PREFIX) and b"x-api-key" not in head.confined:
+        lines += b"X-API-Key: %b\r\n" % key
+    if (
+        authorization is not None
+        and b"authorization" not in head.confined
+        and not any(word.startswith(KEY_PREFIX) for word in authorization.split())
+    ):
+        lines += b"Authorization: %b\r\n" % authorization
+    return lines
 
 
 # -- for people -------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ class Call(Protocol):
     """Who calls; None until that is proven, and on a public route."""
     extra: bytes
     """Lines, ready to send, that are added to whatever is answered: a refusal too."""
+    credentials: bytes
+    """Lines, ready to send, that the service alone is sent."""
     now: float
     """The moment of this turn, on the monotonic clock."""
 

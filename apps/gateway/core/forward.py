@@ -45,7 +45,7 @@ class Outgoing(Protocol):
     origin: bytes
     """Who asks, as lines ready to send: X-Forwarded-For and X-Forwarded-Proto."""
     credentials: bytes
-    """X-Consumer, or what a public route passes on; lines ready to send."""
+    """X-Consumer, and what of the client's own the route sends on; lines ready to send."""
     trace_id: bytes
     span_id: bytes
     sampled: bool
@@ -67,8 +67,6 @@ def request_head(request: Outgoing, instance: bytes) -> bytes:
         % (head.host, request.trace_id, hexlify(request.span_id), request.sampled),
         request.credentials,
     ]
-    if head.authorization is not None and b"authorization" not in head.confined:
-        parts.append(b"Authorization: %b\r\n" % head.authorization)
     if head.hops is not None:
         parts.append(b"Max-Forwards: %b\r\n" % head.hops)
     if head.coding is not None:

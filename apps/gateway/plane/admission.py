@@ -71,8 +71,3 @@ def last_hop(head: RequestHead) -> bool:
     hops = int(head.hops)
     head.hops = b"%d" % (hops - 1)
     return hops == 0
-
-
-def own_key(head: RequestHead) -> bytes:
-    """The caller's own key as a line, unless it was meant for us alone."""
-    return b"X-API-Key: %b\r\n" % (head.key or b"") if b"x-api-key" not in head.confined else b""

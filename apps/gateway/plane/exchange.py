@@ -121,9 +121,8 @@ class Exchange(Request):
             return
         self.target = way.forward(self.path).encode("ascii") + head.query
         self.origin = client.origin(head)
-        self.credentials = self.identity.line if self.identity is not None else b""
-        if head.key is not None:
-            self.credentials += admission.own_key(head)
+        if self.identity is not None:
+            self.credentials += self.identity.line
         if self.body_done:
             self.deadline = self._until = now + self.route.timeout
         else:

@@ -95,7 +95,6 @@ class Request(ABC):
     """What it is suspended for, while it is."""
     target: bytes
     origin: bytes
-    credentials: bytes
     """Set once it is admitted: what instances see of it (apps.gateway.core.forward.Outgoing)."""
 
     def __init__(self, client: Client, record: Record, method: bytes, head: RequestHead, body_done: bool) -> None:
@@ -122,8 +121,8 @@ class Request(ABC):
         self.identity: Identity | None = None
         self.failure = ""
         self.failed_dependency: bytes | None = None
-        self.extra = b""
-        """Fields that the gateway adds to whatever is answered."""
+        self.extra = self.credentials = b""
+        """Fields that the gateway adds to whatever is answered, and to what the service is sent."""
         self._way: Way | None = None
         self._replay: list[bytes] | None = []
         """What of the body was sent, while it is little enough to be sent again."""

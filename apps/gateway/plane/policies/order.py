@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from apps.gateway.core.chain import Chain
 from apps.gateway.core.config import Route
-from apps.gateway.plane.policies import access, auth, headers, limit, size, tries, withhold
+from apps.gateway.plane.policies import access, auth, forward, headers, limit, size, tries
 from apps.gateway.plane.policies.parts import Limits, Parts
 
 ORDER = (
     auth.POLICY,
     access.POLICY,
-    withhold.POLICY,
+    forward.POLICY,
     size.POLICY,
     limit.POLICY,
     headers.POLICY,

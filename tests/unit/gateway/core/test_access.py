@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apps.gateway.core import config
-from apps.gateway.core.access import Access, without_ours
+from apps.gateway.core.access import Access, sent_on
 from apps.gateway.core.auth import Denied, Identity
 from apps.gateway.core.headers import RequestHead
 
@@ -58,17 +58,21 @@ def test_who_may_not_call_at_all_is_not_told_of_scopes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "authorization", "left"),
+    ("key", "authorization", "sent"),
     [
-        (b"theirs", b"Basic dXNlcjpwYXNz", (b"theirs", b"Basic dXNlcjpwYXNz")),
-        (None, b"Bearer eyJ.x.y", (None, b"Bearer eyJ.x.y")),
-        (b"mc_a_b", b"bearer   mc_a_b", (None, None)),
-        (b"mc_", b"BEARER mc_", (None, None)),
-        (None, b"", (None, b"")),
+        (b"theirs", b"Basic dXNlcjpwYXNz", b"X-API-Key: theirs\r\nAuthorization: Basic dXNlcjpwYXNz\r\n"),
+        (None, b"Bearer eyJ.x.y", b"Authorization: Bearer eyJ.x.y\r\n"),
+        (b"mc_a_b", b"bearer   mc_a_b", b""),
+        (b"mc_", b"BEARER mc_", b""),
+        (None, b"", b"Authorization: \r\n"),
+        (None, None, b""),
     ],
 )
-def test_our_keys_never_go_on(key: bytes | None, authorization: bytes, left: tuple[bytes | None, bytes | None]) -> None:
+def test_a_clients_credentials_go_on_and_our_keys_never_do(
+    key: bytes | None, authorization: bytes | None, sent: bytes
+) -> None:
     head = RequestHead()
     head.key, head.authorization = key, authorization
-    without_ours(head)
-    assert (head.key, head.authorization) == left
+    assert sent_on(head) == sent
+    head.confined = frozenset({b"authorization", b"x-api-key"})
+    assert sent_on(head) == b"", "what Connection names is for this hop"

@@ -67,14 +67,15 @@ def asked(route: config.Route, **having: bool) -> list[str]:
 @pytest.mark.parametrize(
     ("route", "hooks"),
     [
-        (config.Route("r", "s", "/r", auth=()), ["withhold", "size"]),
-        (config.Route("r", "s", "/r"), ["auth", "withhold", "size"]),
-        (config.Route("r", "s", "/r", allow=("one",)), ["auth", "access", "withhold", "size"]),
-        (config.Route("r", "s", "/r", scopes=("x",)), ["auth", "access", "withhold", "size"]),
-        (config.Route("r", "s", "/r", auth=(), rate_limit="limit"), ["withhold", "size", "limit"]),
+        (config.Route("r", "s", "/r", auth=()), ["size"]),
+        (config.Route("r", "s", "/r"), ["auth", "size"]),
+        (config.Route("r", "s", "/r", allow=("one",)), ["auth", "access", "size"]),
+        (config.Route("r", "s", "/r", scopes=("x",)), ["auth", "access", "size"]),
+        (config.Route("r", "s", "/r", auth=(), forward_credentials=True), ["forward", "size"]),
+        (config.Route("r", "s", "/r", auth=(), rate_limit="limit"), ["size", "limit"]),
         (
             config.Route("r", "s", "/r", allow=("one",), rate_limit="limit"),
-            ["auth", "access", "withhold", "size", "limit"],
+            ["auth", "access", "size", "limit"],
         ),
     ],
 )
