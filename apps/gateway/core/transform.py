@@ -12,6 +12,19 @@ from apps.gateway.core.fields import Template
 from apps.gateway.core.headers import plain
 
 
+class _Plain(dict[bytes, bytes]):
+    """A field's name as it was sent → as it is told from others; learns spellings, up to a bound."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        found = plain(name)
+        if len(self) < 1024 and len(name) < 64:
+            self[name] = found
+        return found
+
+
+_PLAIN = _Plain()
+
+
 class Change:
     """What happens to the fields of a message, ready for one run over its lines."""
 
@@ -27,23 +40,31 @@ class Change:
     def __bool__(self) -> bool:
         return bool(self._gone or self._lines or self._open)
 
-    def apply(self, lines: list[bytes], consumer: str, request_id: str) -> list[bytes]:
-        """``lines`` with the change made.
+    @property
+    def open(self) -> bool:
+        """Something in it is told by the request: ``fill`` is called as well."""
+        return bool(self._open)
+
+    def apply(self, lines: list[bytes]) -> list[bytes]:
+        """``lines`` with the change made, but for what ``fill`` adds.
 
         What is there under a name that is set goes, however it is spelt: a service may read ``X_Tenant`` as
         ``X-Tenant``. And it goes even when there is nothing to set, as nobody is known to call or the value would be no
         field text: a client's word never stands where the gateway's should.
         """
-        gone = self._gone
-        lines = [line for line in lines if plain(line.partition(b":")[0]) not in gone] if gone else lines.copy()
-        lines += self._lines
+        gone, name_of = self._gone, _PLAIN
+        kept = [line for line in lines if name_of[line.partition(b":")[0]] not in gone] if gone else lines.copy()
+        kept += self._lines
+        return kept
+
+    def fill(self, lines: list[bytes], consumer: str, request_id: str) -> None:
+        """Add to ``lines`` what was left open."""
         for name, template in self._open:
             if template.needs_consumer and not consumer:
                 continue
             value = template.fill(consumer, request_id)
             if value is not None:
                 lines.append(b"%b: %b" % (name, value))
-        return lines
 
 
 def in_words(route: Route) -> str:

@@ -21,11 +21,16 @@ def bind(route: Route, parts: Parts) -> Bound:
 
     def ask(call: Call) -> None:
         head = call.head
-        head.lines = up.apply(head.lines, *_known_of(call))
+        head.lines = up.apply(head.lines)
+        if up_open:
+            up.fill(head.lines, *_known_of(call))
 
     def tell(call: Call, head: ResponseHead) -> None:
-        head.lines = back.apply(head.lines, *_known_of(call))
+        head.lines = back.apply(head.lines)
+        if back_open:
+            back.fill(head.lines, *_known_of(call))
 
+    up_open, back_open = up.open, back.open
     return Bound(ask if up else None, tell if back else None)
 
 
