@@ -1,4 +1,4 @@
-"""The control plane's REST interface: roles, writes that publish, refusals beside the field, idempotency."""
+"""The control plane's REST interface: roles, writes that publish, refusals beside the field."""
 
 from __future__ import annotations
 
@@ -8,73 +8,17 @@ from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from apps.gateway import actions
-from apps.gateway.models import ApiKey, BreakerOverride, ConfigRevision, Consumer, RateLimitPolicy, Route
-from apps.lib.models import IdempotentWrite
-from apps.lib.writes import KEPT
-from apps.people.actions import issue
+from apps.gateway.models import ApiKey, BreakerOverride, ConfigRevision, Consumer, Route
 from apps.registry.models import Instance, Service
+from tests.contract.rest import PROBLEM, admin, client_of, newest, no_redis, operator, refused, viewer, world
 
-PROBLEM = "application/problem+json"
-
-
-@pytest.fixture(autouse=True)
-def no_redis(settings: Any) -> None:
-    """Delivery has its own tests; here nobody listens."""
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture(autouse=True)
-def world(db: Any) -> None:
-    service = Service.objects.create(name="ledger")
-    Instance.objects.create(service=service, name="ledger-1", url="http://127.0.0.1:7102")
-    RateLimitPolicy.objects.create(name="standard", requests=200)
-    Route.objects.create(name="ledger", service=service, path="/ledger", allow=["*"])
-    Consumer.objects.create(name="demo")
-    actions.publish("test")
-
-
-def client_of(role: str) -> APIClient:
-    user = User.objects.create_user(role)
-    group, _ = Group.objects.get_or_create(name=role)
-    user.groups.add(group)
-    _, token = issue(user, "test")
-    client = APIClient(raise_request_exception=False)
-    client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
-    return client
-
-
-@pytest.fixture
-def viewer(db: Any) -> APIClient:
-    return client_of("viewer")
-
-
-@pytest.fixture
-def operator(db: Any) -> APIClient:
-    return client_of("operator")
-
-
-@pytest.fixture
-def admin(db: Any) -> APIClient:
-    return client_of("admin")
-
-
-def refused(response: Any, status: int, failure: str) -> dict[str, Any]:
-    """The problem document, checked."""
-    assert response.status_code == status, response.content
-    assert response.headers["Content-Type"] == PROBLEM
-    document: dict[str, Any] = response.json()
-    assert document["status"] == status and document["failure"] == failure and document["detail"]
-    return document
-
-
-def newest() -> ConfigRevision:
-    return ConfigRevision.objects.latest()
+__all__ = ["admin", "no_redis", "operator", "viewer", "world"]
 
 
 # -- who may -------------------------------------------------------------------------------------
@@ -377,54 +321,6 @@ def test_a_key_may_expire_but_not_in_the_past(admin: APIClient) -> None:
         assert "expires_at" in refused(response, 400, "invalid")["errors"]
 
 
-# -- idempotency ---------------------------------------------------------------------------------
-
-
-def test_the_same_idempotency_key_gives_the_same_answer_and_acts_once(admin: APIClient) -> None:
-    body = {"consumer": "demo", "name": "job"}
-    first = admin.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    again = admin.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    assert (first.status_code, again.status_code) == (201, 201) and first.json() == again.json()
-    assert again.headers["Idempotent-Replayed"] == "true" and ApiKey.objects.count() == 1
-    other = admin.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="two")
-    assert other.json()["id"] != first.json()["id"]
-
-
-def test_what_is_kept_for_replay_does_not_hold_the_key_in_the_clear(admin: APIClient) -> None:
-    made = admin.post("/api/v1/keys", {"consumer": "demo"}, format="json", HTTP_IDEMPOTENCY_KEY="one").json()
-    row = IdempotentWrite.objects.values().get()
-    assert made["key"] not in str(row) and made["prefix"] not in row["answer"]
-
-
-def test_an_idempotency_key_is_bound_to_body_user_and_address(admin: APIClient) -> None:
-    admin.post("/api/v1/services", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    other_body = admin.post("/api/v1/services", {"name": "b"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    refused(other_body, 422, "idempotency_key_reused")
-    assert not Service.objects.filter(name="b").exists()
-    other_place = admin.post("/api/v1/consumers", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    assert other_place.status_code == 201
-
-
-def test_a_refused_write_may_be_tried_again_under_the_same_key(admin: APIClient) -> None:
-    bad = admin.post("/api/v1/services", {"name": "Bad"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    refused(bad, 400, "invalid")
-    good = admin.post("/api/v1/services", {"name": "good"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    assert good.status_code == 201
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256])
-def test_an_idempotency_key_that_is_not_one_is_refused(key: str, admin: APIClient) -> None:
-    response = admin.post("/api/v1/services", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY=key)
-    refused(response, 400, "invalid")
-
-
-def test_answers_are_forgotten_after_a_day(admin: APIClient) -> None:
-    admin.post("/api/v1/services", {"name": "a"}, format="json", HTTP_IDEMPOTENCY_KEY="one")
-    IdempotentWrite.objects.update(created_at=timezone.now() - KEPT - timedelta(seconds=1))
-    admin.post("/api/v1/services", {"name": "b"}, format="json", HTTP_IDEMPOTENCY_KEY="two")
-    assert IdempotentWrite.objects.count() == 1
-
-
 # -- breakers and revisions ----------------------------------------------------------------------
 
 
@@ -488,118 +384,6 @@ def test_lists_come_in_pages(admin: APIClient) -> None:
     refused(admin.get("/api/v1/services?cursor=garbage"), 404, "not_found")
 
 
-# -- bad input -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"a":' * 5000, b"[" * 200_000, b"nul", b'{"name": NaN}', b""])
-def test_a_body_that_is_not_json_is_refused(body: bytes, admin: APIClient) -> None:
-    response = admin.generic("POST", "/api/v1/services", body, content_type="application/json")
-    refused(response, 400, "invalid")
-
-
-@pytest.mark.parametrize("body", ["[]", '"text"', "5", "null", "true"])
-def test_json_that_is_not_an_object_is_refused(body: str, admin: APIClient) -> None:
-    response = admin.generic("POST", "/api/v1/services", body, content_type="application/json")
-    refused(response, 400, "invalid")
-
-
-@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "x"])
-def test_another_content_type_is_refused(kind: str, admin: APIClient) -> None:
-    refused(admin.generic("POST", "/api/v1/services", "a=b", content_type=kind), 415, "unsupported_media_type")
-
-
-def test_a_charset_that_json_does_not_know_is_refused(admin: APIClient) -> None:
-    for charset in ("klingon", "zlib", "utf-16"):
-        kind = f"application/json; charset={charset}"
-        response = admin.generic("POST", "/api/v1/services", b'{"name":"-"}', content_type=kind)
-        refused(response, 415, "unsupported_charset")
-
-
-def test_half_a_surrogate_pair_is_refused(admin: APIClient) -> None:
-    body = rb'{"name":"x","title":"\ud800"}'
-    response = admin.generic("POST", "/api/v1/services", body, content_type="application/json")
-    assert list(refused(response, 400, "invalid")["errors"]) == ["title"]
-
-
-def test_a_body_over_the_limit_is_refused_by_its_length_and_by_its_bytes(admin: APIClient, settings: Any) -> None:
-    big = b'{"name":"' + b"x" * settings.DATA_UPLOAD_MAX_MEMORY_SIZE + b'"}'
-    response = admin.generic("POST", "/api/v1/services", big, content_type="application/json")
-    refused(response, 413, "body_too_large")
-    honest = admin.generic("POST", "/api/v1/services", big, content_type="application/json", CONTENT_LENGTH="99")
-    assert honest.status_code in {400, 413}
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["nowhere", "services/nowhere", "services/Ledger", "services/%00", "instances/x", f"instances/{10**30}", "keys/-1"],
-)
-def test_an_unknown_address_is_a_problem_document(path: str, admin: APIClient) -> None:
-    refused(admin.get(f"/api/v1/{path}"), 404, "not_found")
-    refused(admin.get(f"/api/v1/{path}/"), 404, "not_found")
-
-
-def test_a_slash_at_the_end_makes_no_difference(admin: APIClient) -> None:
-    assert admin.get("/api/v1/services/").json() == admin.get("/api/v1/services").json()
-    assert admin.post("/api/v1/services/", {"name": "x"}, format="json").status_code == 201
-
-
-def test_a_wrong_method_names_the_right_ones(admin: APIClient) -> None:
-    response = admin.delete("/api/v1/services")
-    refused(response, 405, "method_not_allowed")
-    assert "GET" in response.headers["Allow"] and "POST" in response.headers["Allow"]
-
-
-def test_an_unknown_host_and_a_wrong_accept_are_refused(admin: APIClient) -> None:
-    refused(admin.get("/api/v1/services", HTTP_HOST="evil.example"), 400, "unknown_host")
-    refused(admin.get("/api/v1/services", HTTP_ACCEPT="text/html"), 406, "not_acceptable")
-
-
-@pytest.mark.parametrize("query", ["owner=%00", "fleet=maybe", "page_size=x", "page_size=-1", "nonsense=1"])
-def test_a_strange_query_is_no_server_error(query: str, admin: APIClient) -> None:
-    assert admin.get(f"/api/v1/services?{query}").status_code in {200, 400}
-
-
-def test_a_programming_error_is_a_problem_document_without_a_trace(admin: APIClient, monkeypatch: Any) -> None:
-    def broken(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("inner secret")
-
-    monkeypatch.setattr("apps.registry.api.ServiceViewSet.list", broken)
-    document = refused(admin.get("/api/v1/services"), 500, "internal_error")
-    assert "secret" not in str(document)
-
-
-def test_health_and_readiness(redis_url: str, settings: Any) -> None:
-    client = APIClient()
-    assert client.get("/health").json()["status"] == "ok"
-    document = refused(client.get("/ready"), 503, "not_ready")
-    assert "Redis" in document["detail"]
-    settings.REDIS_URL = redis_url
-    assert client.get("/ready").status_code == 200
-
-
-@pytest.mark.django_db(transaction=True)
-def test_of_two_writes_at_once_under_one_idempotency_key_one_acts(admin: APIClient) -> None:
-    started, answers = threading.Barrier(4), []
-
-    def write() -> None:
-        client = APIClient(raise_request_exception=False)
-        client.credentials(**admin._credentials)
-        started.wait(10)
-        try:
-            body = {"consumer": "demo", "name": "job"}
-            answers.append(client.post("/api/v1/keys", body, format="json", HTTP_IDEMPOTENCY_KEY="one"))
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=write) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert [answer.status_code for answer in answers] == [201] * 4
-    assert len({answer.json()["key"] for answer in answers}) == 1 and ApiKey.objects.count() == 1
-
-
 @pytest.mark.django_db(transaction=True)
 def test_writes_at_once_by_several_people_all_stand(admin: APIClient) -> None:
     started, answers = threading.Barrier(4), []
@@ -648,3 +432,12 @@ def test_no_revision_shows_the_hash_of_a_key_to_anybody(viewer: APIClient, admin
     ):
         page = pages.get(f"/admin/{path}")
         assert page.status_code == 200 and row.hash not in page.content.decode()
+
+
+def test_health_and_readiness(redis_url: str, settings: Any) -> None:
+    client = APIClient()
+    assert client.get("/health").json()["status"] == "ok"
+    document = refused(client.get("/ready"), 503, "not_ready")
+    assert "Redis" in document["detail"]
+    settings.REDIS_URL = redis_url
+    assert client.get("/ready").status_code == 200

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.relayed import Relayed, relayed
 from tests.waiting import until
 from tests.webhook_endpoint import Endpoint
+
+__all__ = ["relayed"]
 
 EVENTS, KEYS, CONCURRENCY = 400, 40, 6
 
@@ -42,36 +40,18 @@ def numbers(requests: list[dict[str, Any]]) -> list[int]:
     return [json.loads(one["body"])["data"]["n"] for one in requests]
 
 
-def test_a_killed_relay_goes_on_with_its_jobs_and_counts_nothing_twice(redis_url: str, tmp_path: Path) -> None:
-    database = tmp_path / "control.sqlite3"
-    environment = os.environ | {"REDIS_URL": redis_url, "DATABASE_URL": f"sqlite:///{database}"}
-
-    def manage(*words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "manage.py", *words], env=environment)
-
-    def ask(query: str) -> list[Any]:
-        with sqlite3.connect(database, timeout=20) as rows:
-            return rows.execute(query).fetchall()
-
-    assert manage("migrate", "-v0").wait(120) == 0
+def test_a_killed_relay_goes_on_with_its_jobs_and_counts_nothing_twice(relayed: Relayed, tmp_path: Path) -> None:
+    ask = relayed.ask
     with Endpoint(tmp_path) as endpoint:
-        script = PREPARE.format(url=endpoint.url("/slow/0.01"), other=endpoint.url("/slow/0.02"))
-        assert manage("shell", "-c", script).wait(120) == 0
-        relay = manage("relay")
-        try:
-            for share in (0.2, 1.2):
-                wanted = int(EVENTS * share)
-                until(lambda wanted=wanted: len(endpoint.received()) >= wanted, 90)  # type: ignore[misc]
-                relay.send_signal(signal.SIGKILL)
-                relay.wait()
-                assert ask("SELECT count(*) FROM events_redrivejob WHERE state = 'running' AND holder <> ''") != [(0,)]
-                relay = manage("relay")
-            until(lambda: ask("SELECT count(*) FROM events_redrivejob WHERE state = 'done'") == [(2,)], 120)
-            relay.send_signal(signal.SIGTERM)
-            assert relay.wait(30) == 0
-        finally:
-            relay.kill()
-            relay.wait()
+        relayed.shell(PREPARE.format(url=endpoint.url("/slow/0.01"), other=endpoint.url("/slow/0.02")))
+        relayed.start()
+        for share in (0.2, 1.2):
+            wanted = int(EVENTS * share)
+            until(lambda wanted=wanted: len(endpoint.received()) >= wanted, 90)  # type: ignore[misc]
+            relayed.restart()
+            assert ask("SELECT count(*) FROM events_redrivejob WHERE state = 'running' AND holder <> ''") != [(0,)]
+        until(lambda: ask("SELECT count(*) FROM events_redrivejob WHERE state = 'done'") == [(2,)], 120)
+        relayed.stop()
         requests = endpoint.received()
     jobs = ask("SELECT kind, total, taken, succeeded, failed, holder FROM events_redrivejob ORDER BY id")
     # A redrive begins with the heads: what lies behind each comes to it as that is freed.

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import sqlite3
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import psutil
 
 from apps.events.letters.pace import IN_HAND
+from tests.relayed import Relayed, relayed
 from tests.waiting import free_port, until
+
+__all__ = ["relayed"]
 
 EVENTS = int(os.environ.get("MC_TEST_REPLAYED", "700"))
 MOST_MB = 64
@@ -43,50 +40,35 @@ actions.{}(RedriveJob.objects.get(), "ann")
 """
 
 
-def test_a_replay_into_a_dead_endpoint_waits_says_so_burns_nothing_and_can_be_cancelled(
-    redis_url: str, tmp_path: Path
-) -> None:
-    database = tmp_path / "control.sqlite3"
-    environment = os.environ | {"REDIS_URL": redis_url, "DATABASE_URL": f"sqlite:///{database}"}
-
-    def manage(*words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "manage.py", *words], env=environment)
-
-    def ask(query: str) -> list[Any]:
-        with sqlite3.connect(database, timeout=20) as rows:
-            return rows.execute(query).fetchall()
+def test_a_replay_into_a_dead_endpoint_waits_says_so_burns_nothing_and_can_be_cancelled(relayed: Relayed) -> None:
+    ask = relayed.ask
 
     def paused() -> str:
         [(state, reason, taken)] = ask("SELECT state, reason, taken FROM events_redrivejob")
         assert taken <= IN_HAND
         return str(reason) if state == "paused" else ""
 
-    assert manage("migrate", "-v0").wait(120) == 0
-    assert manage("shell", "-c", PREPARE.format(url=f"http://127.0.0.1:{free_port()}/")).wait(600) == 0
-    relay = manage("relay")
-    try:
-        until(lambda: ask("SELECT holder FROM events_subscription WHERE name = 'dead'") != [("",)], 60)
-        before = psutil.Process(relay.pid).memory_info().rss
-        assert manage("shell", "-c", REPLAY).wait(60) == 0
-        reason = until(paused, 90)
-        assert "dead can't be reached, its breaker is open" in reason and "connection refused" in reason
-        for _ in range(2):
-            # An operator who won't believe it.
-            assert manage("shell", "-c", ACT.format("resume")).wait(60) == 0
-            until(paused, 90)
-        letters = ask("SELECT state, count(*), sum(attempts) FROM events_deadletter GROUP BY state ORDER BY state")
-        assert sum(count for _, count, _ in letters) == IN_HAND
-        assert sum(attempts for _, _, attempts in letters) == 0, "the endpoint's fault is no event's"
-        assert {state for state, _, _ in letters} <= {"parked", "redriving"}
-        [(tries,)] = ask("SELECT count(*) FROM events_attempt")
-        grown = (psutil.Process(relay.pid).memory_info().rss - before) / 2**20
-        print(f"{EVENTS:,} events: {tries} tries, the relay grew by {grown:.0f} MB")
-        assert tries < 50 and grown < MOST_MB
-        assert manage("shell", "-c", ACT.format("cancel")).wait(60) == 0
-        assert ask("SELECT count(*) FROM events_deadletter") == [(0,)]
-        assert ask("SELECT state FROM events_redrivejob") == [("cancelled",)]
-        relay.send_signal(signal.SIGTERM)
-        assert relay.wait(30) == 0
-    finally:
-        relay.kill()
-        relay.wait()
+    relayed.shell(PREPARE.format(url=f"http://127.0.0.1:{free_port()}/"), 600)
+    relayed.start()
+    until(lambda: ask("SELECT holder FROM events_subscription WHERE name = 'dead'") != [("",)], 60)
+    process = psutil.Process(relayed.relay.pid)
+    before = process.memory_info().rss
+    relayed.shell(REPLAY)
+    reason = until(paused, 90)
+    assert "dead can't be reached, its breaker is open" in reason and "connection refused" in reason
+    for _ in range(2):
+        # An operator who won't believe it.
+        relayed.shell(ACT.format("resume"))
+        until(paused, 90)
+    letters = ask("SELECT state, count(*), sum(attempts) FROM events_deadletter GROUP BY state ORDER BY state")
+    assert sum(count for _, count, _ in letters) == IN_HAND
+    assert sum(attempts for _, _, attempts in letters) == 0, "the endpoint's fault is no event's"
+    assert {state for state, _, _ in letters} <= {"parked", "redriving"}
+    [(tries,)] = ask("SELECT count(*) FROM events_attempt")
+    grown = (process.memory_info().rss - before) / 2**20
+    print(f"{EVENTS:,} events: {tries} tries, the relay grew by {grown:.0f} MB")
+    assert tries < 50 and grown < MOST_MB
+    relayed.shell(ACT.format("cancel"))
+    assert ask("SELECT count(*) FROM events_deadletter") == [(0,)]
+    assert ask("SELECT state FROM events_redrivejob") == [("cancelled",)]
+    relayed.stop()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.relayed import Relayed, relayed
 from tests.waiting import until
 from tests.webhook_endpoint import Endpoint
+
+__all__ = ["relayed"]
 
 EVENTS, KEYS = 600, 9
 
@@ -32,33 +30,18 @@ def first_times(requests: list[dict[str, Any]]) -> list[int]:
     return list(dict.fromkeys(json.loads(one["body"])["data"]["n"] for one in requests))
 
 
-def test_a_killed_relay_loses_nothing_and_keeps_every_keys_order(redis_url: str, tmp_path: Path) -> None:
-    database = tmp_path / "control.sqlite3"
-    environment = os.environ | {"REDIS_URL": redis_url, "DATABASE_URL": f"sqlite:///{database}"}
-
-    def manage(*words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "manage.py", *words], env=environment)
-
-    assert manage("migrate", "-v0").wait(120) == 0
+def test_a_killed_relay_loses_nothing_and_keeps_every_keys_order(relayed: Relayed, tmp_path: Path) -> None:
     with Endpoint(tmp_path) as endpoint:
-        assert manage("shell", "-c", PREPARE.format(url=endpoint.url("/slow/0.01"))).wait(60) == 0
-        load = manage("shell", "-c", LOAD)
-        relay = manage("relay")
-        try:
-            for share in (0.1, 0.4, 0.7):
-                wanted = int(EVENTS * share)
-                until(lambda wanted=wanted: len(first_times(endpoint.received())) >= wanted, 60)  # type: ignore[misc]
-                relay.send_signal(signal.SIGKILL)
-                relay.wait()
-                relay = manage("relay")
-            assert load.wait(120) == 0
-            until(lambda: len(first_times(endpoint.received())) == EVENTS, 90)
-            relay.send_signal(signal.SIGTERM)
-            assert relay.wait(30) == 0
-        finally:
-            for process in (load, relay):
-                process.kill()
-                process.wait()
+        relayed.shell(PREPARE.format(url=endpoint.url("/slow/0.01")))
+        load = relayed.begin("shell", "-v0", "-c", LOAD)
+        relayed.start()
+        for share in (0.1, 0.4, 0.7):
+            wanted = int(EVENTS * share)
+            until(lambda wanted=wanted: len(first_times(endpoint.received())) >= wanted, 60)  # type: ignore[misc]
+            relayed.restart()
+        assert load.wait(120) == 0
+        until(lambda: len(first_times(endpoint.received())) == EVENTS, 90)
+        relayed.stop()
         requests = endpoint.received()
     order = first_times(requests)
     assert sorted(order) == list(range(EVENTS))
@@ -68,5 +51,4 @@ def test_a_killed_relay_loses_nothing_and_keeps_every_keys_order(redis_url: str,
     assert len(requests) - EVENTS <= 3 * 40
     ids = {one["headers"]["webhook-id"] for one in requests}
     assert len(ids) == EVENTS, "a repeated one is known by its id"
-    with sqlite3.connect(database) as rows:
-        assert rows.execute("SELECT count(*) FROM events_deadletter").fetchone() == (0,)
+    assert relayed.ask("SELECT count(*) FROM events_deadletter") == [(0,)]
