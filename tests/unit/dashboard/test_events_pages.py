@@ -24,8 +24,10 @@ from apps.events.models import Event, SchemaReader
 from apps.events.schemas.registry import register
 from apps.events.storing import Draft
 from apps.events.subscriptions.models import Attempt, Subscription
+from apps.events.subscriptions.queries import readers
 from apps.lib import roles
 from apps.lib.clock import wall
+from services.kit.events import patterns
 
 pytestmark = pytest.mark.django_db
 
@@ -526,3 +528,15 @@ def test_whoever_wants_an_event_is_found_among_many_who_do_not(viewer: Client, m
     answer = viewer.get("/events/tester/", {"event": one.event_id})
     assert [asked.row.name for asked in answer.context["asked"]] == ["zebra", "a0"]
     assert "8 more subscriptions are not listed: they do not get it" in answer.content.decode()
+
+
+def test_readers_of_many_types_are_those_whose_patterns_match_one_by_one() -> None:
+    wanted = ["#", "*.order.placed", "shop.#", "shop.order.*", "shop", "bank.sum.moved", "shop.*.#"]
+    for n, one in enumerate(wanted):
+        Subscription.objects.create(name=f"s{n}", patterns=[one, "bank.#"][: 1 + n % 2])
+    rows = dict(Subscription.objects.values_list("name", "patterns"))
+    types = ["shop.order.placed", "shop", "bank.sum.moved", "shopping.order.placed", "post.card.sent"]
+    assert readers(types) == {
+        type: sorted(name for name, said in rows.items() if any(patterns.matches(one, type) for one in said))
+        for type in types
+    }
