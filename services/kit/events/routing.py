@@ -161,6 +161,11 @@ class Routes:
         """Whether everything goes, and lately went, to the default broker by its domain."""
         return not self.document.rules and not self.document.former
 
+    @property
+    def brokers(self) -> frozenset[str]:
+        """Those that events may go to."""
+        return frozenset({self.default, *map(self._broker, self.document.rules)})
+
     def targets(self, event_type: str) -> tuple[Target, ...]:
         """Where events of this type go: at least one place."""
         known = self._known.get(event_type)

@@ -96,6 +96,14 @@ class Routed:
         self._moves.adopt(self._routes)
         for reading in self._readings:
             reading.rearrange()
+        # Nobody offers it anything from now on, and would see that it is back.
+        for kind, place in self._places.items():
+            if place.tries and not self._needs(kind):
+                self._forget_absence(kind, place)
+
+    def _needs(self, kind: str) -> bool:
+        """Whether rules send events there."""
+        return not self._routes.plain and kind in self._routes.brokers
 
     @property
     def kinds(self) -> list[str]:
@@ -179,8 +187,7 @@ class Routed:
             return
         if place.tries:
             log.warning("%s is back.", kind)
-            away.set(0, {"broker": kind})
-            place.tries = 0
+            self._forget_absence(kind, place)
         routed.add(sum(answer is None for answer in said), {"broker": kind})
         for send, answer in zip(going, said, strict=True):
             if answer is not None:
@@ -207,6 +214,8 @@ class Routed:
         place = self._places.get(kind)
         if place is None:
             return 10
+        if not self._needs(kind):
+            return 1  # the rules changed while it was waited for
         place.why = str(error)
         if place.watching is None:
             if not place.tries:
@@ -215,6 +224,13 @@ class Routed:
             place.tries += 1
             place.watching = asyncio.create_task(self._watch(place), name=f"waiting for {kind}")
         return place.tries
+
+    def _forget_absence(self, kind: str, place: _Place) -> None:
+        away.set(0, {"broker": kind})
+        place.tries = 0
+        if place.watching is not None:
+            place.watching.cancel()
+            place.watching = None
 
     async def _watch(self, place: _Place) -> None:
         """Until the broker answers. Whether it takes events too is seen by offering it some."""

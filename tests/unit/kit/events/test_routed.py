@@ -70,6 +70,29 @@ async def test_one_broker_away_puts_off_its_own_events_alone(world: World) -> No
     await world.bus.close()
 
 
+@pytest.mark.parametrize("then", [(), (Rule("system.#", "redis"),)], ids=["no rules", "others"])
+async def test_a_broker_that_no_rule_needs_any_more_is_not_told_of_as_away(
+    world: World, monkeypatch: pytest.MonkeyPatch, then: tuple[Rule, ...]
+) -> None:
+    told: dict[str, int] = {}
+
+    class Gauge:
+        def set(self, value: int, attributes: dict[str, str]) -> None:
+            told[attributes["broker"]] = value
+
+    monkeypatch.setattr(routed, "away", Gauge())
+    world.bus.adopt(Document(1, (Rule("business.#", "kafka"),)))
+    world.brokers["kafka"].away = True
+    await world.send("a1")
+    assert told == {"kafka": 1}
+    world.bus.adopt(Document(2, then))
+    assert told == {"kafka": 0}
+    world.bus.adopt(Document(3, (Rule("business.#", "kafka"),)))
+    await world.send("a1")
+    assert told == {"kafka": 1}, "and told of once more when it is"
+    await world.bus.close()
+
+
 async def test_an_event_for_two_brokers_is_sent_again_only_to_the_one_that_lacks_it(world: World) -> None:
     world.bus.adopt(Document(1, (Rule("business.#", "kafka"), Rule("business.#", "redis", topic="copy"))))
     world.brokers["kafka"].away = True
