@@ -67,6 +67,14 @@ async def test_every_group_gets_every_event(lane: Lane) -> None:
         assert sorted(numbers(await take(await lane.join(group), 40))) == list(range(40))
 
 
+async def test_every_group_that_ever_subscribed_is_known_by_its_name(lane: Lane) -> None:
+    await lane.join("one")
+    await (await lane.join("other")).close()
+    bus, deadline = lane.connect(), time.monotonic() + patient(10)
+    while not {lane.group("one"), lane.group("other")} <= (known := await bus.groups()):
+        assert time.monotonic() < deadline, known
+
+
 async def test_only_matching_types_arrive_and_the_rest_counts_as_read(lane: Lane) -> None:
     bus = lane.connect()
     reader = await lane.join("g", "m", f"{lane.domain}.*.opened", f"{lane.domain}.system.#")

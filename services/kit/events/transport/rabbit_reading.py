@@ -27,6 +27,7 @@ from .rabbit_members import Members
 from .rabbit_wire import (
     DEAD,
     DEAD_KEEP,
+    GROUPS,
     TOPIC,
     Address,
     Gone,
@@ -209,6 +210,8 @@ class RabbitReading(Connected):
         start: Start = "earliest" if self._ever_joined else self._start
         await make_group(connection, control, self.group, self._wanted.patterns, start)
         self._ever_joined = True
+        # Not to be waited for: with an alarm it would not be answered.
+        await usable(self._telling).basic_publish(self.group.encode(), routing_key=GROUPS)
         await self._members.listen(control, usable(self._telling))
 
     async def _open(self, number: int) -> None:

@@ -31,7 +31,8 @@ DEAD: Final = "mc.dead"
 MEMBERS: Final = "mc.members"
 """Direct exchange: what members of a group tell each other."""
 GROUPS: Final = "mc.groups"
-"""Stream: the name of each group whose queues were made, for RabbitMQ lists queues to administrators alone."""
+"""Stream: the name of each group, written by each member whenever it connects: RabbitMQ lists queues to administrators
+alone."""
 TOPIC: Final = "events"
 """What partitions are called here: they are those of the exchange, whatever the topic."""
 
