@@ -29,15 +29,15 @@ class DjangoOutbox:
         self._holder = f"{socket.gethostname()[:30]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._prepared = False
 
-    async def claim(self, now: float, most: int) -> Sequence[Row]:
-        return await self._ask(self._claim, now, most)
+    async def claim(self, now: float, most: int, settled: Settlement | None = None) -> Sequence[Row]:
+        return await self._ask(self._claim, now, most, settled)
 
-    def _claim(self, now: float, most: int) -> list[Row]:
+    def _claim(self, now: float, most: int, settled: Settlement | None) -> list[Row]:
         close_old_connections()
         if not self._prepared:
             outbox.prepare()
             self._prepared = True
-        return outbox.claim(self._holder, now, most)
+        return outbox.claim(self._holder, now, most, settled)
 
     async def settle(self, settlement: Settlement, now: float) -> None:
         await self._ask(outbox.settle, self._holder, settlement, now)

@@ -175,11 +175,21 @@ class SqlOutbox:
             },
         )
 
-    async def claim(self, now: float, most: int) -> Sequence[Row]:
-        due = text("SELECT 1 FROM outbox WHERE sent_at IS NULL AND due <= :now LIMIT 1")
-        if not await self._store.read(lambda connection: connection.execute(due, {"now": now}).first()):
-            return []
-        return await self._store.write(lambda connection: self._claim(connection, now, most))
+    async def claim(self, now: float, most: int, settled: Settlement | None = None) -> Sequence[Row]:
+        if settled is None:
+            due = text("SELECT 1 FROM outbox WHERE sent_at IS NULL AND due <= :now LIMIT 1")
+            if not await self._store.read(lambda connection: connection.execute(due, {"now": now}).first()):
+                return []
+
+        def work(connection: Connection) -> list[Row]:
+            if settled is not None:
+                self._settle(connection, settled, now)
+            rows = self._claim(connection, now, most)
+            if not rows:
+                self._release(connection)
+            return rows
+
+        return await self._store.write(work)
 
     def _claim(self, connection: Connection, now: float, most: int) -> list[Row]:
         lease = text(
@@ -198,23 +208,20 @@ class SqlOutbox:
         return [Row(row.id, decode(row.body), row.tries) for row in rows]
 
     async def settle(self, settlement: Settlement, now: float) -> None:
+        await self._store.write(lambda connection: self._settle(connection, settlement, now))
+
+    def _settle(self, connection: Connection, settlement: Settlement, now: float) -> None:
         marked = text("UPDATE outbox SET sent_at = :now, reason = '' WHERE id IN :ids AND sent_at IS NULL").bindparams(
             bindparam("ids", expanding=True)
         )
         put_off = text(
             "UPDATE outbox SET tries = :tries, due = :due, reason = :reason WHERE id = :id AND sent_at IS NULL"
         )
-
-        def work(connection: Connection) -> None:
-            if settlement.sent:
-                connection.execute(marked, {"ids": settlement.sent, "now": now})
-            for row in settlement.put_off:
-                connection.execute(
-                    put_off, {"id": row.position, "tries": row.tries, "due": row.due, "reason": row.reason}
-                )
-            self._release(connection)
-
-        await self._store.write(work)
+        if settlement.sent:
+            connection.execute(marked, {"ids": settlement.sent, "now": now})
+        for row in settlement.put_off:
+            connection.execute(put_off, {"id": row.position, "tries": row.tries, "due": row.due, "reason": row.reason})
+        self._release(connection)
 
     async def release(self) -> None:
         await self._store.write(self._release)

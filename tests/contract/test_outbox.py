@@ -87,6 +87,18 @@ async def test_rows_are_claimed_in_order_and_once_sent_never_again(side: Side) -
     assert await store.claim(later(), 9) == [] and (await store.backlog()).oldest is None
 
 
+async def test_the_next_are_claimed_when_those_before_them_are_settled(side: Side) -> None:
+    one, two = side.holder("one"), side.holder("two")
+    await side.add("a1", "b1", "a2", "b2")
+    first = await one.claim(later(), 2)
+    settled = Settlement([first[0].position], [PutOff(first[1].position, 1, later(60), "no")])
+    rows = await one.claim(later(), 9, settled)
+    assert names(rows) == ["a2"] and (await one.backlog()).waiting == 3
+    assert await two.claim(later(), 9) == []
+    assert await one.claim(later(), 9, Settlement([rows[0].position], [])) == []
+    assert names(await two.claim(later(61), 9)) == ["b1", "b2"], "and who found nothing more holds nothing"
+
+
 async def test_the_limit_bounds_a_batch(side: Side) -> None:
     await side.add("a1", "a2", "a3")
     assert names(await side.holder("one").claim(later(), 2)) == ["a1", "a2"]

@@ -73,9 +73,10 @@ class Waiting:
 class OutboxStore(Protocol):
     """Rows of an outbox. Everything raises ``Away`` while the database does not answer."""
 
-    async def claim(self, now: float, most: int) -> Sequence[Row]:
+    async def claim(self, now: float, most: int, settled: Settlement | None = None) -> Sequence[Row]:
         """The oldest rows that are due, in order, none of a key with an earlier row that is put off or that somebody
-        else has in hand. They are this store's until ``settle`` or ``release``, or until a lease lapses."""
+        else has in hand. They are this store's until ``settle`` or ``release``, or until a lease lapses.
+        ``settled``: what became of those before them is noted in the same transaction."""
 
     async def settle(self, settlement: Settlement, now: float) -> None:
         """Note what became of what was claimed; what somebody else has marked as sent stays so."""

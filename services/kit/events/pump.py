@@ -31,6 +31,8 @@ broker_waiting = meter.create_gauge("mc.outbox.broker.waiting", description="Eve
 broker_oldest_s = meter.create_gauge("mc.outbox.broker.oldest", unit="s", description="Age of the oldest, by broker")
 
 BATCH: Final = 500
+FRESH_S: Final = 5.0
+"""What was claimed longer ago, for something took its time meanwhile, is claimed anew: its lease may be nearly over."""
 POLL_S: Final = 5.0
 """How long a lost nudge can cost."""
 AGAIN_S: Final = 1.0
@@ -102,6 +104,9 @@ class Pump:
         self._measure_at = self._forget_at = 0.0
         self._brokers: set[str] = set()
         """Those of which something was told: what waits no more is told as well."""
+        self._next: Sequence[Row] = ()
+        """Claimed when the batch before them was settled."""
+        self._claimed_at = 0.0
         self._put_off = False
         """Something may wait for its time, though there is nothing to claim."""
         self.oldest: float | None = None
@@ -128,6 +133,7 @@ class Pump:
                 await self._measure()
                 self._database.is_over()
             except Away as error:
+                self._next = ()
                 pause = self._database.begins(error)
             except TransportAway as error:
                 pause = self._bus.begins(error)
@@ -137,7 +143,9 @@ class Pump:
 
     async def _turn(self) -> int:
         """Send one batch; how many events it held."""
-        rows = await self._store.claim(time.time(), BATCH)
+        rows = self._next if time.monotonic() - self._claimed_at < FRESH_S else ()
+        self._next = ()
+        rows = rows or await self._store.claim(time.time(), BATCH)
         if not rows:
             if not self._put_off:
                 self.oldest = None
@@ -151,7 +159,11 @@ class Pump:
             raise
         self._bus.is_over()
         settlement = judge(rows, answers, time.time(), random.random)
-        await self._store.settle(settlement, time.time())
+        if self._stopping.is_set():
+            await self._store.settle(settlement, time.time())
+        else:
+            self._claimed_at = time.monotonic()
+            self._next = await self._store.claim(time.time(), BATCH, settlement)
         self._put_off = self._put_off or bool(settlement.put_off)
         offered.add(len(settlement.sent), {"outcome": "sent"})
         refused = [answer for answer in answers if isinstance(answer, Rejected)]
