@@ -28,6 +28,8 @@ consumed = meter.create_counter("mc.bus.handled", description="Events delivered 
 
 BATCH: Final = 256
 """Events handled in one transaction at most, as far as its time goes."""
+DEAD_AT_ONCE: Final = 8
+"""Entries that one partition hands to the broker's place for them: each may take a connection, and there are 100."""
 AWAY_S: Final = 0.5
 """Before a partition is tried again whose database or bus did not answer."""
 ACK_AGAIN_S: Final = 0.5
@@ -193,8 +195,10 @@ class Work:
         self._consumer.rows_changed()
         # There are as many as may be kept: the broker's own place for them is bounded by the broker.
         rest = [delivery for delivery, is_kept in zip(odd, kept, strict=True) if not is_kept]
-        ends = [self._subscription.dead_letter(delivery, delivery.fault) for delivery in rest]
-        faults = await asyncio.gather(*ends, return_exceptions=True)
+        faults: list[BaseException | None] = []
+        for start in range(0, len(rest), DEAD_AT_ONCE):
+            ends = [self._subscription.dead_letter(one, one.fault) for one in rest[start : start + DEAD_AT_ONCE]]
+            faults += await asyncio.gather(*ends, return_exceptions=True)
         left = []
         for delivery, fault in zip(rest, faults, strict=True):
             if fault is None:
