@@ -56,7 +56,7 @@ async def main(store_url: str, folder: str, name: str, lease_s: float) -> None:
     """Consume until SIGTERM."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    store = Store(store_url, INCOMING)
+    store = Store(store_url, *INCOMING)
     transport, rules = await bus(Path(folder), name)
     while not stopped.is_set():
         try:

@@ -26,7 +26,7 @@ LOOK_S = 0.2
 
 async def main(store_url: str, folder: str, kinds: str, keys: int, every: int) -> None:
     """Record and pump until SIGTERM."""
-    store = Store(store_url, OUTGOING)
+    store = Store(store_url, *OUTGOING)
     transport, rules = await bus(Path(folder), "service")
     outbox = Outbox(store, transport, "tests", keys=KEYS, member="chaos")
     stopped = asyncio.Event()
