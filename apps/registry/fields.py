@@ -16,7 +16,7 @@ class WordsInput(forms.CharField):
     """Words separated by commas, spaces or lines, as a list."""
 
     def prepare_value(self, value: Any) -> Any:
-        return ", ".join(value) if isinstance(value, list) else value
+        return ", ".join(value) if isinstance(value, list | tuple) else value
 
     def to_python(self, value: Any) -> list[str]:
         return [word for word in re.split(r"[\s,]+", value or "") if word]

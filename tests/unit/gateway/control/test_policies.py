@@ -89,6 +89,13 @@ def test_a_form_asks_for_a_setting_within_its_bounds(name: str, good: list[tuple
             field.clean(typed)
 
 
+@pytest.mark.parametrize("name", ["whole", "number", "text", "choice", "words", "fields"])
+def test_what_a_form_shows_of_a_default_is_no_change_when_it_comes_back(name: str) -> None:
+    found = forms.field(next(member for member in members(Sample) if member.name == name))
+    shown = found.prepare_value(found.initial)
+    assert not found.has_changed(found.initial, "" if shown is None else str(shown))
+
+
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
