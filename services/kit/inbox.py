@@ -211,7 +211,10 @@ class SqlInbox:
         if key in batch.failed:
             return Outcome("held")
         if key in batch.behind:
-            return self._one_behind(connection, delivery, event, batch)
+            outcome = self._one_behind(connection, delivery, event, batch)
+            # Before another's failure undoes what was done since the last step.
+            steps.keep()
+            return outcome
         fresh = name in batch.noted
         with tracing.processing(delivery, self._system, self._group) as span:
             span.set_attribute("mc.duplicate", not fresh)

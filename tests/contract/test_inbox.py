@@ -128,6 +128,16 @@ async def test_what_a_handler_did_stays_when_the_next_one_is_undone_however_it_w
         assert await column(store, "SELECT id FROM made") == []
 
 
+async def test_what_was_put_behind_a_parked_one_stays_when_the_next_is_undone(store: Store) -> None:
+    failures: dict[str, Exception] = {"b1": ValueError("not now")}
+    inbox = SqlInbox(store, "g", failing(failures))
+    await inbox.park(park(delivery("a1")))
+    outcomes = await inbox.handle(deliveries("c1", "a2", "b1", "a3", "b2"), careful=False)
+    assert what(outcomes) == ["handled", "parked", "failed", "parked", "held"]
+    assert await column(store, "SELECT event_id FROM parked ORDER BY id") == ["a1", "a2", "a3"]
+    assert await seen(store) == ["c1"]
+
+
 async def test_a_fault_of_the_database_is_nobodys_failure(store: Store) -> None:
     fault = OperationalError("INSERT", {}, Exception("disk full"))
     inbox = SqlInbox(store, "g", failing({"a2": fault}))
